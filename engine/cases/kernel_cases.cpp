@@ -1,0 +1,303 @@
+// How a case of each kernel is cut from a scene.
+#include <cstddef>
+
+#include "engine/cases/scene.h"
+#include "engine/cpu/panel.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+using Words = std::vector<uint32_t>;
+
+#define VKMOE_POINT(Params, member, region) test.point(offsetof(Params, member), region)
+
+Words packed(uint32_t rows, uint32_t cols, uint32_t format, Values& values) {
+    Words source = values.stored(size_t{rows} * cols, format), target(panelWords(rows, cols, format)), status(2);
+    PackPanels params{{source.data()}, {target.data()}, {status.data()}, rows, cols};
+    Constants constants;
+    constants.weight_format = format;
+    cpu::pack_panels(params, constants, {0, target.size() / kWorkgroup + 1});
+    return target;
+}
+
+size_t append(Words& page, const Words& part) {
+    size_t offset = page.size();
+    page.insert(page.end(), part.begin(), part.end());
+    page.resize((page.size() + 3) / 4 * 4);
+    return offset;
+}
+
+Words biasWords(size_t count, Values& values) {
+    Words words = values.floats(count);
+    for (auto& word : words) word = floatBitsToUint(state_rule(uintBitsToFloat(word)));
+    return words;
+}
+
+// ---- elementwise and packing ----------------------------------------------------------------------------------------
+
+Case applyRule(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t count = shape.tokens * shape.model_dim;
+    VKMOE_POINT(ApplyRule, source, test.input("source", values.stored(count, c.weight_format)));
+    VKMOE_POINT(ApplyRule, target, test.output("target", count));
+    VKMOE_POINT(ApplyRule, status, test.output("status", Words(2)));
+    test.setParams(ApplyRule{.count = count});
+    test.threads = count;
+    test.bytes = 8.0 * count;
+    return test;
+}
+
+Case packPanels(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t rows = shape.hidden_dim, cols = shape.model_dim;
+    uint64_t target = panelWords(rows, cols, c.weight_format);
+    VKMOE_POINT(PackPanels, source, test.input("source", values.stored(size_t{rows} * cols, c.weight_format)));
+    VKMOE_POINT(PackPanels, target, test.output("target", target));
+    VKMOE_POINT(PackPanels, status, test.output("status", Words(2)));
+    test.setParams(PackPanels{.rows = rows, .cols = cols});
+    test.threads = target;
+    test.bytes = 8.0 * double(target);
+    return test;
+}
+
+// ---- routing --------------------------------------------------------------------------------------------------------
+
+Case routerLogits(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    VKMOE_POINT(RouterLogits, x, test.input("x", values.operands(size_t{shape.tokens} * shape.model_dim)));
+    VKMOE_POINT(RouterLogits, weight, test.input("weight", packed(shape.experts, shape.model_dim, kF32, values)));
+    VKMOE_POINT(RouterLogits, bias, test.input("bias", biasWords(shape.experts, values)));
+    VKMOE_POINT(RouterLogits, logits, test.output("logits", size_t{shape.tokens} * shape.experts));
+    VKMOE_POINT(RouterLogits, status, test.output("status", Words(2)));
+    test.setParams(RouterLogits{.tokens = shape.tokens, .experts = shape.experts, .model_dim = shape.model_dim});
+    test.threads = uint64_t{shape.tokens} * ceilDiv(shape.experts, kPanel) * kPanel;
+    test.flops = 2.0 * shape.tokens * shape.experts * shape.model_dim;
+    test.bytes = 4.0 * (double(shape.tokens) * shape.model_dim + double(shape.experts) * shape.model_dim);
+    return test;
+}
+
+Case routeTopk(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    size_t logits = size_t{shape.tokens} * shape.experts, chosen = size_t{shape.tokens} * shape.top_k;
+    VKMOE_POINT(RouteTopk, logits, test.input("logits", values.floats(logits)));
+    VKMOE_POINT(RouteTopk, selection_bias, test.input("selection_bias", biasWords(shape.experts, values)));
+    VKMOE_POINT(RouteTopk, selected, test.output("selected", chosen));
+    VKMOE_POINT(RouteTopk, gates, test.output("gates", chosen));
+    VKMOE_POINT(RouteTopk, probabilities, test.output("probabilities", logits));
+    VKMOE_POINT(RouteTopk, status, test.output("status", Words(2)));
+    RouteTopk p{};
+    p.tokens = shape.tokens;
+    p.experts = shape.experts;
+    p.top_k = shape.top_k;
+    p.renormalize_epsilon = 1e-20f;
+    p.routed_scale = 2.5f;
+    test.setParams(p);
+    test.threads = uint64_t{shape.tokens} * c.lanes;
+    test.bytes = 4.0 * double(logits + 2 * chosen);
+    return test;
+}
+
+Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    Routing routing = makeRouting(shape, values);
+    uint32_t assignments = shape.tokens * shape.top_k, chunks = ceilDiv(assignments, kBinChunk);
+    Words counts(size_t{chunks} * shape.experts);
+    BinTokens p{};
+    p.assignments = assignments;
+    p.experts = shape.experts;
+    p.top_k = shape.top_k;
+    p.chunks = chunks;
+    p.up_columns = ceilDiv(shape.hidden_dim, kPanel * kTilePanels);
+    p.down_columns = ceilDiv(shape.model_dim, kPanel * kTilePanels);
+    std::string step = code.name;
+    if (step != "bin_count")
+        for (uint32_t a = 0; a < assignments; ++a) ++counts[size_t{a / kBinChunk} * shape.experts + routing.selected[a]];
+    if (step == "bin_tokens") {  // counts are first slots by now
+        Words next(routing.offsets.begin(), routing.offsets.end() - 1);
+        for (auto& cell : counts) {
+            uint32_t& slot = next[size_t(&cell - counts.data()) % shape.experts];
+            slot += std::exchange(cell, slot);
+        }
+    }
+    VKMOE_POINT(BinTokens, selected, test.input("selected", routing.selected));
+    VKMOE_POINT(BinTokens, counts, test.output("counts", counts));
+    VKMOE_POINT(BinTokens, offsets, test.output("offsets", shape.experts + 1));
+    VKMOE_POINT(BinTokens, token_of, test.output("token_of", assignments));
+    VKMOE_POINT(BinTokens, slot_of, test.output("slot_of", assignments));
+    VKMOE_POINT(BinTokens, tiles, test.output("tiles", 2 * size_t{assignments / kTileRows + shape.experts}));
+    VKMOE_POINT(BinTokens, tile_count, test.output("tile_count", 1));
+    VKMOE_POINT(BinTokens, up_groups, test.output("up_groups", 3));
+    VKMOE_POINT(BinTokens, down_groups, test.output("down_groups", 3));
+    test.setParams(p);
+    test.threads = step == "bin_offsets" ? kWorkgroup : assignments;
+    test.bytes = 12.0 * assignments;
+    (void)c;
+    return test;
+}
+
+// ---- experts --------------------------------------------------------------------------------------------------------
+
+// Pages of all experts, the table that points to them, and what the kernels need of the routing.
+struct ExpertRegions {
+    size_t table, offsets, tiles, tile_count, token_of;
+    uint32_t rows, groups_per_column;
+};
+
+template <class MakePage>
+ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Values& values, const MakePage& make_page) {
+    Routing routing = makeRouting(shape, values);
+    ExpertRegions regions{};
+    regions.table = test.input("pages", Words(2 * size_t{shape.experts}));
+    for (uint32_t e = 0; e < shape.experts; ++e)
+        test.pointFrom(regions.table, 8 * size_t{e}, test.input("page", make_page()));
+    uint32_t tiles = uint32_t(routing.tiles.size() / 2);
+    regions.offsets = test.input("offsets", routing.offsets);
+    regions.tiles = test.input("tiles", routing.tiles);
+    regions.tile_count = test.input("tile_count", {tiles});
+    regions.token_of = test.input("token_of", routing.token_of);
+    regions.rows = c.dense != 0 ? shape.tokens : shape.tokens * shape.top_k;
+    regions.groups_per_column = c.dense != 0 ? ceilDiv(shape.tokens, kTileRows) : tiles;
+    return regions;
+}
+
+uint64_t expertThreads(const KernelCode& code, const ExpertRegions& regions, uint32_t outputs) {
+    bool gemv = std::string(code.name).ends_with("_gemv");
+    uint64_t groups = gemv ? uint64_t{regions.rows} * ceilDiv(outputs, kPanel)
+                           : uint64_t{regions.groups_per_column} * ceilDiv(outputs, kPanel * kTilePanels);
+    return groups * kWorkgroup;
+}
+
+double weightBytes(const Constants& c, const Shape& shape, double matrices) {
+    double experts = c.dense != 0 ? 1 : std::min<double>(shape.experts, double(shape.tokens) * shape.top_k);
+    return experts * matrices * shape.model_dim * shape.hidden_dim * (c.weight_format == kF32 ? 4 : 2);
+}
+
+Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    ExpertUp p{};
+    uint32_t D = shape.model_dim, F = shape.hidden_dim;
+    auto page = [&] {
+        Words words;
+        if (c.activation != kRelu) p.gate_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
+        p.up_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
+        if (c.bias != 0) p.gate_bias = uint32_t(append(words, biasWords(F, values)));
+        if (c.bias != 0) p.up_bias = uint32_t(append(words, biasWords(F, values)));
+        return words;
+    };
+    ExpertRegions regions = addExperts(test, c, shape, values, page);
+    uint32_t x_bits = operandBits(c.weight_format, c.fused != 0);
+    VKMOE_POINT(ExpertUp, x, test.input("x", values.operands(size_t{shape.tokens} * D, x_bits)));
+    VKMOE_POINT(ExpertUp, pages, regions.table);
+    VKMOE_POINT(ExpertUp, offsets, regions.offsets);
+    VKMOE_POINT(ExpertUp, tiles, regions.tiles);
+    VKMOE_POINT(ExpertUp, tile_count, regions.tile_count);
+    VKMOE_POINT(ExpertUp, token_of, regions.token_of);
+    VKMOE_POINT(ExpertUp, hidden, test.output("hidden", size_t{regions.rows} * F));
+    VKMOE_POINT(ExpertUp, status, test.output("status", Words(2)));
+    p.model_dim = D;
+    p.hidden_dim = F;
+    p.rows = regions.rows;
+    p.dense_page = shape.experts - 1;
+    p.experts = shape.experts;
+    test.setParams(p);
+    test.threads = expertThreads(code, regions, F);
+    double matrices = c.activation != kRelu ? 2 : 1;
+    test.flops = 2.0 * regions.rows * D * F * matrices;
+    test.bytes = weightBytes(c, shape, matrices) + 4.0 * regions.rows * (double(D) + F);
+    return test;
+}
+
+Case expertDown(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    ExpertDown p{};
+    uint32_t D = shape.model_dim, F = shape.hidden_dim;
+    auto page = [&] {
+        Words words;
+        p.down_weight = uint32_t(append(words, packed(D, F, c.weight_format, values)));
+        if (c.bias != 0) p.down_bias = uint32_t(append(words, biasWords(D, values)));
+        return words;
+    };
+    ExpertRegions regions = addExperts(test, c, shape, values, page);
+    uint32_t bits = operandBits(c.weight_format, c.fused != 0);
+    VKMOE_POINT(ExpertDown, hidden, test.input("hidden", values.operands(size_t{regions.rows} * F, bits)));
+    VKMOE_POINT(ExpertDown, pages, regions.table);
+    VKMOE_POINT(ExpertDown, offsets, regions.offsets);
+    VKMOE_POINT(ExpertDown, tiles, regions.tiles);
+    VKMOE_POINT(ExpertDown, tile_count, regions.tile_count);
+    VKMOE_POINT(ExpertDown, y, test.output("y", size_t{regions.rows} * D));
+    VKMOE_POINT(ExpertDown, status, test.output("status", Words(2)));
+    p.model_dim = D;
+    p.hidden_dim = F;
+    p.rows = regions.rows;
+    p.dense_page = shape.experts - 1;
+    p.experts = shape.experts;
+    test.setParams(p);
+    test.threads = expertThreads(code, regions, D);
+    test.flops = 2.0 * regions.rows * D * F;
+    test.bytes = weightBytes(c, shape, 1) + 4.0 * regions.rows * (double(D) + F);
+    return test;
+}
+
+// ---- after the experts ----------------------------------------------------------------------------------------------
+
+Case combineCase(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    Routing routing = makeRouting(shape, values);
+    size_t slots = routing.slot_of.size(), outputs = size_t{shape.tokens} * shape.model_dim;
+    VKMOE_POINT(Combine, y, test.input("y", values.floats(slots * shape.model_dim)));
+    VKMOE_POINT(Combine, slot_of, test.input("slot_of", routing.slot_of));
+    VKMOE_POINT(Combine, gates, test.input("gates", values.floats(slots)));
+    VKMOE_POINT(Combine, shared_y, test.input("shared_y", values.floats(outputs)));
+    VKMOE_POINT(Combine, out_, test.output("out", outputs));
+    VKMOE_POINT(Combine, status, test.output("status", Words(2)));
+    test.setParams(Combine{.tokens = shape.tokens, .model_dim = shape.model_dim, .top_k = shape.top_k});
+    test.threads = outputs;
+    test.flops = 2.0 * double(slots) * shape.model_dim;
+    test.bytes = 4.0 * (double(slots) * shape.model_dim + 2.0 * double(outputs));
+    return test;
+}
+
+Case slotStats(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t slots = shape.tokens * shape.top_k;
+    VKMOE_POINT(SlotStats, hidden, test.input("hidden", values.floats(size_t{slots} * shape.hidden_dim)));
+    VKMOE_POINT(SlotStats, y, test.input("y", values.floats(size_t{slots} * shape.model_dim)));
+    VKMOE_POINT(SlotStats, energy, test.output("energy", slots));
+    VKMOE_POINT(SlotStats, quiet, test.output("quiet", slots));
+    test.setParams(SlotStats{.slots = slots, .hidden_dim = shape.hidden_dim, .model_dim = shape.model_dim});
+    test.threads = slots;
+    test.bytes = 4.0 * slots * (double(shape.hidden_dim) + shape.model_dim);
+    return test;
+}
+
+Case mathProbe(const KernelCode&, const Constants&, const Shape& shape, Values&) {
+    return mathCase(shape.seed % 22, shape.seed, shape.tokens);
+}
+
+#undef VKMOE_POINT
+
+}  // namespace
+
+Case makeCase(const KernelCode& code, const Constants& constants, const Shape& shape) {
+    Values values(shape.seed);
+    const Kernels& k = kernels();
+    struct Maker {
+        const KernelCode* code;
+        Case (*make)(const KernelCode&, const Constants&, const Shape&, Values&);
+    };
+    const Maker makers[] = {
+        {&k.apply_rule, applyRule},   {&k.pack_panels, packPanels},      {&k.router_logits, routerLogits},
+        {&k.route_topk, routeTopk},   {&k.bin_count, binTokens},         {&k.bin_offsets, binTokens},
+        {&k.bin_tokens, binTokens},   {&k.expert_up, expertUp},          {&k.expert_up_gemv, expertUp},
+        {&k.expert_down, expertDown}, {&k.expert_down_gemv, expertDown}, {&k.combine, combineCase},
+        {&k.slot_stats, slotStats},   {&k.math_probe, mathProbe},
+    };
+    for (const Maker& maker : makers)
+        if (maker.code == &code) return maker.make(code, constants, shape, values);
+    assert(!"a kernel without a case");
+    return Case(code, constants, "none");
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

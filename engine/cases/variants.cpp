@@ -1,0 +1,77 @@
+// Which forms of each kernel exist, and which shapes test their edges.
+#include "engine/cases/scene.h"
+#include "shaders/math_probe.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+std::vector<Constants> storedFormats(const std::vector<uint32_t>& operand_bits) {
+    std::vector<Constants> all;
+    for (uint32_t format : {kF32, kF16, kBf16})
+        for (uint32_t bits : operand_bits) all.push_back({.weight_format = format, .operand_bits = bits});
+    return all;
+}
+
+std::vector<Constants> expertForms(bool up) {
+    std::vector<Constants> all;
+    for (uint32_t format : {kF32, kF16, kBf16})
+        for (uint32_t fused : {0u, 1u})
+            for (uint32_t activation : up ? std::vector{kRelu, kSiluGlu} : std::vector{kRelu})
+                for (uint32_t bias : {0u, 1u})
+                    for (uint32_t dense : {0u, 1u}) {
+                        if (fused && format == kF32) continue;
+                        uint32_t bits = operandBits(format, fused != 0);
+                        all.push_back({.weight_format = format, .operand_bits = up ? bits : 0u, .fused = fused,
+                                       .activation = activation, .bias = bias, .dense = dense});
+                    }
+    return all;
+}
+
+std::vector<Constants> routeForms() {
+    std::vector<Constants> all;
+    for (uint32_t lanes : {8u, 64u}) {
+        all.push_back({.score = kSoftmaxSelected, .lanes = lanes});
+        all.push_back({.score = kSoftmaxSelected, .probabilities = 1, .lanes = lanes});
+        all.push_back({.score = kSoftmax, .lanes = lanes});
+        all.push_back({.score = kSoftmax, .renormalize = 1, .probabilities = 1, .lanes = lanes});
+        all.push_back({.score = kSoftmax, .renormalize = 1, .selection_bias = 1, .scaled = 1, .lanes = lanes});
+    }
+    return all;
+}
+
+}  // namespace
+
+std::vector<Constants> productionConstants(const KernelCode& code) {
+    const Kernels& k = kernels();
+    if (&code == &k.apply_rule) return storedFormats({0, 13, 16, 24});
+    if (&code == &k.pack_panels) return storedFormats({0});
+    if (&code == &k.router_logits) return {{.bias = 0}, {.bias = 1}};
+    if (&code == &k.route_topk) return routeForms();
+    if (&code == &k.expert_up || &code == &k.expert_up_gemv) return expertForms(true);
+    if (&code == &k.expert_down || &code == &k.expert_down_gemv) return expertForms(false);
+    if (&code == &k.combine) return {{.shared = kSharedNone}, {.shared = kSharedFirst}, {.shared = kSharedLast}};
+    return {{}};
+}
+
+std::vector<Shape> edgeShapes(const KernelCode& code) {
+    if (&code == &kernels().math_probe) {
+        std::vector<Shape> all;
+        for (uint32_t function = 0; function < kProbeCount; ++function) all.push_back({.tokens = 1000, .seed = function});
+        return all;
+    }
+    return {
+        {.tokens = 0},
+        {.tokens = 1, .experts = 1, .top_k = 1, .model_dim = 1, .hidden_dim = 1, .seed = 2},
+        {.tokens = 1, .experts = 3, .top_k = 3, .model_dim = 31, .hidden_dim = 15, .seed = 3},
+        {.tokens = 31, .experts = 2, .top_k = 1, .model_dim = 32, .hidden_dim = 16, .seed = 4},
+        {.tokens = 32, .experts = 4, .top_k = 2, .model_dim = 33, .hidden_dim = 17, .skew = Skew::one_takes_all, .seed = 5},
+        {.tokens = 33, .experts = 5, .top_k = 3, .model_dim = 63, .hidden_dim = 64, .skew = Skew::some_empty, .seed = 6},
+        {.tokens = 67, .experts = 17, .top_k = 2, .model_dim = 65, .hidden_dim = 127, .seed = 7},
+        {.tokens = 7, .experts = 40, .top_k = 34, .model_dim = 129, .hidden_dim = 67, .seed = 8},
+        {.tokens = 300, .experts = 70, .top_k = 1, .model_dim = 8, .hidden_dim = 5, .skew = Skew::one_takes_all, .seed = 9},
+    };
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,39 @@
+#include "engine/cpu/panel.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace cpu {
+namespace {
+
+void upOutput(const ExpertUp& p, const Constants& c, const uint32_t* page, uint32_t row, uint32_t output) {
+    const float* x = p.x.at + uint64_t{c.dense != 0 ? row : p.token_of.at[row]} * p.model_dim;
+    float up = pageDot(x, page, p.up_weight, p.up_bias, output, p.model_dim, c), gate = up;
+    if (c.activation != kRelu) gate = pageDot(x, page, p.gate_weight, p.gate_bias, output, p.model_dim, c);
+    uint32_t at = row * p.hidden_dim + output;
+    p.hidden.at[at] = as_operand(checked(activate(gate, up, c), p.status, at), c.operand_bits);
+}
+
+}  // namespace
+
+void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
+    uint32_t width = kPanel * kTilePanels, columns = ceilDiv(p.hidden_dim, width);
+    for (uint64_t group = groups.begin; group < groups.end; ++group) {
+        TileRows tile = findTile(p, c, group / columns);
+        uint32_t first = static_cast<uint32_t>(group % columns) * width, last = std::min(first + width, p.hidden_dim);
+        for (uint32_t row = tile.first; row < tile.end; ++row)
+            for (uint32_t output = first; output < last; ++output) upOutput(p, c, tile.page, row, output);
+    }
+}
+
+void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
+    uint32_t panels = ceilDiv(p.hidden_dim, kPanel);
+    for (uint64_t group = groups.begin; group < std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels); ++group) {
+        uint32_t row = static_cast<uint32_t>(group / panels), first = static_cast<uint32_t>(group % panels) * kPanel;
+        const uint32_t* page = pageOfSlot(p, c, row);
+        for (uint32_t output = first; output < std::min(first + kPanel, p.hidden_dim); ++output) upOutput(p, c, page, row, output);
+    }
+}
+
+}  // namespace cpu
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,85 @@
+// Packed weights in scalar code: the R32 sum of one output. Rounded precision needs nothing else: its products are exact, so
+// multiply-then-add has the bits of the fused form.
+#pragma once
+
+#include "engine/cpu/twin.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+inline uint32_t panelSteps(uint32_t cols, uint32_t format) { return format == kF32 ? cols : ceilDiv(cols, 2); }
+
+// 32-bit words of a packed [rows, cols] matrix.
+inline uint64_t panelWords(uint32_t rows, uint32_t cols, uint32_t format) {
+    return uint64_t{ceilDiv(rows, kPanel)} * panelSteps(cols, format) * kPanel;
+}
+
+inline float panelWeight(const uint32_t* panel, uint32_t k, uint32_t lane, uint32_t format) {
+    if (format == kF32) return uintBitsToFloat(panel[uint64_t{k} * kPanel + lane]);
+    uint32_t word = panel[uint64_t{k >> 1} * kPanel + lane];
+    return decodeHalf((k & 1u) == 0 ? word & 0xffffu : word >> 16, format);
+}
+
+// bias + sum over k of x[k] * weight[k], in order R32; without a bias the first block's total starts the sum.
+inline float panelDot(const float* x, const uint32_t* panel, uint32_t lane, uint32_t cols, uint32_t format, const float* bias) {
+    float total = 0;
+    for (uint32_t k0 = 0; k0 < cols; k0 += kBlock) {
+        float s = x[k0] * panelWeight(panel, k0, lane, format);
+        for (uint32_t k = k0 + 1; k < std::min(k0 + kBlock, cols); ++k) s = s + x[k] * panelWeight(panel, k, lane, format);
+        if (k0 != 0)
+            total = total + s;
+        else
+            total = bias ? *bias + s : s;
+    }
+    return total;
+}
+
+// One output of a matrix in a page: weights and bias at word offsets.
+inline float pageDot(const float* x, const uint32_t* page, uint32_t weight, uint32_t bias, uint32_t output, uint32_t cols,
+                     const Constants& c) {
+    const uint32_t* panel = page + weight + uint64_t{output / kPanel} * panelSteps(cols, c.weight_format) * kPanel;
+    const float* b = c.bias != 0 ? reinterpret_cast<const float*>(page + bias + output) : nullptr;
+    return panelDot(x, panel, output % kPanel, cols, c.weight_format, b);
+}
+
+// The expert's activation; operands of the product follow the operand rule.
+inline float activate(float gate, float up, const Constants& c) {
+    if (c.activation == kRelu) return up > 0 ? up : 0;
+    return operand_rule(exact_silu(gate)) * operand_rule(up);
+}
+
+// The work of one tile: rows [first, end) of the page's expert.
+struct TileRows {
+    const uint32_t* page = nullptr;
+    uint32_t first = 0, end = 0;
+};
+
+// Tile `index` of the compact list, or of the dense one; an empty one past the end.
+template <class Params>
+TileRows findTile(const Params& p, const Constants& c, uint64_t index) {
+    TileRows tile;
+    if (c.dense != 0) {
+        if (index * kTileRows >= p.rows) return tile;
+        tile.first = static_cast<uint32_t>(index * kTileRows);
+        tile.end = std::min(p.rows, tile.first + kTileRows);
+        tile.page = p.pages.at[p.dense_page].at;
+        return tile;
+    }
+    if (index >= p.tile_count.at[0]) return tile;
+    uint32_t expert = p.tiles.at[2 * index];
+    tile.first = p.tiles.at[2 * index + 1];
+    tile.end = std::min(p.offsets.at[expert + 1], tile.first + kTileRows);
+    tile.page = p.pages.at[expert].at;
+    return tile;
+}
+
+// The page of a slot in the GEMV form.
+template <class Params>
+const uint32_t* pageOfSlot(const Params& p, const Constants& c, uint32_t slot) {
+    if (c.dense != 0) return p.pages.at[p.dense_page].at;
+    const uint32_t* after = std::upper_bound(p.offsets.at + 1, p.offsets.at + p.experts, slot);
+    return p.pages.at[after - p.offsets.at - 1].at;
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

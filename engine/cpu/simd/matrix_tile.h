@@ -1,0 +1,37 @@
+// A tile of a packed matrix in a page, ready to run: used by expert_up and expert_down.
+#pragma once
+
+#include "engine/cpu/panel.h"
+#include "engine/cpu/simd/panel_tile.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+
+// A packed [outputs, cols] matrix with its bias, at word offsets of a page.
+struct PageMatrix {
+    const uint32_t* page;
+    uint32_t weight, bias, outputs, cols;
+};
+
+// Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
+inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c) {
+    float bias[kTilePanels][kPanel] = {};
+    tile.cols = matrix.cols;
+    tile.format = c.weight_format;
+    tile.fused = c.fused != 0;
+    uint64_t words = uint64_t{panelSteps(matrix.cols, c.weight_format)} * kPanel;
+    for (uint32_t i = 0; i < tile.panel_count; ++i) {
+        uint32_t first = (panel + i) * kPanel;
+        tile.panels[i] = matrix.page + matrix.weight + (panel + i) * words;
+        tile.bias[i] = c.bias != 0 ? bias[i] : nullptr;
+        if (c.bias == 0) continue;
+        const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);
+        std::copy_n(values + first, std::min(uint32_t{kPanel}, matrix.outputs - first), bias[i]);
+    }
+    run(tile);
+}
+
+}  // namespace simd
+}  // inline namespace v1
+}  // namespace vkmoe

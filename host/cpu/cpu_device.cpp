@@ -1,0 +1,119 @@
+// The CPU device: operations run in order at submit, each dispatch over all threads.
+#include <fmt/format.h>
+#include <sys/sysinfo.h>
+#include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <cstdlib>
+#include <new>
+
+#include "host/cpu/float_environment.h"
+#include "host/device.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+uint64_t hostMemory() {
+    struct sysinfo info {};
+    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+}
+
+DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
+    DeviceInfo info;
+    info.name = fmt::format("CPU, {} threads", threads);
+    info.type = DeviceType::cpu;
+    info.api = info.driver = "-";
+    info.identity = "cpu";
+    info.memory = hostMemory();
+    info.limits.memory_budget = info.memory;
+    info.limits.max_allocation = info.memory;
+    info.limits.round_to_nearest = info.limits.preserve_special = true;
+    if (options.clamp) {
+        info.limits.memory_budget = std::min(info.limits.memory_budget, options.clamp->memory_budget);
+        info.limits.max_allocation = std::min(info.limits.max_allocation, options.clamp->max_allocation);
+    }
+    return info;
+}
+
+class CpuDevice final : public Device {
+public:
+    CpuDevice(const DeviceOptions& options, int threads)
+        : Device(cpuInfo(options, threads)), arena_(threads), simd_(options.simd) {}
+
+    Result<uint64_t> passed() override { return value_; }
+
+private:
+    Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override {
+        void* block = std::aligned_alloc(256, bytes);
+        if (!block)
+            return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, bytes)};
+        return Block{reinterpret_cast<uint64_t>(block), 0, memory == Memory::device ? nullptr : block, block};
+    }
+
+    void releaseBlock(const Block& block, uint64_t bytes) override {
+        std::free(block.allocation);
+        ledger_.give(bytes);
+    }
+
+    Result<uint64_t> buildPipeline(const KernelCode&, const ConstantWords&) override { return uint64_t{0}; }
+
+    Result<uint64_t> submitWork(const Commands& commands) override {
+        for (const auto& operation : commands.operations()) run(operation);
+        return ++value_;
+    }
+
+    Result<void> waitFor(uint64_t) override { return {}; }
+
+    static std::byte* bytesOf(const Buffer* buffer, uint64_t offset) {
+        return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(buffer->address() + offset));
+    }
+
+    void run(const Commands::Operation& operation) {
+        switch (operation.kind) {
+            case Commands::Kind::dispatch: runGroups(operation, operation.groups); break;
+            case Commands::Kind::dispatch_indirect: {
+                uint32_t sizes[3];
+                std::memcpy(sizes, bytesOf(operation.from, operation.from_offset), sizeof sizes);
+                runGroups(operation, uint64_t(sizes[0]) * sizes[1] * sizes[2]);
+                break;
+            }
+            case Commands::Kind::copy:
+                std::memcpy(bytesOf(operation.to, operation.to_offset), bytesOf(operation.from, operation.from_offset),
+                            operation.bytes);
+                break;
+            case Commands::Kind::fill: {
+                auto* words = reinterpret_cast<uint32_t*>(bytesOf(operation.to, operation.to_offset));
+                std::fill_n(words, operation.bytes / 4, operation.word);
+                break;
+            }
+            case Commands::Kind::barrier: break;
+        }
+    }
+
+    void runGroups(const Commands::Operation& operation, uint64_t groups) {
+        const KernelCode& code = *operation.kernel->code;
+        CpuKernel kernel = simd_ && code.simd ? code.simd : code.cpu;
+        arena_.execute([&] {
+            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, groups), [&](const tbb::blocked_range<uint64_t>& range) {
+                FloatEnvironment environment;
+                kernel(operation.params.data(), operation.kernel->constants, {range.begin(), range.end()});
+            });
+        });
+    }
+
+    tbb::task_arena arena_;
+    bool simd_;
+    uint64_t value_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> openCpuDevice(const DeviceOptions& options) {
+    int threads = options.threads ? int(options.threads) : tbb::this_task_arena::max_concurrency();
+    return std::make_unique<CpuDevice>(options, threads);
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,122 @@
+// Device: where kernels run. Two implementations, Vulkan and CPU; code above cannot tell which it has.
+//
+// One device serves one thread at a time (engines serialise their calls). Every call that the world can make fail returns
+// a Result. Destroying a device waits for its work; its buffers must be gone by then.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host/buffer.h"
+#include "host/commands.h"
+#include "host/kernel.h"
+#include "host/result.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+enum class DeviceType { discrete, integrated, virtual_gpu, software, cpu };
+const char* name(DeviceType type);
+
+// What a device can do, as read from it; a test may lower any of it (DeviceOptions::clamp).
+struct DeviceLimits {
+    uint64_t memory_budget = 0;      // bytes the ledger allows
+    uint64_t max_allocation = 0;     // bytes of one buffer
+    uint32_t max_groups = 65535;     // workgroups per grid dimension
+    uint32_t max_invocations = 128;  // of a workgroup
+    uint32_t shared_memory = 16384;  // bytes of a workgroup
+    uint32_t subgroup_size = 0;
+    bool round_to_nearest = false;   // the shader may ask for RoundingModeRTE 32
+    bool preserve_special = false;   // ... for SignedZeroInfNanPreserve 32
+};
+
+struct DeviceInfo {
+    std::string name;
+    DeviceType type = DeviceType::cpu;
+    std::string api, driver;         // versions, for people
+    std::string identity;            // driver, device and pipeline cache UUIDs: what a cached verdict is valid for
+    uint64_t memory = 0;             // bytes of the largest device-local heap; RAM on the CPU
+    DeviceLimits limits;
+};
+
+struct DeviceOptions {
+    std::optional<DeviceLimits> clamp;  // the smaller of each limit and this holds
+    uint32_t threads = 0;               // CPU: 0 = all
+    bool simd = true;                   // CPU: use the SIMD twins
+    std::string cache_folder;           // pipeline cache and verdicts; empty: none are kept
+};
+
+// What a device has done so far.
+struct DeviceCounters {
+    uint64_t submits = 0, waits = 0, dispatches = 0;
+};
+
+class Device {
+public:
+    virtual ~Device() = default;
+    Device(const Device&) = delete;
+    Device& operator=(const Device&) = delete;
+
+    const DeviceInfo& info() const { return info_; }
+    Ledger& ledger() { return ledger_; }
+    const DeviceCounters& counters() const { return counters_; }
+
+    // Memory of at least one byte, 256-byte aligned, contents unspecified. `what` names it in errors.
+    Result<Buffer> allocate(uint64_t bytes, Memory memory, const std::string& what);
+
+    // Builds a kernel for these constants, or finds the one built before. Valid as long as the device.
+    Result<const Kernel*> build(const KernelCode& code, const ConstantWords& constants);
+
+    // Starts the work; the value passes on the timeline when it is finished, after all work submitted before.
+    Result<uint64_t> submit(const Commands& commands);
+
+    // Waits until the timeline has passed `value`.
+    Result<void> wait(uint64_t value);
+
+    // The last value that has passed.
+    virtual Result<uint64_t> passed() = 0;
+
+protected:
+    Device(DeviceInfo info) : info_(std::move(info)), ledger_(info_.limits.memory_budget) {}
+
+    friend class Buffer;
+    struct Block {
+        uint64_t address = 0, native = 0;
+        void* mapped = nullptr;
+        void* allocation = nullptr;
+    };
+    virtual Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) = 0;
+    virtual void releaseBlock(const Block& block, uint64_t bytes) = 0;  // once the timeline has passed every submit so far
+    virtual Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) = 0;
+    virtual Result<uint64_t> submitWork(const Commands& commands) = 0;
+    virtual Result<void> waitFor(uint64_t value) = 0;
+
+    DeviceInfo info_;
+    Ledger ledger_;
+    DeviceCounters counters_;
+
+private:
+    void release(Buffer& buffer);
+    std::map<std::pair<const KernelCode*, ConstantWords>, std::unique_ptr<Kernel>> kernels_;
+};
+
+// ---- choosing a device ----------------------------------------------------------------------------------------------
+
+// The CPU as a device: a thread pool over the CPU twins.
+std::unique_ptr<Device> openCpuDevice(const DeviceOptions& options = {});
+
+// What the Vulkan loader offers, best first (discrete, integrated, virtual, software), unusable ones included with a reason.
+struct VulkanCandidate {
+    DeviceInfo info;
+    std::string unusable;  // empty: usable; else what it lacks
+};
+Result<std::vector<VulkanCandidate>> listVulkanDevices();
+
+// Opens candidate `index` of listVulkanDevices.
+Result<std::unique_ptr<Device>> openVulkanDevice(uint32_t index, const DeviceOptions& options = {});
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,269 @@
+#include "host/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+namespace vkmoe {
+namespace {
+
+// The sentence for a system call that just failed: "x.moe0: cannot be opened: No such file or directory".
+Error systemError(const std::string& path, const std::string& what, int number = errno) {
+    return {ErrorCode::io, fmt::format("{}: {}: {}", path, what, std::generic_category().message(number))};
+}
+
+Error inputError(const std::string& path, const std::string& what) {
+    return {ErrorCode::bad_input, fmt::format("{}: {}", path, what)};
+}
+
+// Repeats a system call for as long as signals interrupt it.
+template <class Call>
+auto uninterrupted(Call call) {
+    auto result = call();
+    while (result < 0 && errno == EINTR) result = call();
+    return result;
+}
+
+// An open file, closed at the end of its scope.
+class Descriptor {
+public:
+    explicit Descriptor(int number) : number_(number) {}
+    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+    Descriptor& operator=(Descriptor&&) = delete;
+    ~Descriptor() { close(); }
+
+    bool isOpen() const { return number_ >= 0; }
+    int number() const { return number_; }
+    // False if an earlier write failed and the system says so only now. Never repeated: the number is already free.
+    bool close() { return number_ < 0 || ::close(std::exchange(number_, -1)) == 0; }
+
+private:
+    int number_;
+};
+
+Descriptor open(const char* path, int flags) {
+    return Descriptor(uninterrupted([&] { return ::open(path, flags | O_CLOEXEC | O_NOCTTY); }));
+}
+
+Result<void> checkPath(const std::string& path) {
+    if (path.empty()) return Error{ErrorCode::bad_input, "the path of a file is empty"};
+    if (path.find('\0') != std::string::npos) return inputError(path.c_str(), "the path goes on after a zero byte");
+    return {};
+}
+
+const char* kindName(mode_t mode) {
+    if (S_ISDIR(mode)) return "a folder";
+    if (S_ISFIFO(mode)) return "a pipe";
+    if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+    return "no regular file";
+}
+
+Result<void> checkRange(const ByteSource& source, uint64_t offset, uint64_t bytes) {
+    uint64_t end = 0;
+    if (!__builtin_add_overflow(offset, bytes, &end) && end <= source.size()) return {};
+    return inputError(source.name(), fmt::format("{} bytes at offset {} were asked for, but its length is {}", bytes,
+                                                 offset, source.size()));
+}
+
+// --------------------------------------------------------------------------------------------------------- reading
+
+class File : public ByteSource {
+public:
+    File(std::string path, Descriptor descriptor, const struct stat& status)
+        : path_(std::move(path)), descriptor_(std::move(descriptor)), opened_(status) {}
+
+    const std::string& name() const override { return path_; }
+    uint64_t size() const override { return static_cast<uint64_t>(opened_.st_size); }
+
+    Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
+        VKMOE_CHECK(checkRange(*this, offset, into.size()));
+        VKMOE_CHECK(checkUnchanged());
+        while (!into.empty()) {
+            const ssize_t got = uninterrupted(
+                [&] { return ::pread(descriptor_.number(), into.data(), into.size(), static_cast<off_t>(offset)); });
+            if (got < 0)
+                return systemError(path_, fmt::format("{} bytes at offset {} cannot be read", into.size(), offset));
+            if (got == 0) return inputError(path_, fmt::format("ends at offset {}; its length was {}", offset, size()));
+            into = into.subspan(static_cast<size_t>(got));
+            offset += static_cast<uint64_t>(got);
+        }
+        return {};
+    }
+
+private:
+    Result<void> checkUnchanged() const {
+        struct stat now = {};
+        if (::fstat(descriptor_.number(), &now) != 0) return systemError(path_, "cannot be examined");
+        if (now.st_size != opened_.st_size)
+            return inputError(path_, fmt::format("changed while it was in use: its length was {} and is {}",
+                                                 opened_.st_size, now.st_size));
+        if (now.st_ino != opened_.st_ino || now.st_mtim.tv_sec != opened_.st_mtim.tv_sec ||
+            now.st_mtim.tv_nsec != opened_.st_mtim.tv_nsec)
+            return inputError(path_, "changed while it was in use");
+        return {};
+    }
+
+    std::string path_;
+    Descriptor descriptor_;
+    struct stat opened_;
+};
+
+class Memory : public ByteSource {
+public:
+    Memory(std::string name, std::vector<std::byte> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {}
+
+    const std::string& name() const override { return name_; }
+    uint64_t size() const override { return bytes_.size(); }
+
+    Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
+        VKMOE_CHECK(checkRange(*this, offset, into.size()));
+        std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(offset), into.size(), into.begin());
+        return {};
+    }
+
+private:
+    std::string name_;
+    std::vector<std::byte> bytes_;
+};
+
+// --------------------------------------------------------------------------------------------------------- writing
+
+Result<void> writeAll(int file, std::span<const std::byte> bytes, const std::string& path) {
+    while (!bytes.empty()) {
+        const ssize_t written = uninterrupted([&] { return ::write(file, bytes.data(), bytes.size()); });
+        if (written <= 0)
+            return systemError(path, fmt::format("{} bytes cannot be written", bytes.size()),
+                               written < 0 ? errno : EIO);
+        bytes = bytes.subspan(static_cast<size_t>(written));
+    }
+    return {};
+}
+
+// fsync, where there is something to flush: pipes and some folders have no such operation.
+bool flush(int file) {
+    return uninterrupted([&] { return ::fsync(file); }) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS;
+}
+
+Result<void> writeInPlace(const std::string& path, std::span<const std::byte> bytes) {
+    Descriptor file = open(path.c_str(), O_WRONLY);
+    if (!file.isOpen()) return systemError(path, "cannot be written");
+    VKMOE_CHECK(writeAll(file.number(), bytes, path));
+    if (!flush(file.number()) || !file.close()) return systemError(path, "cannot be written");
+    return {};
+}
+
+// A new file of a random name, removed at the end of its scope unless it has become `renameTo`'s file.
+class TemporaryFile {
+public:
+    static Result<TemporaryFile> create(int folder, mode_t mode, const std::string& path) {
+        for (int attempt = 0; attempt < 100; ++attempt) {
+            uint64_t random = 0;
+            if (uninterrupted([&] { return ::getrandom(&random, sizeof random, 0); }) < 0) break;
+            std::string name = fmt::format(".vkmoe-{:016x}.tmp", random);
+            const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+            Descriptor file(uninterrupted([&] { return ::openat(folder, name.c_str(), flags, mode); }));
+            if (file.isOpen()) return TemporaryFile(folder, std::move(name), std::move(file));
+            if (errno != EEXIST) break;
+        }
+        return systemError(path, "no temporary file can be created beside it");
+    }
+    TemporaryFile(TemporaryFile&& other) noexcept
+        : folder_(other.folder_), name_(std::exchange(other.name_, {})), file_(std::move(other.file_)) {}
+    TemporaryFile& operator=(TemporaryFile&&) = delete;
+    ~TemporaryFile() {
+        if (!name_.empty()) ::unlinkat(folder_, name_.c_str(), 0);
+    }
+
+    Descriptor& file() { return file_; }
+    bool renameTo(const std::string& name) {
+        if (::renameat(folder_, name_.c_str(), folder_, name.c_str()) != 0) return false;
+        name_.clear();
+        return true;
+    }
+
+private:
+    TemporaryFile(int folder, std::string name, Descriptor file)
+        : folder_(folder), name_(std::move(name)), file_(std::move(file)) {}
+
+    int folder_;
+    std::string name_;
+    Descriptor file_;
+};
+
+// `old` is the status of the file to replace, or null if there is none. The temporary file is created with no more
+// permissions than it shall end with, so that nobody can open it early.
+Result<void> replaceFile(const std::string& path, const struct stat* old, std::span<const std::byte> bytes) {
+    std::error_code ignored;  // a path that cannot be resolved fails below, with a reason
+    const std::filesystem::path resolved = old ? std::filesystem::canonical(path, ignored) : std::filesystem::path();
+    const std::filesystem::path target = resolved.empty() ? std::filesystem::path(path) : resolved;
+    if (target.filename().empty()) return inputError(path, "names a folder that does not exist");
+    const std::string folder_name = target.has_parent_path() ? target.parent_path().string() : ".";
+    Descriptor folder = open(folder_name.c_str(), O_RDONLY | O_DIRECTORY);
+    if (!folder.isOpen()) return systemError(path, "its folder cannot be opened");
+
+    const mode_t mode = old ? old->st_mode & 0777 : 0666;
+    VKMOE_TRY(temporary, TemporaryFile::create(folder.number(), mode, path));
+    VKMOE_CHECK(writeAll(temporary.file().number(), bytes, path));
+    if (old && ::fchmod(temporary.file().number(), mode) != 0)
+        return systemError(path, "its permissions cannot be kept");
+    if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.file().close())
+        return systemError(path, "cannot be written");
+    if (!temporary.renameTo(target.filename().string())) return systemError(path, "cannot be replaced");
+    if (!flush(folder.number())) return systemError(path, "was written, but its folder cannot be flushed");
+    return {};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const ByteSource>> openFile(const std::string& path) {
+    VKMOE_CHECK(checkPath(path));
+    Descriptor file = open(path.c_str(), O_RDONLY | O_NONBLOCK);  // non-blocking: a pipe without a writer would wait
+    if (!file.isOpen()) return systemError(path, "cannot be opened");
+    struct stat status = {};
+    if (::fstat(file.number(), &status) != 0) return systemError(path, "cannot be examined");
+    if (!S_ISREG(status.st_mode))
+        return inputError(path, fmt::format("is {}; only regular files are read", kindName(status.st_mode)));
+    return std::shared_ptr<const ByteSource>(std::make_shared<File>(path, std::move(file), status));
+}
+
+std::shared_ptr<const ByteSource> memorySource(std::string name, std::vector<std::byte> bytes) {
+    return std::make_shared<Memory>(std::move(name), std::move(bytes));
+}
+
+Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit) try {
+    VKMOE_TRY(file, openFile(path));
+    if (file->size() > limit)
+        return inputError(path, fmt::format("length is {} bytes; at most {} are read", file->size(), limit));
+    std::vector<std::byte> bytes(file->size());
+    VKMOE_CHECK(file->read(0, bytes));
+    return bytes;
+} catch (const std::bad_alloc&) {
+    return Error{ErrorCode::out_of_memory, fmt::format("{}: no memory to read the whole file", path)};
+} catch (const std::length_error&) {
+    return Error{ErrorCode::out_of_memory, fmt::format("{}: no memory to read the whole file", path)};
+}
+
+Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes) {
+    VKMOE_CHECK(checkPath(path));
+    struct stat status = {};
+    const bool exists = ::stat(path.c_str(), &status) == 0;
+    if (!exists && errno != ENOENT) return systemError(path, "cannot be written");
+    if (exists && S_ISDIR(status.st_mode)) return inputError(path, "is a folder; it cannot be written");
+    if (exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)
+        return systemError(path, "cannot be written");
+    if (exists && !S_ISREG(status.st_mode)) return writeInPlace(path, bytes);
+    return replaceFile(path, exists ? &status : nullptr, bytes);
+}
+
+}  // namespace vkmoe

@@ -1,0 +1,44 @@
+// Files: checked reads of byte ranges, and writes that leave either the old file or the new one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "host/result.h"
+
+namespace vkmoe {
+
+// Bytes that can be read by range: a file, or memory. Any number of threads may read at once.
+class ByteSource {
+public:
+    virtual ~ByteSource() = default;
+    virtual const std::string& name() const = 0;  // for error sentences: the path
+    virtual uint64_t size() const = 0;
+    // Fills `into` from `offset`. A short read, or a file that changed since it was opened, is an error with the path
+    // and offset; what `into` then holds is unspecified.
+    virtual Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
+};
+
+// Opens a regular file for reading by pread (never mmap: a truncated map is a signal, a short pread is an error).
+// Anything else (a folder, a pipe, a device) is refused, and never waited for. Every read first checks that the file's
+// length and modification time are still those of now. A file that is replaced by rename stays readable as it was.
+Result<std::shared_ptr<const ByteSource>> openFile(const std::string& path);
+
+// Bytes held in memory; `name` stands for them in error sentences.
+std::shared_ptr<const ByteSource> memorySource(std::string name, std::vector<std::byte> bytes);
+
+// Reads a whole file of at most `limit` bytes.
+Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit = UINT64_MAX);
+
+// Writes `bytes` to `path` through a temporary file in the same folder, fsync and rename: a reader, or a crash, sees
+// the old file or the new one, and a failure leaves the old one and no temporary file. A new file gets the usual
+// permissions (the umask's); a replaced one keeps its own, and is refused if it is write-protected. A symbolic link to
+// a file is followed. "-"-like special names have no meaning. What exists but is no regular file (/dev/null, a pipe) is
+// written in place; there a pipe without a reader is waited for, and one whose reader left raises SIGPIPE, as usual.
+Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes);
+
+}  // namespace vkmoe

@@ -1,0 +1,6 @@
+// expect: in main: GLSL.std.450 Fma
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "frame.glsl"
+
+void main() { push.result.at[0] = fma(push.x, push.y, push.x); }

@@ -1,0 +1,6 @@
+// expect: GLSL.std.450 Pow
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "frame.glsl"
+
+void main() { push.result.at[0] = pow(push.x, push.y); }

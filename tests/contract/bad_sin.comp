@@ -1,0 +1,6 @@
+// expect: GLSL.std.450 Sin
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "frame.glsl"
+
+void main() { push.result.at[0] = sin(push.x); }

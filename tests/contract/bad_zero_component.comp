@@ -1,0 +1,6 @@
+// expect: in main: OpFAdd: an operand is the constant zero
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "frame.glsl"
+
+void main() { push.result.at[0] = (vec2(push.x, push.y) + vec2(1.0, 0.0)).x; }

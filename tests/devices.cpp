@@ -1,0 +1,47 @@
+#include "tests/devices.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+namespace test {
+namespace {
+
+struct Opened {
+    std::vector<std::unique_ptr<vkmoe::Device>> owned;
+    std::vector<vkmoe::Device*> all;
+};
+
+Opened openAll() {
+    Opened opened;
+    opened.owned.push_back(vkmoe::openCpuDevice());
+    auto candidates = vkmoe::listVulkanDevices();
+    if (candidates) {
+        for (uint32_t i = 0; i < candidates->size(); ++i) {
+            auto device = vkmoe::openVulkanDevice(i);
+            if (!device) {
+                std::fprintf(stderr, "%s\n", device.error().detail.c_str());
+                std::exit(1);
+            }
+            opened.owned.push_back(std::move(device).value());
+        }
+    }
+    bool needed = std::getenv("VKMOE_TEST_NEEDS_GPU") != nullptr;
+    if (needed && opened.owned.size() < 2) {
+        std::fprintf(stderr, "no Vulkan device, and VKMOE_TEST_NEEDS_GPU is set\n");
+        std::exit(1);
+    }
+    for (auto& device : opened.owned) opened.all.push_back(device.get());
+    return opened;
+}
+
+}  // namespace
+
+const std::vector<vkmoe::Device*>& devices() {
+    static Opened opened = openAll();
+    return opened.all;
+}
+
+std::vector<vkmoe::Device*> gpus() { return {devices().begin() + 1, devices().end()}; }
+
+}  // namespace test
