@@ -24,16 +24,17 @@ void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
 void main() {
     uint columns = (p.hidden_dim + kPanel * kTilePanels - 1u) / (kPanel * kTilePanels);
     Tile tile;
-    if (!find_tile(p.pages, p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
+    U32 page = p.pages.at[tile.page];
     uint row_at[8];
     [[unroll]] for (uint i = 0u; i < 8u; ++i) {
         uint row = tile.first_row + min(i, tile.rows - 1u);
         row_at[i] = (c_dense != 0u ? row : p.token_of.at[row]) * p.model_dim;
     }
     vec4 gate[8], up[8];
-    tile_dot(p.x, row_at, tile, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim, up);
+    tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim, up);
     if (c_activation != kRelu)
-        tile_dot(p.x, row_at, tile, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim, gate);
+        tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim, gate);
     else
         gate = up;
     uint output_ = tile.panel * kPanel + tile.lane;
