@@ -1,4 +1,4 @@
-#include "engine/kernels.h"
+#include "vkmoe/kernels.h"
 
 #include "engine/cpu/twins.h"
 #include "kernels_spirv.h"

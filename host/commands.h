@@ -59,6 +59,9 @@ public:
     // Sets every word of [offset, offset+bytes); both multiples of 4.
     void fill(const Buffer& to, uint64_t offset, uint64_t bytes, uint32_t word);
 
+    // Adds another list's operations after these.
+    void append(const Commands& other) { operations_.insert(operations_.end(), other.operations_.begin(), other.operations_.end()); }
+
     const std::vector<Operation>& operations() const { return operations_; }
     bool empty() const { return operations_.empty(); }
 

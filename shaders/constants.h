@@ -17,7 +17,8 @@
     X(9, scaled)          /* 1: gates are multiplied by routed_scale */                                 \
     X(10, probabilities)  /* 1: also write the softmax over all experts */                              \
     X(11, lanes)          /* invocations that share one token: 8, 16, 32 or 64 */                       \
-    X(12, shared)         /* order of the shared expert in combine: kSharedNone, kSharedFirst, kSharedLast */
+    X(12, shared)         /* order of the shared expert in combine: kSharedNone, kSharedFirst, kSharedLast */ \
+    X(13, widen)          /* pack_panels: 1: the panels are f32 whatever the source (routers) */
 
 #define kF32 0u
 #define kF16 1u

@@ -201,7 +201,12 @@ EXACT float exact_sigmoid(float x) {
     return (floatBitsToUint(x) & 0x80000000u) == 0u ? d : e * d;
 }
 
-EXACT float exact_silu(float x) { return normal_or_zero(x * exact_sigmoid(x)); }
+// x * sigmoid(x)
+EXACT float exact_silu(float x) {
+    if (is_nan(x)) return canonical_nan();
+    if (magnitude_bits(x) == 0x7f800000u) return x > uintBitsToFloat(0u) ? x : uintBitsToFloat(0u);
+    return normal_or_zero(x * exact_sigmoid(x));
+}
 
 EXACT float exact_tanh(float x) {
     if (is_nan(x)) return canonical_nan();

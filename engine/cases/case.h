@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/kernels.h"
+#include "vkmoe/kernels.h"
 #include "host/device.h"
 
 namespace vkmoe {

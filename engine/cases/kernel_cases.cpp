@@ -51,7 +51,7 @@ Case applyRule(const KernelCode& code, const Constants& c, const Shape& shape, V
 Case packPanels(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
     uint32_t rows = shape.hidden_dim, cols = shape.model_dim;
-    uint64_t target = panelWords(rows, cols, c.weight_format);
+    uint64_t target = panelWords(rows, cols, c.widen != 0 ? kF32 : c.weight_format);
     VKMOE_POINT(PackPanels, source, test.input("source", values.stored(size_t{rows} * cols, c.weight_format)));
     VKMOE_POINT(PackPanels, target, test.output("target", target));
     VKMOE_POINT(PackPanels, status, test.output("status", Words(2)));

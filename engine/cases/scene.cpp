@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "engine/cpu/panel.h"
+#include "engine/moe/numerics.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -86,8 +87,7 @@ Routing makeRouting(const Shape& shape, Values& values) {
 }
 
 uint32_t operandBits(uint32_t format, bool rounded) {
-    if (!rounded || format == kF32) return 24;
-    return format == kF16 ? 13 : 16;
+    return operandBits(WeightFormat(format), rounded ? Precision::rounded : Precision::exact);
 }
 
 }  // inline namespace v1

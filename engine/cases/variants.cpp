@@ -13,6 +13,12 @@ std::vector<Constants> storedFormats(const std::vector<uint32_t>& operand_bits) 
     return all;
 }
 
+std::vector<Constants> packForms() {
+    std::vector<Constants> all = storedFormats({0});
+    for (uint32_t format : {kF16, kBf16}) all.push_back({.weight_format = format, .widen = 1});
+    return all;
+}
+
 std::vector<Constants> expertForms(bool up) {
     std::vector<Constants> all;
     for (uint32_t format : {kF32, kF16, kBf16})
@@ -45,7 +51,7 @@ std::vector<Constants> routeForms() {
 std::vector<Constants> productionConstants(const KernelCode& code) {
     const Kernels& k = kernels();
     if (&code == &k.apply_rule) return storedFormats({0, 13, 16, 24});
-    if (&code == &k.pack_panels) return storedFormats({0});
+    if (&code == &k.pack_panels) return packForms();
     if (&code == &k.router_logits) return {{.bias = 0}, {.bias = 1}};
     if (&code == &k.route_topk) return routeForms();
     if (&code == &k.expert_up || &code == &k.expert_up_gemv) return expertForms(true);

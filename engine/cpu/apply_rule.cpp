@@ -6,8 +6,7 @@ namespace cpu {
 
 void apply_rule(const ApplyRule& p, const Constants& c, Groups groups) {
     eachThread(groups, p.count, [&](uint32_t i) {
-        float x = c.weight_format == kF32 ? uintBitsToFloat(p.source.at[i]) : decodeHalf(halfAt(p.source.at, i), c.weight_format);
-        checked(x, p.status, i);
+        float x = checked(decodeElement(p.source.at, i, c.weight_format), p.status, i);
         p.target.at[i] = c.operand_bits != 0 ? as_operand(x, c.operand_bits) : state_rule(x);
     });
 }

@@ -1,0 +1,65 @@
+// Engine: a device that has proved that it computes as the contract says, and the kernels built for it.
+//
+//     auto engine = vkmoe::Engine::open({.device = "auto"});
+//     auto layer  = vkmoe::Layer::open(**engine, "model.moe0");
+//     auto result = layer->forward(tokens, {});
+//
+// One engine per device. Its calls, and those of its layers, may come from several threads and are served one at a time.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "host/device.h"
+#include "vkmoe/kernels.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+struct EngineOptions {
+    // auto: the fastest real GPU, else (none, or refused) the CPU. cpu. gpu: the best Vulkan device, a software driver if
+    // there is no other. gpu:N: the N-th of listVulkanDevices().
+    std::string device = "auto";
+    DeviceOptions device_options;
+    bool probe = true;  // compare the device with the CPU before it is trusted; never turn it off for exact work
+};
+
+class Engine {
+public:
+    // Errors: bad_input (no such choice), no_device, refused_device (the sentence names the failing row).
+    static Result<std::unique_ptr<Engine>> open(const EngineOptions& options = {});
+    ~Engine();
+
+    Device& device() { return *device_; }
+    // What a user should know about how the device was chosen, e.g. why a GPU was passed over.
+    const std::vector<std::string>& notes() const { return notes_; }
+
+    // The kernel for these constants, built and compared with its CPU twin at first use. Valid as long as the engine.
+    Result<const Kernel*> kernel(const KernelCode& code, const Constants& constants);
+
+    std::mutex& mutex() { return mutex_; }  // held by every public call of a layer
+
+private:
+    class Verdicts;
+    Engine(std::unique_ptr<Device> device, const EngineOptions& options);
+    static Result<std::unique_ptr<Engine>> start(std::unique_ptr<Device> device, const EngineOptions& options);
+    static Result<std::unique_ptr<Engine>> openAuto(const EngineOptions& options);
+    static Result<std::unique_ptr<Engine>> openGpu(uint32_t index, const EngineOptions& options);
+    Result<void> probeMath();
+    Result<void> probeKernel(const KernelCode& code, const Constants& constants);
+
+    std::unique_ptr<Device> device_;
+    std::unique_ptr<Device> scalar_;  // the CPU twins that a Vulkan device is compared with; null on the CPU
+    std::unique_ptr<Verdicts> verdicts_;
+    std::vector<std::string> notes_;
+    std::mutex mutex_;
+    bool probe_;
+};
+
+// $XDG_CACHE_HOME/vkmoe, else ~/.cache/vkmoe, else empty: where a program may keep pipelines and verdicts.
+std::string userCacheFolder();
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,90 @@
+// Layer: one mixture-of-experts layer on an engine's device: route tokens, run their experts, tell what happened.
+//
+// A layer's output has the same bits on every device, for any batch: a token's result does not depend on which other
+// tokens are with it. Tokens are rows of f32, [tokens, model_dim], row-major.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "vkmoe/description.h"
+#include "vkmoe/engine.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+namespace formats {
+struct LayerSource;
+}
+
+// Who went where. Row t holds token t's experts in selection order (best first) and their gates.
+struct Routes {
+    uint32_t top_k = 0;
+    std::vector<uint32_t> experts;  // [tokens, top_k]
+    std::vector<float> gates;       // [tokens, top_k] final: renormalised and scaled
+};
+
+struct ExpertStatistics {
+    uint64_t tokens = 0;         // that were sent to the expert
+    double mean_gate = 0;        // over those tokens; 0 without any, as are the next two
+    double output_rms = 0;       // root of the mean of y^2 over all its output entries, before the gate
+    double quiet_fraction = 0;   // activation sparsity: hidden values with |h| < 0.01
+    double mean_probability = 0; // softmax over all experts, over all tokens
+};
+
+struct Introspection {
+    std::vector<ExpertStatistics> experts;
+    double load_balance_loss = 0;  // E * sum over e of (share of assignments)*(mean probability); 1 is even, E is collapse
+};
+
+struct ForwardOptions {
+    Precision precision = Precision::exact;
+    bool introspection = true;
+    uint32_t max_batch = 0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
+    // Called after each submit with tokens done and all; returning false cancels (the result is then an error).
+    std::function<bool(uint64_t done, uint64_t all)> progress = {};
+};
+
+struct ForwardResult {
+    std::vector<float> output;  // [tokens, model_dim]
+    Routes routes;
+    Introspection introspection;
+    uint64_t tokens = 0;
+    double seconds = 0;
+    uint64_t submits = 0, host_waits = 0;  // of this call
+};
+
+class Layer {
+public:
+    // Reads a MoE0 file. With `compat` what the reference engine accepts is accepted, with warnings.
+    // Errors: io, bad_input (the sentence names file, field and number; non-finite weights are among it), out_of_memory.
+    static Result<Layer> open(Engine& engine, const std::string& path, bool compat = false);
+
+    // The same from an opened source.
+    static Result<Layer> create(Engine& engine, const formats::LayerSource& source);
+
+    Layer(Layer&&) noexcept;
+    Layer& operator=(Layer&&) noexcept;
+    ~Layer();
+
+    const Description& description() const;
+    const std::vector<std::string>& warnings() const;
+    uint64_t pageBytes() const;    // of one routed expert on the device
+    uint64_t weightBytes() const;  // of all weights on the device
+
+    // Runs tokens [tokens, model_dim] (any number, also none).
+    // Errors: bad_input if x is no whole number of tokens or holds a value that is not finite or not below 2^63; the
+    // sentence names token and element. Nothing is delivered then.
+    Result<ForwardResult> forward(std::span<const float> x, const ForwardOptions& options = {});
+
+private:
+    struct State;
+    explicit Layer(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // inline namespace v1
+}  // namespace vkmoe

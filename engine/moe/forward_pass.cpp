@@ -1,0 +1,286 @@
+#include "engine/moe/forward_pass.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/moe/numerics.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+// Status rows, in the order in which values come about: the first row that is not clean names the cause.
+enum StageIndex : size_t { kInput, kLogits, kGates, kSharedHidden, kSharedOutput, kHidden, kOutput, kResult };
+
+uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+uint64_t tileThreads(uint32_t tiles, uint32_t outputs) {
+    return uint64_t{tiles} * ceilDiv(outputs, kPanel * kTilePanels) * kWorkgroup;
+}
+
+uint64_t gemvThreads(uint32_t rows, uint32_t outputs) { return uint64_t{rows} * ceilDiv(outputs, kPanel) * kWorkgroup; }
+
+// Invocations that share a token: enough for its experts, a power of two between 8 and 64.
+uint32_t lanesFor(uint32_t experts) {
+    uint32_t lanes = 8;
+    while (lanes < experts && lanes < kWorkgroup) lanes *= 2;
+    return lanes;
+}
+
+}  // namespace
+
+// ---- kernels --------------------------------------------------------------------------------------------------------
+
+Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const Description& d, WeightFormat up, WeightFormat down,
+                                                        bool bias, bool dense, Precision precision) {
+    ExpertKernels out;
+    out.operand_bits = operandBits(up, precision);
+    auto activation = uint32_t(d.activation);
+    Constants c{.weight_format = uint32_t(up), .operand_bits = operandBits(down, precision),
+                .fused = out.operand_bits < 24, .activation = activation, .bias = bias, .dense = dense};
+    VKMOE_TRY(up_kernel, engine.kernel(kernels().expert_up, c));
+    VKMOE_TRY(up_gemv, engine.kernel(kernels().expert_up_gemv, c));
+    c = {.weight_format = uint32_t(down), .fused = operandBits(down, precision) < 24, .bias = bias, .dense = dense};
+    VKMOE_TRY(down_kernel, engine.kernel(kernels().expert_down, c));
+    VKMOE_TRY(down_gemv, engine.kernel(kernels().expert_down_gemv, c));
+    out.up = up_kernel;
+    out.up_gemv = up_gemv;
+    out.down = down_kernel;
+    out.down_gemv = down_gemv;
+    return out;
+}
+
+Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
+    const Description& d = weights_->description;
+    lanes_ = lanesFor(d.experts);
+    VKMOE_TRY(apply, engine.kernel(kernels().apply_rule, {.operand_bits = 24}));
+    VKMOE_TRY(rounded, engine.kernel(kernels().apply_rule, {.operand_bits = operandBits(weights_->up_format, precision)}));
+    VKMOE_TRY(shared, engine.kernel(kernels().apply_rule, {.operand_bits = operandBits(weights_->shared_up_format, precision)}));
+    VKMOE_TRY(logits, engine.kernel(kernels().router_logits, {.bias = d.router_bias}));
+    VKMOE_TRY(topk, engine.kernel(kernels().route_topk,
+                                  {.score = uint32_t(d.score), .renormalize = d.renormalize, .selection_bias = d.selection_bias,
+                                   .scaled = d.routed_scale != 1, .probabilities = introspection_, .lanes = lanes_}));
+    VKMOE_TRY(count, engine.kernel(kernels().bin_count, {}));
+    VKMOE_TRY(offsets, engine.kernel(kernels().bin_offsets, {}));
+    VKMOE_TRY(bin, engine.kernel(kernels().bin_tokens, {}));
+    uint32_t order = d.shared == Shared::none ? kSharedNone : d.shared_order == SharedOrder::first ? kSharedFirst : kSharedLast;
+    VKMOE_TRY(combine, engine.kernel(kernels().combine, {.shared = order}));
+    VKMOE_TRY(stats, engine.kernel(kernels().slot_stats, {}));
+    apply_ = apply;
+    apply_rounded_ = rounded;
+    apply_shared_ = shared;
+    logits_ = logits;
+    topk_ = topk;
+    count_ = count;
+    offsets_ = offsets;
+    tokens_ = bin;
+    combine_ = combine;
+    stats_ = stats;
+    return {};
+}
+
+Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, Precision precision, bool introspection) {
+    ForwardPass pass(weights, introspection);
+    const Description& d = weights.description;
+    VKMOE_CHECK(pass.buildRouting(engine, precision));
+    VKMOE_TRY(routed, experts(engine, d, weights.up_format, weights.down_format, d.up_bias, false, precision));
+    pass.routed_ = routed;
+    if (d.shared == Shared::none) return pass;
+    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format, d.shared_up_bias, true, precision));
+    pass.shared_ = shared;
+    return pass;
+}
+
+// ---- recording ------------------------------------------------------------------------------------------------------
+
+Commands ForwardPass::record(const Workspace& w, uint32_t tokens) const {
+    Commands commands;
+    conditionInput(commands, w, tokens);
+    routeAndShare(commands, w, tokens);
+    bin(commands, w, tokens);
+    runExperts(commands, w, tokens);
+    combineAndReturn(commands, w, tokens);
+    return commands;
+}
+
+U32 ForwardPass::status(const Workspace& w, size_t stage) const { return w.memory.at<U32>(w.status + stage * 8); }
+
+// Few rows per expert: one workgroup a row reads the weights as fast as a tile would, and no lane idles.
+bool ForwardPass::fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const { return uint64_t{tokens} * copies <= 2 * uint64_t{experts}; }
+
+void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    uint32_t count = tokens * weights_->description.model_dim;
+    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{count} * 4);
+    commands.fill(w.memory, w.status, 8 * Workspace::kStatusRows, 0);
+    commands.fill(w.memory, w.counts, w.counts_bytes, 0);
+    commands.barrier();
+    ApplyRule p{w.memory.at<U32>(w.raw), w.memory.at<F32>(w.x), status(w, kInput), count, 0};
+    commands.dispatch(*apply_, p, count);
+    p.status = status(w, Workspace::kStatusRows - 1);  // the same values are counted once
+    p.target = w.memory.at<F32>(w.x_rounded);
+    if (routed_.operand_bits < 24) commands.dispatch(*apply_rounded_, p, count);
+    p.target = w.memory.at<F32>(w.x_shared);
+    if (shared_.operand_bits < 24) commands.dispatch(*apply_shared_, p, count);
+    commands.barrier();
+}
+
+// The shared expert needs no routes: it runs beside them.
+void ForwardPass::routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    const Description& d = weights_->description;
+    RouterLogits logits{w.memory.at<F32>(w.x), weights_->router.at<U32>(), weights_->router.at<F32>(weights_->router_bias),
+                        w.memory.at<F32>(w.logits), status(w, kLogits), tokens, d.experts, d.model_dim, 0};
+    commands.dispatch(*logits_, logits, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+    if (d.shared != Shared::none) sharedUp(commands, w, tokens);
+    commands.barrier();
+    RouteTopk topk{w.memory.at<F32>(w.logits), weights_->router.at<F32>(weights_->selection_bias), w.memory.at<U32>(w.selected),
+                   w.memory.at<F32>(w.gates), w.memory.at<F32>(w.probabilities), status(w, kGates), tokens, d.experts, d.top_k,
+                   d.renormalize_epsilon, d.routed_scale, 0};
+    commands.dispatch(*topk_, topk, uint64_t{tokens} * lanes_);
+    if (d.shared != Shared::none) sharedDown(commands, w, tokens);
+    commands.barrier();
+}
+
+void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    const Description& d = weights_->description;
+    uint32_t assignments = tokens * d.top_k;
+    BinTokens p{w.memory.at<U32>(w.selected), w.memory.at<U32>(w.counts), w.memory.at<U32>(w.offsets), w.memory.at<U32>(w.token_of),
+                w.memory.at<U32>(w.slot_of), w.memory.at<U32>(w.tiles), w.memory.at<U32>(w.tile_count),
+                w.memory.at<U32>(w.up_groups), w.memory.at<U32>(w.down_groups), assignments, d.experts, d.top_k,
+                ceilDiv(assignments, kBinChunk), ceilDiv(d.hidden_dim, kPanel * kTilePanels), ceilDiv(d.model_dim, kPanel * kTilePanels)};
+    commands.dispatch(*count_, p, assignments);
+    commands.barrier();
+    commands.dispatch(*offsets_, p, kWorkgroup);
+    commands.barrier();
+    commands.dispatch(*tokens_, p, assignments);
+    commands.barrier();
+}
+
+ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x, uint64_t hidden) const {
+    ExpertUp p{};
+    p.x = w.memory.at<F32>(x);
+    p.pages = weights_->table.at<Pages>();
+    p.offsets = w.memory.at<U32>(w.offsets);
+    p.tiles = w.memory.at<U32>(w.tiles);
+    p.tile_count = w.memory.at<U32>(w.tile_count);
+    p.token_of = w.memory.at<U32>(w.token_of);
+    p.hidden = w.memory.at<F32>(hidden);
+    p.model_dim = weights_->description.model_dim;
+    p.hidden_dim = hidden_dim;
+    p.gate_weight = layout.gate_weight;
+    p.up_weight = layout.up_weight;
+    p.gate_bias = layout.gate_bias;
+    p.up_bias = layout.up_bias;
+    p.dense_page = weights_->sharedPage();
+    p.experts = weights_->description.experts;
+    return p;
+}
+
+ExpertDown ForwardPass::downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden, uint64_t y) const {
+    ExpertDown p{};
+    p.hidden = w.memory.at<F32>(hidden);
+    p.pages = weights_->table.at<Pages>();
+    p.offsets = w.memory.at<U32>(w.offsets);
+    p.tiles = w.memory.at<U32>(w.tiles);
+    p.tile_count = w.memory.at<U32>(w.tile_count);
+    p.y = w.memory.at<F32>(y);
+    p.model_dim = weights_->description.model_dim;
+    p.hidden_dim = hidden_dim;
+    p.down_weight = layout.down_weight;
+    p.down_bias = layout.down_bias;
+    p.dense_page = weights_->sharedPage();
+    p.experts = weights_->description.experts;
+    return p;
+}
+
+void ForwardPass::sharedUp(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    uint32_t S = weights_->description.shared_dim;
+    ExpertUp p = upParams(w, weights_->shared, S, shared_.operand_bits < 24 ? w.x_shared : w.x, w.shared_hidden);
+    p.status = status(w, kSharedHidden);
+    p.rows = tokens;
+    bool few = fewRows(tokens, 1, 1);
+    commands.dispatch(few ? *shared_.up_gemv : *shared_.up, p, few ? gemvThreads(tokens, S) : tileThreads(ceilDiv(tokens, kTileRows), S));
+}
+
+void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    uint32_t D = weights_->description.model_dim;
+    ExpertDown p = downParams(w, weights_->shared, weights_->description.shared_dim, w.shared_hidden, w.shared_y);
+    p.status = status(w, kSharedOutput);
+    p.rows = tokens;
+    bool few = fewRows(tokens, 1, 1);
+    commands.dispatch(few ? *shared_.down_gemv : *shared_.down, p, few ? gemvThreads(tokens, D) : tileThreads(ceilDiv(tokens, kTileRows), D));
+}
+
+void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    const Description& d = weights_->description;
+    uint32_t slots = tokens * d.top_k;
+    ExpertUp up = upParams(w, weights_->routed, d.hidden_dim, routed_.operand_bits < 24 ? w.x_rounded : w.x, w.hidden);
+    ExpertDown down = downParams(w, weights_->routed, d.hidden_dim, w.hidden, w.y);
+    up.status = status(w, kHidden);
+    down.status = status(w, kOutput);
+    up.rows = down.rows = slots;
+    if (fewRows(tokens, d.top_k, d.experts)) {
+        commands.dispatch(*routed_.up_gemv, up, gemvThreads(slots, d.hidden_dim));
+        commands.barrier();
+        commands.dispatch(*routed_.down_gemv, down, gemvThreads(slots, d.model_dim));
+    } else {
+        commands.dispatchIndirect(*routed_.up, up, w.memory, w.up_groups);
+        commands.barrier();
+        commands.dispatchIndirect(*routed_.down, down, w.memory, w.down_groups);
+    }
+    commands.barrier();
+}
+
+void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    const Description& d = weights_->description;
+    uint32_t slots = tokens * d.top_k;
+    Combine p{w.memory.at<F32>(w.y), w.memory.at<U32>(w.slot_of), w.memory.at<F32>(w.gates), w.memory.at<F32>(w.shared_y),
+              w.memory.at<F32>(w.out), status(w, kResult), tokens, d.model_dim, d.top_k, 0};
+    commands.dispatch(*combine_, p, uint64_t{tokens} * d.model_dim);
+    if (introspection_) {
+        SlotStats stats{w.memory.at<F32>(w.hidden), w.memory.at<F32>(w.y), w.memory.at<F32>(w.energy), w.memory.at<U32>(w.quiet),
+                        slots, d.hidden_dim, d.model_dim, 0};
+        commands.dispatch(*stats_, stats, slots);
+    }
+    commands.barrier();
+    commands.copy(w.memory, w.out, w.download, w.back.out, uint64_t{tokens} * d.model_dim * 4);
+    commands.copy(w.memory, w.selected, w.download, w.back.selected, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.gates, w.download, w.back.gates, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
+    if (!introspection_) return;
+    commands.copy(w.memory, w.probabilities, w.download, w.back.probabilities, uint64_t{tokens} * d.experts * 4);
+    commands.copy(w.memory, w.slot_of, w.download, w.back.slot_of, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.energy, w.download, w.back.energy, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.quiet, w.download, w.back.quiet, uint64_t{slots} * 4);
+}
+
+// ---- errors ---------------------------------------------------------------------------------------------------------
+
+std::array<Stage, 8> ForwardPass::stages() const {
+    const Description& d = weights_->description;
+    return {{{"the input", "token", d.model_dim},
+             {"the router logits", "token", d.experts},
+             {"the gates", "token", d.top_k},
+             {"the shared expert's hidden values", "token", d.shared_dim},
+             {"the shared expert's output", "token", d.model_dim},
+             {"the experts' hidden values", "slot", d.hidden_dim},
+             {"the experts' outputs", "slot", d.model_dim},
+             {"the layer's output", "token", d.model_dim}}};
+}
+
+Result<void> ForwardPass::check(const Workspace& w, uint64_t first_token) const {
+    uint32_t words[2 * Workspace::kStatusRows];
+    std::memcpy(words, w.download.mapped().data() + w.back.status, sizeof words);
+    auto all = stages();
+    for (size_t i = 0; i < all.size(); ++i) {
+        if (words[2 * i] == 0) continue;
+        uint64_t index = ~words[2 * i + 1], row = index / all[i].row_width;
+        if (std::string(all[i].row) == "token") row += first_token;
+        return Error{ErrorCode::bad_input, fmt::format("{}: {} values are not finite or not below 2^63 in size, the first at {} {}, element {}",
+                                                       all[i].what, words[2 * i], all[i].row, row, index % all[i].row_width)};
+    }
+    return {};
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,144 @@
+#include "vkmoe/layer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "engine/formats/moe0.h"
+#include "engine/moe/forward_pass.h"
+#include "engine/moe/introspection.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr uint32_t kFirstBatch = 1024;      // tokens, before anything was measured
+constexpr double kLongestSubmit = 0.1;      // seconds: watchdogs stay asleep
+constexpr uint64_t kWorkspaceBytes = uint64_t{512} << 20;
+
+using Clock = std::chrono::steady_clock;
+double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+template <class T>
+std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
+    return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
+}
+
+}  // namespace
+
+struct Layer::State {
+    Engine* engine;
+    Weights weights;
+    std::vector<std::string> warnings;
+    std::optional<Workspace> workspace;
+    uint32_t batch = kFirstBatch;  // tokens of a submit, corrected by measured time
+
+    Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
+    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, uint64_t first, uint32_t tokens,
+                          ForwardResult& result, IntrospectionSums* sums);
+    Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options, ForwardResult& result);
+};
+
+Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Layer::Layer(Layer&&) noexcept = default;
+Layer& Layer::operator=(Layer&&) noexcept = default;
+Layer::~Layer() = default;
+
+const Description& Layer::description() const { return state_->weights.description; }
+const std::vector<std::string>& Layer::warnings() const { return state_->warnings; }
+uint64_t Layer::pageBytes() const { return state_->weights.routed.bytes(); }
+uint64_t Layer::weightBytes() const { return state_->weights.bytes; }
+
+Result<Layer> Layer::open(Engine& engine, const std::string& path, bool compat) {
+    VKMOE_TRY(file, openFile(path));
+    VKMOE_TRY(source, formats::readMoe0(file, {.compat = compat}));
+    return create(engine, source);
+}
+
+Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) {
+    std::lock_guard lock(engine.mutex());
+    VKMOE_TRY(weights, Weights::load(engine, source));
+    return Layer(std::unique_ptr<State>(new State{&engine, std::move(weights), source.warnings, std::nullopt}));
+}
+
+// A workspace for this many tokens, or for as many at a time as memory allows.
+Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) {
+    uint64_t wanted = std::min<uint64_t>(tokens, max_batch != 0 ? std::min(max_batch, batch) : batch);
+    if (workspace && (workspace->capacity >= wanted)) return {};
+    workspace.reset();
+    Device& device = engine->device();
+    uint64_t left = device.ledger().budget() - std::min(device.ledger().used(), device.ledger().budget());
+    uint64_t allowed = std::min({left / 10 * 9, device.info().limits.max_allocation, kWorkspaceBytes});
+    uint32_t largest = Workspace::largestCapacity(weights.description, allowed);
+    if (largest == 0)
+        return Error{ErrorCode::out_of_memory, fmt::format("activations: not even one token fits in the {} bytes left of {}", left, device.ledger().budget())};
+    VKMOE_TRY(made, Workspace::create(device, weights.description, uint32_t(std::min<uint64_t>(wanted, largest))));
+    workspace = std::move(made);
+    return {};
+}
+
+Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, uint64_t first, uint32_t tokens,
+                                    ForwardResult& result, IntrospectionSums* sums) {
+    const Description& d = weights.description;
+    Workspace& w = *workspace;
+    size_t slots = size_t{tokens} * d.top_k, values = size_t{tokens} * d.model_dim;
+    std::memcpy(w.upload.mapped().data(), x.data() + first * d.model_dim, values * 4);
+    VKMOE_TRY(value, engine->device().submit(pass.record(w, tokens)));
+    VKMOE_CHECK(engine->device().wait(value));
+    VKMOE_CHECK(pass.check(w, first));
+    auto out = view<float>(w.download, w.back.out, values);
+    auto selected = view<uint32_t>(w.download, w.back.selected, slots);
+    auto gates = view<float>(w.download, w.back.gates, slots);
+    std::copy(out.begin(), out.end(), result.output.begin() + ptrdiff_t(first * d.model_dim));
+    result.routes.experts.insert(result.routes.experts.end(), selected.begin(), selected.end());
+    result.routes.gates.insert(result.routes.gates.end(), gates.begin(), gates.end());
+    if (!sums) return {};
+    sums->add({tokens, selected, gates, view<float>(w.download, w.back.probabilities, size_t{tokens} * d.experts),
+               view<uint32_t>(w.download, w.back.slot_of, slots), view<float>(w.download, w.back.energy, slots),
+               view<uint32_t>(w.download, w.back.quiet, slots)});
+    return {};
+}
+
+Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options, ForwardResult& result) {
+    IntrospectionSums sums(weights.description);
+    for (uint64_t first = 0; first < result.tokens;) {
+        VKMOE_CHECK(ensureWorkspace(result.tokens - first, options.max_batch));
+        uint64_t most = std::min<uint64_t>(workspace->capacity, options.max_batch != 0 ? std::min(options.max_batch, batch) : batch);
+        auto tokens = uint32_t(std::min(result.tokens - first, most));
+        auto start = Clock::now();
+        VKMOE_CHECK(runBatch(pass, x, first, tokens, result, options.introspection ? &sums : nullptr));
+        double seconds = secondsSince(start);
+        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, 256u);
+        if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, 16384u);
+        first += tokens;
+        if (options.progress && !options.progress(first, result.tokens))
+            return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} tokens", first, result.tokens)};
+    }
+    result.introspection = options.introspection ? sums.result() : Introspection{};
+    return {};
+}
+
+Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOptions& options) {
+    std::lock_guard lock(state_->engine->mutex());
+    const Description& d = description();
+    if (x.size() % d.model_dim != 0)
+        return Error{ErrorCode::bad_input, fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
+    VKMOE_TRY(pass, ForwardPass::create(*state_->engine, state_->weights, options.precision, options.introspection));
+    ForwardResult result;
+    result.tokens = x.size() / d.model_dim;
+    result.output.resize(x.size());
+    result.routes.top_k = d.top_k;
+    DeviceCounters before = state_->engine->device().counters();
+    auto start = Clock::now();
+    VKMOE_CHECK(state_->runAll(pass, x, options, result));
+    result.seconds = secondsSince(start);
+    DeviceCounters after = state_->engine->device().counters();
+    result.submits = after.submits - before.submits;
+    result.host_waits = after.waits - before.waits;
+    return result;
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,49 @@
+// WeightLoader: tensors of a file, in slices, through staging into their places on the device.
+#pragma once
+
+#include <vector>
+
+#include "engine/formats/tensor_source.h"
+#include "host/staging.h"
+#include "vkmoe/engine.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+class WeightLoader {
+public:
+    static Result<WeightLoader> create(Engine& engine, const formats::LayerSource& source);
+
+    // Packs a matrix into panels at `target` (a device address); `widen` makes them f32 whatever the file holds.
+    void matrix(const formats::TensorRange& tensor, uint64_t target, bool widen = false);
+    // Copies a vector as f32, under the state rule.
+    void vector(const formats::TensorRange& tensor, uint64_t target);
+
+    // Does all that was asked for, and reports the first tensor with values that are not finite.
+    Result<void> finish();
+
+private:
+    // Some rows of a matrix, or a whole vector (cols = 0).
+    struct Slice {
+        const formats::TensorRange* tensor;
+        uint32_t first_row, rows, cols;
+        uint64_t target;
+        bool widen;
+    };
+
+    WeightLoader(Engine& engine, const formats::LayerSource& source, Staging staging)
+        : engine_(&engine), source_(&source), staging_(std::move(staging)) {}
+    static uint64_t sliceBytes(const Slice& slice);
+    Result<void> record(const Slice& slice, size_t number, Staging::Slot& slot, uint64_t offset, Commands& commands);
+    Result<void> runSlices();
+    Result<void> checkStatus();
+
+    Engine* engine_;
+    const formats::LayerSource* source_;
+    Staging staging_;
+    Buffer status_;  // [slices, 2]
+    std::vector<Slice> slices_;
+};
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,101 @@
+#include "engine/moe/workspace.h"
+
+#include <algorithm>
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr uint64_t kAlign = 64;
+
+// Hands out offsets one after the other.
+struct Carver {
+    uint64_t bytes = 0;
+    uint64_t words(uint64_t count) {
+        uint64_t at = bytes;
+        bytes += (count * 4 + kAlign - 1) / kAlign * kAlign;
+        return at;
+    }
+};
+
+struct Sizes {
+    uint64_t memory, upload, download;
+};
+
+Sizes carve(Workspace& w, const Description& d, uint64_t T) {
+    uint64_t S = T * d.top_k, chunks = (S + kBinChunk - 1) / kBinChunk;
+    Carver m;
+    w.raw = m.words(T * d.model_dim);
+    w.x = m.words(T * d.model_dim);
+    w.x_rounded = m.words(T * d.model_dim);
+    w.x_shared = m.words(T * d.model_dim);
+    w.logits = m.words(T * d.experts);
+    w.probabilities = m.words(T * d.experts);
+    w.selected = m.words(S);
+    w.gates = m.words(S);
+    w.counts = m.words(chunks * d.experts);
+    w.counts_bytes = chunks * d.experts * 4;
+    w.offsets = m.words(d.experts + 1);
+    w.token_of = m.words(S);
+    w.slot_of = m.words(S);
+    w.tiles = m.words(2 * (S / kTileRows + d.experts));
+    w.tile_count = m.words(1);
+    w.up_groups = m.words(3);
+    w.down_groups = m.words(3);
+    w.hidden = m.words(S * d.hidden_dim);
+    w.y = m.words(S * d.model_dim);
+    w.shared_hidden = m.words(T * d.shared_dim);
+    w.shared_y = m.words(T * d.model_dim);
+    w.out = m.words(T * d.model_dim);
+    w.energy = m.words(S);
+    w.quiet = m.words(S);
+    w.status = m.words(2 * Workspace::kStatusRows);
+    Carver b;
+    w.back = {b.words(T * d.model_dim), b.words(S), b.words(S), b.words(T * d.experts),
+              b.words(S),               b.words(S), b.words(S), b.words(2 * Workspace::kStatusRows)};
+    return {m.bytes, T * d.model_dim * 4, b.bytes};
+}
+
+}  // namespace
+
+namespace {
+
+// The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for each
+// of its experts, every expert twice, and every tile of one expert).
+uint64_t sortableSlots(uint32_t experts) {
+    uint64_t per_chunk = 2 * ((uint64_t{experts} + kWorkgroup - 1) / kWorkgroup) + kBinChunk / kTileRows;
+    return (32768 - 2 * uint64_t{experts}) / per_chunk * kBinChunk;
+}
+
+}  // namespace
+
+uint32_t Workspace::largestCapacity(const Description& d, uint64_t bytes) {
+    uint64_t widest = std::max<uint64_t>({d.model_dim, d.hidden_dim, d.shared_dim, d.experts, kBinChunk});
+    uint64_t low = 0, high = std::min(sortableSlots(d.experts) / d.top_k, (uint64_t{1} << 31) / (widest * d.top_k));
+    Workspace probe;
+    while (low < high) {
+        uint64_t middle = (low + high + 1) / 2;
+        Sizes sizes = carve(probe, d, middle);
+        if (sizes.memory + sizes.upload + sizes.download <= bytes)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return uint32_t(low);
+}
+
+Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t capacity) {
+    Workspace w;
+    w.capacity = capacity;
+    Sizes sizes = carve(w, d, capacity);
+    VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations"));
+    VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));
+    VKMOE_TRY(download, device.allocate(sizes.download, Memory::download, "output"));
+    w.memory = std::move(memory);
+    w.upload = std::move(upload);
+    w.download = std::move(download);
+    return w;
+}
+
+}  // inline namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,41 @@
+// Workspace: the memory of one forward pass of up to `capacity` tokens, carved out of one device buffer.
+#pragma once
+
+#include "engine/moe/weights.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+struct Workspace {
+    uint32_t capacity = 0;  // tokens
+    Buffer memory, upload, download;
+
+    // Byte offsets into `memory`. T: tokens, S: slots = T * top_k.
+    uint64_t raw;                                // [T, model_dim] the caller's input
+    uint64_t x, x_rounded;                       // [T, model_dim] operands: as they are, and rounded for the experts
+    uint64_t x_shared;                           // [T, model_dim] rounded for the shared expert
+    uint64_t logits, probabilities;              // [T, experts]
+    uint64_t selected, gates;                    // [T, top_k]
+    uint64_t counts, offsets, token_of, slot_of; // the counting sort, see bin_tokens.comp
+    uint64_t tiles, tile_count, up_groups, down_groups;
+    uint64_t hidden, y;                          // [S, hidden_dim], [S, model_dim]
+    uint64_t shared_hidden, shared_y;            // [T, shared_dim], [T, model_dim]
+    uint64_t out;                                // [T, model_dim]
+    uint64_t energy, quiet;                      // [S]
+    uint64_t status;                             // [kStatusRows, 2]
+    uint64_t counts_bytes = 0;
+
+    // Byte offsets into `download`.
+    struct Download {
+        uint64_t out, selected, gates, probabilities, slot_of, energy, quiet, status;
+    } back;
+
+    static constexpr uint32_t kStatusRows = 16;
+
+    // The most tokens whose workspace fits `bytes` and whose tensors have 32-bit indices; 0: not even one.
+    static uint32_t largestCapacity(const Description& description, uint64_t bytes);
+    static Result<Workspace> create(Device& device, const Description& description, uint32_t capacity);
+};
+
+}  // inline namespace v1
+}  // namespace vkmoe
