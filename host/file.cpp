@@ -204,9 +204,9 @@ private:
 // `old` is the status of the file to replace, or null if there is none. The temporary file is created with no more
 // permissions than it shall end with, so that nobody can open it early.
 Result<void> replaceFile(const std::string& path, const struct stat* old, std::span<const std::byte> bytes) {
-    std::error_code ignored;  // a path that cannot be resolved fails below, with a reason
-    const std::filesystem::path resolved = old ? std::filesystem::canonical(path, ignored) : std::filesystem::path();
-    const std::filesystem::path target = resolved.empty() ? std::filesystem::path(path) : resolved;
+    std::error_code failure;
+    const std::filesystem::path target = old ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
+    if (failure) return systemError(path, "its links cannot be followed", failure.value());
     if (target.filename().empty()) return inputError(path, "names a folder that does not exist");
     const std::string folder_name = target.has_parent_path() ? target.parent_path().string() : ".";
     Descriptor folder = open(folder_name.c_str(), O_RDONLY | O_DIRECTORY);

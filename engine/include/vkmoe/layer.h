@@ -14,11 +14,12 @@
 #include "vkmoe/engine.h"
 
 namespace vkmoe {
-inline namespace v1 {
 
 namespace formats {
 struct LayerSource;
 }
+
+inline namespace v1 {
 
 // Who went where. Row t holds token t's experts in selection order (best first) and their gates.
 struct Routes {

@@ -1,0 +1,230 @@
+// The layer: against the oracle, across devices and batches, and what it says when something is wrong.
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "engine/formats/moe0.h"
+#include "tests/engines.h"
+#include "tests/moe/random_layer.h"
+#include "vkmoe/layer.h"
+
+using namespace vkmoe;
+
+namespace {
+
+struct Form {
+    const char* name;
+    Description d;
+};
+
+std::vector<Form> forms() {
+    Description shared_expert_moe{.model_dim = 64, .hidden_dim = 128, .experts = 8, .top_k = 2, .score = Score::softmax_selected,
+                                  .activation = Activation::relu, .up_bias = true, .down_bias = true, .shared = Shared::plain,
+                                  .shared_order = SharedOrder::first, .shared_dim = 128, .shared_up_bias = true, .shared_down_bias = true};
+    Description mixtral{.model_dim = 48, .hidden_dim = 80, .experts = 6, .top_k = 2, .score = Score::softmax, .renormalize = true};
+    Description olmoe{.model_dim = 33, .hidden_dim = 17, .experts = 13, .top_k = 5, .score = Score::softmax};
+    Description scaled{.model_dim = 40, .hidden_dim = 64, .experts = 20, .top_k = 20, .score = Score::softmax, .renormalize = true,
+                       .renormalize_epsilon = 1e-20f, .routed_scale = 2.5f, .gate_bias = true, .up_bias = true, .down_bias = true,
+                       .shared = Shared::plain, .shared_order = SharedOrder::last, .shared_dim = 96};
+    return {{"SharedExpertMoE", shared_expert_moe}, {"Mixtral", mixtral}, {"OLMoE", olmoe}, {"scaled with shared last", scaled}};
+}
+
+bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * 4) == 0);
+}
+
+Layer load(Engine& engine, const formats::LayerSource& source) {
+    auto layer = Layer::create(engine, source);
+    if (!layer) FAIL(layer.error().detail);
+    return std::move(layer).value();
+}
+
+double worstDifference(const std::vector<float>& got, const std::vector<double>& want) {
+    double worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::fabs(double(got[i]) - want[i]));
+    return worst;
+}
+
+double largest(const std::vector<double>& values) {
+    double m = 0;
+    for (double v : values) m = std::max(m, std::fabs(v));
+    return m;
+}
+
+}  // namespace
+
+TEST_CASE("outputs match a double-precision oracle and are the same bits on every device", "[layer]") {
+    for (const Form& form : forms()) {
+        for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16}) {
+            DYNAMIC_SECTION(form.name << ", " << name(format)) {
+                test::RandomLayer layer = test::makeRandomLayer(form.d, format, 5);
+                auto x = test::randomTokens(37, form.d.model_dim, 6);
+                auto oracle = test::referenceForward(layer.reference, x);
+                REQUIRE(oracle.smallest_margin > 1e-5);
+                for (Precision precision : {Precision::exact, Precision::rounded}) {
+                    std::vector<float> first;
+                    for (Engine* engine : test::engines()) {
+                        INFO(engine->device().info().name << ", " << name(precision));
+                        Layer loaded = load(*engine, layer.source);
+                        auto result = loaded.forward(x, {.precision = precision});
+                        REQUIRE(result);
+                        CHECK(result->routes.experts == oracle.selected);
+                        // exact: 1e-5 of the largest; rounded f16: 2^-14 an operand, two layers of them, and cancellation
+                        double bound = (precision == Precision::exact || format == WeightFormat::f32 ? 1e-5 : 16 * 0x1p-14) * largest(oracle.output);
+                        CHECK(worstDifference(result->output, oracle.output) <= bound);
+                        CHECK(worstDifference(result->routes.gates, oracle.gates) <= 1e-5);
+                        if (first.empty()) first = result->output;
+                        CHECK(sameBits(first, result->output));
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer]") {
+    for (const Form& form : forms()) {
+        DYNAMIC_SECTION(form.name) {
+            test::RandomLayer layer = test::makeRandomLayer(form.d, WeightFormat::f16, 7);
+            const uint32_t tokens = 130, D = form.d.model_dim;
+            auto x = test::randomTokens(tokens, D, 8);
+            for (Engine* engine : test::engines()) {
+                for (Precision precision : {Precision::exact, Precision::rounded}) {
+                    INFO(engine->device().info().name << ", " << name(precision));
+                    Layer loaded = load(*engine, layer.source);
+                    auto whole = loaded.forward(x, {.precision = precision});
+                    REQUIRE(whole);
+                    for (uint32_t split : {1u, 7u, 64u, 129u}) {
+                        auto parts = loaded.forward(x, {.precision = precision, .max_batch = split});
+                        REQUIRE(parts);
+                        CHECK(sameBits(parts->output, whole->output));
+                        CHECK(parts->introspection.load_balance_loss == whole->introspection.load_balance_loss);
+                        CHECK(parts->submits == (tokens + split - 1) / split);
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("introspection is the same on every device and adds up", "[layer]") {
+    Description d = forms()[0].d;
+    test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 9);
+    auto x = test::randomTokens(100, d.model_dim, 10);
+    auto oracle = test::referenceForward(layer.reference, x);
+    Introspection first;
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        Layer loaded = load(*engine, layer.source);
+        auto result = loaded.forward(x);
+        REQUIRE(result);
+        if (first.experts.empty()) first = result->introspection;
+        uint64_t tokens = 0;
+        double probability = 0;
+        for (uint32_t e = 0; e < d.experts; ++e) {
+            const ExpertStatistics& s = result->introspection.experts[e];
+            CHECK(s.tokens == uint64_t(std::count(oracle.selected.begin(), oracle.selected.end(), e)));
+            CHECK(s.mean_gate == first.experts[e].mean_gate);
+            CHECK(s.output_rms == first.experts[e].output_rms);
+            CHECK(s.quiet_fraction == first.experts[e].quiet_fraction);
+            CHECK((s.quiet_fraction > 0.2 && s.quiet_fraction < 0.8));  // relu of a symmetric distribution
+            tokens += s.tokens;
+            probability += s.mean_probability;
+        }
+        CHECK(tokens == 100 * d.top_k);
+        CHECK(std::fabs(probability - 1) < 1e-5);
+        CHECK(result->introspection.load_balance_loss == first.load_balance_loss);
+    }
+}
+
+TEST_CASE("a forward pass of the default layer is one submit and one wait", "[layer]") {
+    auto file = formats::initMoe0({}).value();
+    auto source = formats::readMoe0(memorySource("default.moe0", file));
+    REQUIRE(source);
+    auto x = test::randomTokens(256, 64, 1);
+    for (Engine* engine : test::engines()) {
+        Layer layer = load(*engine, *source);
+        auto result = layer.forward(x);
+        REQUIRE(result);
+        CHECK(result->submits == 1);
+        CHECK(result->host_waits == 1);
+    }
+}
+
+TEST_CASE("no tokens give an empty result", "[layer]") {
+    test::RandomLayer layer = test::makeRandomLayer(forms()[0].d, WeightFormat::f32, 9);
+    for (Engine* engine : test::engines()) {
+        auto result = load(*engine, layer.source).forward({});
+        REQUIRE(result);
+        CHECK(result->output.empty());
+        CHECK(result->introspection.load_balance_loss == 0);
+    }
+}
+
+TEST_CASE("bad inputs are errors that name the place", "[layer]") {
+    Description d = forms()[0].d;
+    test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 9);
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        Layer loaded = load(*engine, layer.source);
+        for (float bad : {NAN, -NAN, INFINITY, -INFINITY, 0x1p63f, std::numeric_limits<float>::max()}) {
+            auto x = test::randomTokens(50, d.model_dim, 3);
+            x[17 * d.model_dim + 5] = bad;
+            auto result = loaded.forward(x, {.max_batch = 8});
+            REQUIRE(!result);
+            CHECK(result.error().code == ErrorCode::bad_input);
+            CHECK(result.error().detail == "the input: 1 values are not finite or not below 2^63 in size, the first at token 17, element 5");
+        }
+        auto x = test::randomTokens(1, d.model_dim, 3);
+        x.pop_back();
+        auto result = loaded.forward(x);
+        REQUIRE(!result);
+        CHECK(result.error().detail == "the input has 63 values, no whole number of tokens of 64 values");
+    }
+}
+
+TEST_CASE("values that overflow on the way are errors", "[layer]") {
+    auto file = formats::initMoe0({}).value();
+    auto source = formats::readMoe0(memorySource("default.moe0", file));
+    std::vector<float> x(64, 0x1p62f);
+    for (Engine* engine : test::engines()) {
+        auto result = load(*engine, *source).forward(x);
+        REQUIRE(!result);
+        CHECK(result.error().code == ErrorCode::bad_input);
+    }
+}
+
+TEST_CASE("weights that are not finite are errors that name the tensor", "[layer]") {
+    for (bool fp16 : {false, true}) {
+        auto file = formats::initMoe0({.model_dim = 6, .hidden_dim = 5, .experts = 3, .top_k = 1}, 1, fp16).value();
+        auto clean = formats::readMoe0(memorySource("x.moe0", file));
+        for (const char* tensor : {"router.weight", "shared.up.bias", "shared.down.weight", "experts.2.up.weight", "experts.2.down.bias"}) {
+            auto bytes = file;
+            const auto* range = clean->find(tensor);
+            size_t width = fp16 ? 2 : 4, element = 4;
+            uint32_t nan = fp16 ? 0xfe01u : 0xffc00001u;
+            std::memcpy(bytes.data() + range->offset + element * width, &nan, width);
+            auto source = formats::readMoe0(memorySource("x.moe0", bytes));
+            REQUIRE(source);
+            for (Engine* engine : test::engines()) {
+                auto layer = Layer::create(*engine, *source);
+                REQUIRE(!layer);
+                CHECK(layer.error().code == ErrorCode::bad_input);
+                CHECK(layer.error().detail.starts_with(std::string("x.moe0: ") + tensor + " holds 1 values"));
+            }
+        }
+    }
+}
+
+TEST_CASE("nothing stays allocated", "[layer]") {
+    for (Engine* engine : test::engines()) {
+        {
+            test::RandomLayer layer = test::makeRandomLayer(forms()[1].d, WeightFormat::bf16, 9);
+            Layer loaded = load(*engine, layer.source);
+            CHECK(engine->device().ledger().used() > 0);
+            REQUIRE(loaded.forward(test::randomTokens(10, forms()[1].d.model_dim, 1)));
+        }
+        CHECK(engine->device().ledger().used() == 0);
+    }
+}

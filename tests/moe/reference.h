@@ -1,0 +1,32 @@
+// The oracle: a MoE layer in double-precision scalar loops, sharing no code with the engine.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "vkmoe/description.h"
+
+namespace test {
+
+// Row-major weights as doubles; gate is empty for relu, biases are empty where absent.
+struct ReferenceExpert {
+    std::vector<double> gate, up, down, gate_bias, up_bias, down_bias;
+};
+
+struct ReferenceLayer {
+    vkmoe::Description description;
+    std::vector<double> router;
+    std::vector<ReferenceExpert> experts;
+    ReferenceExpert shared;
+};
+
+struct ReferenceResult {
+    std::vector<double> output;
+    std::vector<uint32_t> selected;
+    std::vector<double> gates;
+    double smallest_margin;  // between the last chosen logit and the first one left out, over all tokens
+};
+
+ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x);
+
+}  // namespace test
