@@ -205,6 +205,7 @@ EXACT float exact_sigmoid(float x) {
 EXACT float exact_silu(float x) {
     if (is_nan(x)) return canonical_nan();
     if (magnitude_bits(x) == 0x7f800000u) return x > uintBitsToFloat(0u) ? x : uintBitsToFloat(0u);
+    if (magnitude_bits(x) < 0x01000000u) return uintBitsToFloat(0u);  // below 2^-125: flushing changes the product's rounding
     return normal_or_zero(x * exact_sigmoid(x));
 }
 
@@ -233,6 +234,7 @@ EXACT float exact_gelu(float x) {
     if (is_nan(x)) return canonical_nan();
     if (x > uintBitsToFloat(0x41200000u)) return x;                   // above 10
     if (x < uintBitsToFloat(0xc1200000u)) return uintBitsToFloat(0u);  // below -10
+    if (magnitude_bits(x) < 0x01000000u) return uintBitsToFloat(0u);   // as in silu
     float inner = mad((x * x) * x, uintBitsToFloat(0x3d372713u), x) * uintBitsToFloat(0x3f4c422au);
     float half_x = x * uintBitsToFloat(0x3f000000u);
     return normal_or_zero(half_x * (exact_tanh(inner) + uintBitsToFloat(0x3f800000u)));

@@ -123,6 +123,17 @@ struct SlotStats {
     uint32_t pad;
 };
 
+struct PeakMultiplyAdd {
+    F32 result;  // [threads] out
+    uint32_t threads, iterations;
+};
+
+struct PeakRead {
+    U32 source;  // [threads/64, steps, 64]
+    U32 result;  // [threads] out
+    uint32_t threads, steps;
+};
+
 struct MathProbe {
     U32 a;       // [count] bits of the first argument
     U32 b;       // [count] bits of the second argument

@@ -275,6 +275,29 @@ Case mathProbe(const KernelCode&, const Constants&, const Shape& shape, Values&)
     return mathCase(shape.seed % 22, shape.seed, shape.tokens);
 }
 
+Case peakMultiplyAdd(const KernelCode& code, const Constants& c, const Shape& shape, Values&) {
+    Case test(code, c, shape.label());
+    uint32_t threads = shape.tokens * kWorkgroup, iterations = shape.model_dim;
+    VKMOE_POINT(PeakMultiplyAdd, result, test.output("result", threads));
+    test.setParams(PeakMultiplyAdd{.threads = threads, .iterations = iterations});
+    test.threads = threads;
+    test.flops = 32.0 * threads * iterations;
+    return test;
+}
+
+Case peakRead(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t threads = shape.tokens * kWorkgroup, steps = shape.model_dim;
+    Words source(size_t{threads} * steps);
+    for (auto& word : source) word = values.bits();
+    test.bytes = 4.0 * double(source.size());
+    VKMOE_POINT(PeakRead, source, test.input("source", std::move(source)));
+    VKMOE_POINT(PeakRead, result, test.output("result", threads));
+    test.setParams(PeakRead{.threads = threads, .steps = steps});
+    test.threads = threads;
+    return test;
+}
+
 #undef VKMOE_POINT
 
 }  // namespace
@@ -291,7 +314,8 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& s
         {&k.route_topk, routeTopk},   {&k.bin_count, binTokens},         {&k.bin_offsets, binTokens},
         {&k.bin_tokens, binTokens},   {&k.expert_up, expertUp},          {&k.expert_up_gemv, expertUp},
         {&k.expert_down, expertDown}, {&k.expert_down_gemv, expertDown}, {&k.combine, combineCase},
-        {&k.slot_stats, slotStats},   {&k.math_probe, mathProbe},
+        {&k.slot_stats, slotStats},   {&k.math_probe, mathProbe},        {&k.peak_multiply_add, peakMultiplyAdd},
+        {&k.peak_read, peakRead},
     };
     for (const Maker& maker : makers)
         if (maker.code == &code) return maker.make(code, constants, shape, values);

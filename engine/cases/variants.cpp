@@ -57,6 +57,7 @@ std::vector<Constants> productionConstants(const KernelCode& code) {
     if (&code == &k.expert_up || &code == &k.expert_up_gemv) return expertForms(true);
     if (&code == &k.expert_down || &code == &k.expert_down_gemv) return expertForms(false);
     if (&code == &k.combine) return {{.shared = kSharedNone}, {.shared = kSharedFirst}, {.shared = kSharedLast}};
+    if (&code == &k.peak_multiply_add) return {{.fused = 0}};  // fused, its rounding is the device's own affair
     return {{}};
 }
 

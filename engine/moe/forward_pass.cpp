@@ -94,10 +94,11 @@ Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, 
 
 // ---- recording ------------------------------------------------------------------------------------------------------
 
-Commands ForwardPass::record(const Workspace& w, uint32_t tokens) const {
+Commands ForwardPass::record(const Workspace& w, uint32_t tokens, bool forced_routes) const {
     Commands commands;
     conditionInput(commands, w, tokens);
     routeAndShare(commands, w, tokens);
+    if (forced_routes) forceRoutes(commands, w, tokens);
     bin(commands, w, tokens);
     runExperts(commands, w, tokens);
     combineAndReturn(commands, w, tokens);
@@ -138,6 +139,13 @@ void ForwardPass::routeAndShare(Commands& commands, const Workspace& w, uint32_t
                    d.renormalize_epsilon, d.routed_scale, 0};
     commands.dispatch(*topk_, topk, uint64_t{tokens} * lanes_);
     if (d.shared != Shared::none) sharedDown(commands, w, tokens);
+    commands.barrier();
+}
+
+void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    uint64_t bytes = uint64_t{tokens} * weights_->description.top_k * 4;
+    commands.copy(w.upload, w.forced_selected, w.memory, w.selected, bytes);
+    commands.copy(w.upload, w.forced_gates, w.memory, w.gates, bytes);
     commands.barrier();
 }
 

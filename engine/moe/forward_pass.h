@@ -20,8 +20,9 @@ public:
     // Builds (and, at first use, probes) every kernel this layer needs in this precision.
     static Result<ForwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool introspection);
 
-    // Work for `tokens` tokens of the upload buffer, results into the download buffer: one command list.
-    Commands record(const Workspace& workspace, uint32_t tokens) const;
+    // Work for `tokens` tokens of the upload buffer, results into the download buffer: one command list. With
+    // `forced_routes` the routes in the upload buffer replace the router's.
+    Commands record(const Workspace& workspace, uint32_t tokens, bool forced_routes) const;
 
     // The error in the status words of a finished pass; `first_token` is the batch's place in the call's input.
     Result<void> check(const Workspace& workspace, uint64_t first_token) const;
@@ -39,6 +40,7 @@ private:
     Result<void> buildRouting(Engine& engine, Precision precision);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    void forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const;

@@ -9,6 +9,7 @@
 #include "engine/formats/moe0.h"
 #include "engine/moe/forward_pass.h"
 #include "engine/moe/introspection.h"
+#include "shaders/exact_math.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -26,6 +27,20 @@ std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
     return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
 }
 
+// Kernels trust the routes: every expert must exist, once a token, with a gate that may be used.
+Result<void> checkForced(const Routes& routes, const Description& d, uint64_t tokens) {
+    if (routes.top_k != d.top_k || routes.experts.size() != tokens * d.top_k || routes.gates.size() != routes.experts.size())
+        return Error{ErrorCode::bad_input, fmt::format("the forced routes are not {} tokens of top_k = {}", tokens, d.top_k)};
+    for (uint64_t a = 0; a < routes.experts.size(); ++a) {
+        uint32_t expert = routes.experts[a];
+        auto token = routes.experts.begin() + std::ptrdiff_t(a / d.top_k * d.top_k);
+        if (expert >= d.experts || out_of_range(routes.gates[a]) || std::count(token, token + d.top_k, expert) != 1)
+            return Error{ErrorCode::bad_input, fmt::format("the forced routes send token {} to expert {} with gate {}: experts are 0 to {}, "
+                                                           "each once a token, gates finite and below 2^63", a / d.top_k, expert, routes.gates[a], d.experts - 1)};
+    }
+    return {};
+}
+
 }  // namespace
 
 struct Layer::State {
@@ -36,7 +51,7 @@ struct Layer::State {
     uint32_t batch = kFirstBatch;  // tokens of a submit, corrected by measured time
 
     Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
-    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, uint64_t first, uint32_t tokens,
+    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first, uint32_t tokens,
                           ForwardResult& result, IntrospectionSums* sums);
     Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options, ForwardResult& result);
 };
@@ -79,13 +94,17 @@ Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) 
     return {};
 }
 
-Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, uint64_t first, uint32_t tokens,
-                                    ForwardResult& result, IntrospectionSums* sums) {
+Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first,
+                                    uint32_t tokens, ForwardResult& result, IntrospectionSums* sums) {
     const Description& d = weights.description;
     Workspace& w = *workspace;
     size_t slots = size_t{tokens} * d.top_k, values = size_t{tokens} * d.model_dim;
     std::memcpy(w.upload.mapped().data(), x.data() + first * d.model_dim, values * 4);
-    VKMOE_TRY(value, engine->device().submit(pass.record(w, tokens)));
+    if (forced) {
+        std::memcpy(w.upload.mapped().data() + w.forced_selected, forced->experts.data() + first * d.top_k, slots * 4);
+        std::memcpy(w.upload.mapped().data() + w.forced_gates, forced->gates.data() + first * d.top_k, slots * 4);
+    }
+    VKMOE_TRY(value, engine->device().submit(pass.record(w, tokens, forced != nullptr)));
     VKMOE_CHECK(engine->device().wait(value));
     VKMOE_CHECK(pass.check(w, first));
     auto out = view<float>(w.download, w.back.out, values);
@@ -108,7 +127,7 @@ Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float
         uint64_t most = std::min<uint64_t>(workspace->capacity, options.max_batch != 0 ? std::min(options.max_batch, batch) : batch);
         auto tokens = uint32_t(std::min(result.tokens - first, most));
         auto start = Clock::now();
-        VKMOE_CHECK(runBatch(pass, x, first, tokens, result, options.introspection ? &sums : nullptr));
+        VKMOE_CHECK(runBatch(pass, x, options.forced_routes, first, tokens, result, options.introspection ? &sums : nullptr));
         double seconds = secondsSince(start);
         if (seconds > kLongestSubmit) batch = std::max(tokens / 2, 256u);
         if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, 16384u);
@@ -125,6 +144,7 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
     const Description& d = description();
     if (x.size() % d.model_dim != 0)
         return Error{ErrorCode::bad_input, fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
+    if (options.forced_routes) VKMOE_CHECK(checkForced(*options.forced_routes, d, x.size() / d.model_dim));
     VKMOE_TRY(pass, ForwardPass::create(*state_->engine, state_->weights, options.precision, options.introspection));
     ForwardResult result;
     result.tokens = x.size() / d.model_dim;

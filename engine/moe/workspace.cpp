@@ -50,10 +50,14 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.energy = m.words(S);
     w.quiet = m.words(S);
     w.status = m.words(2 * Workspace::kStatusRows);
+    Carver u;
+    u.words(T * d.model_dim);
+    w.forced_selected = u.words(S);
+    w.forced_gates = u.words(S);
     Carver b;
     w.back = {b.words(T * d.model_dim), b.words(S), b.words(S), b.words(T * d.experts),
               b.words(S),               b.words(S), b.words(S), b.words(2 * Workspace::kStatusRows)};
-    return {m.bytes, T * d.model_dim * 4, b.bytes};
+    return {m.bytes, u.bytes, b.bytes};
 }
 
 }  // namespace

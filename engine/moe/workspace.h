@@ -25,6 +25,8 @@ struct Workspace {
     uint64_t status;                             // [kStatusRows, 2]
     uint64_t counts_bytes = 0;
 
+    uint64_t forced_selected, forced_gates;      // byte offsets into `upload`, after the input
+
     // Byte offsets into `download`.
     struct Download {
         uint64_t out, selected, gates, probabilities, slot_of, energy, quiet, status;

@@ -44,6 +44,8 @@ struct Introspection {
 struct ForwardOptions {
     Precision precision = Precision::exact;
     bool introspection = true;
+    // Routes to follow instead of the router's, for all tokens of the call; experts of a token must differ.
+    const Routes* forced_routes = nullptr;
     uint32_t max_batch = 0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
     // Called after each submit with tokens done and all; returning false cancels (the result is then an error).
     std::function<bool(uint64_t done, uint64_t all)> progress = {};

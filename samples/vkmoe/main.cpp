@@ -1,0 +1,98 @@
+// vkmoe: route tokens through mixtures of experts, on any Vulkan device and on the CPU, with the same bits.
+//
+// Exit codes: 0 ok, 1 a check failed, 2 usage, 3 bad input, 4 no such device or one refused.
+#include <CLI/CLI.hpp>
+#include <exception>
+#include <new>
+
+#include "samples/vkmoe/commands.h"
+
+using namespace vkmoe::program;
+
+namespace {
+
+void addShared(CLI::App& command, Context& context) {
+    command.add_option("--device", context.device, "auto, cpu, gpu or gpu:N")->capture_default_str();
+    command.add_option("--precision", context.precision, "exact or rounded")->check(CLI::IsMember({"exact", "rounded"}))->capture_default_str();
+    command.add_flag("--json", context.json, "one JSON object on stdout instead of text");
+}
+
+int parseAndRun(int argc, char** argv) {
+    CLI::App app{"VkMoE: mixtures of experts on any Vulkan device and on the CPU, with the same bits", "vkmoe"};
+    app.require_subcommand(1);
+    app.set_version_flag("--version", VKMOE_VERSION);
+    Context context;
+    int exit_code = kOk;
+
+    auto* devices_command = app.add_subcommand("devices", "table of devices: name, type, API, driver, memory, subgroup, probe result");
+    auto* verify_command = app.add_subcommand("verify", "every kernel, and FILE's layer, on every device against the CPU: bits");
+    auto* inspect_command = app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
+    auto* init_command = app.add_subcommand("init", "write a new layer with seeded random weights");
+    auto* run_command = app.add_subcommand("run", "route tokens through FILE's layer and run their experts");
+    auto* bench_command = app.add_subcommand("bench", "verify, then time every kernel against this device's measured peaks");
+    auto* demo_command = app.add_subcommand("demo", "the whole job on this machine: a checkpoint, tokens, pictures, a report, the bit comparison");
+
+    std::string file;
+    for (auto* command : {devices_command, verify_command, inspect_command, init_command, run_command, bench_command, demo_command})
+        addShared(*command, context);
+    for (auto* command : {verify_command, inspect_command, run_command})
+        command->add_flag("--compat", context.compat, "accept what the reference engine accepts, with a warning");
+
+    devices_command->callback([&] { exit_code = devices(context); });
+    verify_command->add_option("file", file, "a MoE0 file");
+    verify_command->callback([&] { exit_code = verify(context, verify_command->count("--device") > 0, file); });
+    inspect_command->add_option("file", file, "a MoE0 file")->required();
+    inspect_command->callback([&] { exit_code = inspect(context, file); });
+
+    InitOptions init_options;
+    init_command->add_option("--model-dim", init_options.model_dim, "D, width of a token")->capture_default_str();
+    init_command->add_option("--hidden-dim", init_options.hidden_dim, "F, width of an expert's hidden layer")->capture_default_str();
+    init_command->add_option("--experts", init_options.experts, "E, routed experts")->capture_default_str();
+    init_command->add_option("--top-k", init_options.top_k, "experts a token goes to")->capture_default_str();
+    init_command->add_option("--seed", init_options.seed, "default: the reference engine's");
+    init_command->add_option("-o,--output", init_options.output, "the MoE0 file to write")->required();
+    init_command->add_flag("--fp16", init_options.fp16, "store float16");
+    init_command->callback([&] { exit_code = init(context, init_options); });
+
+    RunOptions run_options;
+    run_command->add_option("file", run_options.file, "a MoE0 file")->required();
+    run_command->add_option("--input", run_options.input, "tokens: little-endian f32, [tokens, D]")->required();
+    run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")->required();
+    run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON");
+    run_command->add_option("--routes-in", run_options.routes_in, "routes to force, in the form --routes writes");
+    run_command->callback([&] { exit_code = run(context, run_options); });
+
+    BenchOptions bench_options;
+    bench_command->add_option("--filter", bench_options.filter, "only kernels whose name contains this");
+    bench_command->add_option("--tokens", bench_options.tokens)->capture_default_str();
+    bench_command->add_option("--experts", bench_options.experts)->capture_default_str();
+    bench_command->add_option("--top-k", bench_options.top_k)->capture_default_str();
+    bench_command->add_option("--model-dim", bench_options.model_dim)->capture_default_str();
+    bench_command->add_option("--hidden-dim", bench_options.hidden_dim)->capture_default_str();
+    bench_command->callback([&] { exit_code = bench(context, bench_options); });
+
+    DemoOptions demo_options;
+    demo_command->add_option("--report", demo_options.report, "the HTML report to write")->capture_default_str();
+    demo_command->add_option("--tokens", demo_options.tokens)->capture_default_str();
+    demo_command->callback([&] { exit_code = demo(context, demo_options); });
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        int code = app.exit(error);
+        return code == 0 ? kOk : kUsage;
+    }
+    return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return parseAndRun(argc, argv);
+    } catch (const std::bad_alloc&) {
+        return fail({vkmoe::ErrorCode::out_of_memory, "the system refused memory"});
+    } catch (const std::exception& error) {
+        return fail({vkmoe::ErrorCode::internal, error.what()});
+    }
+}

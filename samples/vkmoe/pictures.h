@@ -1,0 +1,16 @@
+// Pictures in the terminal.
+#pragma once
+
+#include <string>
+
+#include "vkmoe/layer.h"
+
+namespace vkmoe::program {
+
+// A bar per expert (or per group of experts where there are many): its share of the assignments, mean gate, output, sparsity.
+std::string loadPicture(const Introspection& introspection);
+
+// Tokens across, experts down: who went where, darker for more (many tokens share a column).
+std::string routingPicture(const Routes& routes, uint32_t experts, uint32_t columns = 64);
+
+}  // namespace vkmoe::program

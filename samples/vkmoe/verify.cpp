@@ -1,0 +1,113 @@
+#include <fmt/format.h>
+
+#include <cstring>
+#include <random>
+
+#include "engine/cases/scene.h"
+#include "samples/vkmoe/commands.h"
+#include "shaders/math_probe.h"
+
+namespace vkmoe::program {
+namespace {
+
+struct Verdict {
+    std::string device, name;
+    uint64_t compared = 0;
+    std::vector<std::string> differences;
+};
+
+std::vector<Case> allCases() {
+    std::vector<Case> cases;
+    for (uint32_t function = 0; function < kProbeCount; ++function) cases.push_back(mathCase(function, 3, 4000));
+    for (const KernelCode* code : kernels().all()) {
+        if (code == &kernels().math_probe) continue;
+        auto shapes = edgeShapes(*code);
+        for (const Constants& constants : productionConstants(*code))
+            for (size_t i = 4; i < 8; ++i) cases.push_back(makeCase(*code, constants, shapes[i]));
+    }
+    return cases;
+}
+
+Result<void> verifyKernels(Engine& engine, Verdict& verdict) {
+    auto scalar = openCpuDevice({.simd = false});
+    auto cases = allCases();
+    Progress progress("verifying kernels on " + verdict.device);
+    for (size_t i = 0; i < cases.size(); ++i) {
+        progress.show(i, cases.size());
+        VKMOE_TRY(expected, run(*scalar, cases[i]));
+        VKMOE_TRY(got, run(engine.device(), cases[i]));
+        if (auto row = difference(cases[i], got, expected)) verdict.differences.push_back(*row);
+        ++verdict.compared;
+    }
+    return {};
+}
+
+std::vector<float> someTokens(uint32_t model_dim) {
+    std::mt19937 random(1);
+    std::vector<float> x(size_t{97} * model_dim);
+    for (float& v : x) v = float(int32_t(random())) * 0x1p-31f;
+    return x;
+}
+
+// The layer's output on this engine and on the scalar CPU, in both precisions.
+Result<void> verifyLayer(Engine& engine, const Context& context, const std::string& file, Verdict& verdict) {
+    EngineOptions options = context.engineOptions("cpu");
+    options.device_options.simd = false;
+    VKMOE_TRY(scalar, Engine::open(options));
+    VKMOE_TRY(expected_layer, Layer::open(*scalar, file, context.compat));
+    VKMOE_TRY(layer, Layer::open(engine, file, context.compat));
+    auto x = someTokens(layer.description().model_dim);
+    for (Precision precision : {Precision::exact, Precision::rounded}) {
+        VKMOE_TRY(expected, expected_layer.forward(x, {.precision = precision}));
+        VKMOE_TRY(got, layer.forward(x, {.precision = precision}));
+        ++verdict.compared;
+        if (std::memcmp(got.output.data(), expected.output.data(), x.size() * 4) != 0 || got.routes.experts != expected.routes.experts)
+            verdict.differences.push_back(fmt::format("{}: the layer's output differs in {} precision", file, name(precision)));
+    }
+    return {};
+}
+
+std::vector<std::string> devicesToVerify(const Context& context, bool device_given) {
+    if (device_given) return {context.device};
+    std::vector<std::string> choices;
+    auto candidates = listVulkanDevices();
+    for (size_t i = 0; candidates && i < candidates->size(); ++i)
+        if (candidates->at(i).unusable.empty()) choices.push_back(fmt::format("gpu:{}", i));
+    choices.push_back("cpu");
+    return choices;
+}
+
+int report(const Context& context, const std::vector<Verdict>& verdicts) {
+    bool ok = true;
+    Json list = Json::array();
+    for (const Verdict& v : verdicts) {
+        ok = ok && v.differences.empty();
+        list.push_back({{"device", v.device}, {"name", v.name}, {"compared", v.compared}, {"differences", v.differences}});
+        if (context.json) continue;
+        fmt::print("{:<6} {}: {} comparisons with the CPU, {}\n", v.device, v.name, v.compared,
+                   v.differences.empty() ? "every bit equal" : fmt::format("{} DIFFER", v.differences.size()));
+        for (const auto& row : v.differences) fmt::print("       {}\n", row);
+    }
+    if (context.json) print({{"ok", ok}, {"devices", list}});
+    return ok ? kOk : kCheckFailed;
+}
+
+}  // namespace
+
+int verify(const Context& context, bool device_given, const std::string& file) {
+    std::vector<Verdict> verdicts;
+    for (const std::string& choice : devicesToVerify(context, device_given)) {
+        EngineOptions options = context.engineOptions(choice);
+        options.probe = false;  // verify compares everything itself, and reports instead of refusing
+        auto engine = Engine::open(options);
+        if (!engine) return fail(engine.error());
+        Verdict verdict{choice, (*engine)->device().info().name, 0, {}};
+        auto done = verifyKernels(**engine, verdict);
+        if (done && !file.empty()) done = verifyLayer(**engine, context, file, verdict);
+        if (!done) return fail(done.error());
+        verdicts.push_back(std::move(verdict));
+    }
+    return report(context, verdicts);
+}
+
+}  // namespace vkmoe::program
