@@ -46,6 +46,8 @@ struct DeviceOptions {
     std::optional<DeviceLimits> clamp;  // the smaller of each limit and this holds
     uint32_t threads = 0;               // CPU: 0 = all
     bool simd = true;                   // CPU: use the SIMD twins
+    bool backwards = false;             // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
+    std::string break_kernel;           // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
     std::string cache_folder;           // pipeline cache and verdicts; empty: none are kept
 };
 

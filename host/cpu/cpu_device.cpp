@@ -5,6 +5,7 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -40,7 +41,7 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
 class CpuDevice final : public Device {
 public:
     CpuDevice(const DeviceOptions& options, int threads)
-        : Device(cpuInfo(options, threads)), arena_(threads), simd_(options.simd) {}
+        : Device(cpuInfo(options, threads)), arena_(threads), simd_(options.simd), backwards_(options.backwards) {}
 
     Result<uint64_t> passed() override { return value_; }
 
@@ -60,7 +61,12 @@ private:
     Result<uint64_t> buildPipeline(const KernelCode&, const ConstantWords&) override { return uint64_t{0}; }
 
     Result<uint64_t> submitWork(const Commands& commands) override {
-        for (const auto& operation : commands.operations()) run(operation);
+        auto begin = commands.operations().begin(), end = commands.operations().end();
+        while (begin != end) {
+            auto barrier = std::find_if(begin, end, [](const auto& o) { return o.kind == Commands::Kind::barrier; });
+            runBetweenBarriers({begin, barrier});
+            begin = barrier == end ? end : barrier + 1;
+        }
         return ++value_;
     }
 
@@ -68,6 +74,10 @@ private:
 
     static std::byte* bytesOf(const Buffer* buffer, uint64_t offset) {
         return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(buffer->address() + offset));
+    }
+
+    void runBetweenBarriers(std::span<const Commands::Operation> operations) {
+        for (size_t i = 0; i < operations.size(); ++i) run(operations[backwards_ ? operations.size() - 1 - i : i]);
     }
 
     void run(const Commands::Operation& operation) {
@@ -104,7 +114,7 @@ private:
     }
 
     tbb::task_arena arena_;
-    bool simd_;
+    bool simd_, backwards_;
     uint64_t value_ = 0;
 };
 

@@ -7,7 +7,7 @@
 #include "host/device.h"
 #include "host/vulkan/instance.h"
 #include "host/vulkan/pipeline_cache.h"
-#include "host/vulkan/spirv_modes.h"
+#include "host/vulkan/spirv_rewrite.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -41,7 +41,10 @@ DeviceInfo clampedInfo(const PhysicalDevice& physical, const DeviceOptions& opti
 class VulkanDevice final : public Device {
 public:
     VulkanDevice(Instance instance, PhysicalDevice physical, const DeviceOptions& options)
-        : Device(clampedInfo(physical, options)), instance_(std::move(instance)), physical_(std::move(physical)) {
+        : Device(clampedInfo(physical, options)),
+          instance_(std::move(instance)),
+          physical_(std::move(physical)),
+          break_kernel_(options.break_kernel) {
         if (!options.cache_folder.empty()) cache_path_ = pipelineCachePath(options.cache_folder, physical_);
     }
     ~VulkanDevice() override;
@@ -76,7 +79,7 @@ private:
 
     Instance instance_;
     PhysicalDevice physical_;
-    std::string cache_path_;
+    std::string cache_path_, break_kernel_;
     VolkDeviceTable vk_{};
     VkDevice device_ = VK_NULL_HANDLE;
     VkQueue queue_ = VK_NULL_HANDLE;
@@ -261,6 +264,7 @@ Result<uint64_t> VulkanDevice::buildPipeline(const KernelCode& code, const Const
         return Error{ErrorCode::no_device, fmt::format("{}: workgroups of {} invocations are needed, it allows {}", info_.name,
                                                        kWorkgroupSize, info_.limits.max_invocations)};
     std::vector<uint32_t> spirv = withFloatModes(code.spirv, info_.limits.round_to_nearest, info_.limits.preserve_special);
+    if (break_kernel_ == code.name) subtractForAdd(spirv);
     VkShaderModuleCreateInfo module{VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
     module.codeSize = spirv.size() * 4;
     module.pCode = spirv.data();

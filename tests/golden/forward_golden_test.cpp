@@ -51,7 +51,7 @@ void checkClose(const std::vector<float>& got, const std::vector<float>& want, d
 
 }  // namespace
 
-TEST_CASE("forward passes match the reference engine's recordings", "[golden]") {
+TEST_CASE("forward passes match the reference engine's recordings", "[golden][device]") {
     for (const std::string& name : Golden::cases("moe/")) {
         Golden golden(name);
         DYNAMIC_SECTION(name) {
@@ -75,7 +75,7 @@ TEST_CASE("forward passes match the reference engine's recordings", "[golden]") 
     }
 }
 
-TEST_CASE("float16 checkpoints match the reference engine's recordings", "[golden]") {
+TEST_CASE("float16 checkpoints match the reference engine's recordings", "[golden][device]") {
     for (const std::string& name : Golden::cases("moe/")) {
         Golden golden(name);
         if (!golden.has("output_fp16weights")) continue;

@@ -6,7 +6,7 @@
 
 using namespace vkmoe;
 
-TEST_CASE("every kernel has the CPU's bits on every device", "[kernels]") {
+TEST_CASE("every kernel has the CPU's bits on every device", "[kernels][device][narrow]") {
     auto scalar = openCpuDevice({.simd = false});
     for (Device* device : test::devices()) {
         for (const KernelCode* code : kernels().all()) {

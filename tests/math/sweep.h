@@ -1,13 +1,13 @@
-// Sweeps: millions of checks on all cores. Catch2's assertions are slow and not for threads, so failures are counted, the
-// first one is kept, and the caller asserts once.
+// Sweeps: millions of checks on all cores. Catch2's assertions are slow and not for threads, so failures are counted,
+// the first one is kept, and the caller asserts once.
 #pragma once
+
+#include <tbb/blocked_range.h>
+#include <tbb/parallel_reduce.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
-
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_reduce.h>
 
 #include "host/cpu/float_environment.h"
 
@@ -35,7 +35,8 @@ struct Sweep {
     static Sweep join(Sweep a, const Sweep& b) {
         a.failures += b.failures;
         a.first = std::min(a.first, b.first);
-        if (b.worst > a.worst || (b.worst == a.worst && b.worst_at < a.worst_at)) a.worst = b.worst, a.worst_at = b.worst_at;
+        if (b.worst > a.worst || (b.worst == a.worst && b.worst_at < a.worst_at))
+            a.worst = b.worst, a.worst_at = b.worst_at;
         return a;
     }
 };
@@ -77,7 +78,8 @@ public:
     uint64_t count() const { return kNear + ((uint64_t{1} << 32) + stride_ - 1) / stride_; }
     uint32_t operator[](uint64_t index) const {
         if (index >= kNear) return static_cast<uint32_t>((index - kNear) * stride_);
-        uint32_t offset = static_cast<uint32_t>(index % kWindow) - kWindow / 2, sign = index / kWindow % 2 == 0 ? 0 : 0x80000000u;
+        uint32_t offset = static_cast<uint32_t>(index % kWindow) - kWindow / 2,
+                 sign = index / kWindow % 2 == 0 ? 0 : 0x80000000u;
         return (kBoundaries[index / kWindow / 2] + offset) ^ sign;
     }
 
@@ -93,11 +95,11 @@ public:
     explicit Random(uint64_t seed) : state_(mixed(seed + kGolden)) {}
     uint32_t bits() { return static_cast<uint32_t>(mixed(state_ += kGolden) >> 32); }  // splitmix64
     uint32_t below(uint32_t bound) { return static_cast<uint32_t>(uint64_t{bits()} * bound >> 32); }
+    int exponent(int low, int high) { return low + static_cast<int>(below(static_cast<uint32_t>(high - low))); }
     // The bits of a float with a random sign and significand and 2^low <= |x| < 2^high.
     uint32_t between(int low, int high) {
-        uint32_t exponent = static_cast<uint32_t>(low + 127) + below(static_cast<uint32_t>(high - low));
-        uint32_t b = bits();
-        return (b & 0x807fffffu) | exponent << 23;
+        uint32_t biased = static_cast<uint32_t>(exponent(low, high) + 127);
+        return (bits() & 0x807fffffu) | biased << 23;
     }
 
 private:

@@ -54,7 +54,7 @@ double largest(const std::vector<double>& values) {
 
 }  // namespace
 
-TEST_CASE("outputs match a double-precision oracle and are the same bits on every device", "[layer]") {
+TEST_CASE("outputs match a double-precision oracle and are the same bits on every device", "[layer][device]") {
     for (const Form& form : forms()) {
         for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16}) {
             DYNAMIC_SECTION(form.name << ", " << name(format)) {
@@ -83,7 +83,7 @@ TEST_CASE("outputs match a double-precision oracle and are the same bits on ever
     }
 }
 
-TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer]") {
+TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer][device]") {
     for (const Form& form : forms()) {
         DYNAMIC_SECTION(form.name) {
             test::RandomLayer layer = test::makeRandomLayer(form.d, WeightFormat::f16, 7);
@@ -108,7 +108,7 @@ TEST_CASE("a token's output is the same alone, in any batch, and in any split", 
     }
 }
 
-TEST_CASE("introspection is the same on every device and adds up", "[layer]") {
+TEST_CASE("introspection is the same on every device and adds up", "[layer][device]") {
     Description d = forms()[0].d;
     test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 9);
     auto x = test::randomTokens(100, d.model_dim, 10);
@@ -138,7 +138,7 @@ TEST_CASE("introspection is the same on every device and adds up", "[layer]") {
     }
 }
 
-TEST_CASE("a forward pass of the default layer is one submit and one wait", "[layer]") {
+TEST_CASE("a forward pass of the default layer is one submit and one wait", "[layer][device]") {
     auto file = formats::initMoe0({}).value();
     auto source = formats::readMoe0(memorySource("default.moe0", file));
     REQUIRE(source);
@@ -152,7 +152,7 @@ TEST_CASE("a forward pass of the default layer is one submit and one wait", "[la
     }
 }
 
-TEST_CASE("no tokens give an empty result", "[layer]") {
+TEST_CASE("no tokens give an empty result", "[layer][device]") {
     test::RandomLayer layer = test::makeRandomLayer(forms()[0].d, WeightFormat::f32, 9);
     for (Engine* engine : test::engines()) {
         auto result = load(*engine, layer.source).forward({});
@@ -162,7 +162,7 @@ TEST_CASE("no tokens give an empty result", "[layer]") {
     }
 }
 
-TEST_CASE("bad inputs are errors that name the place", "[layer]") {
+TEST_CASE("bad inputs are errors that name the place", "[layer][device]") {
     Description d = forms()[0].d;
     test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 9);
     for (Engine* engine : test::engines()) {
@@ -184,7 +184,7 @@ TEST_CASE("bad inputs are errors that name the place", "[layer]") {
     }
 }
 
-TEST_CASE("values that overflow on the way are errors", "[layer]") {
+TEST_CASE("values that overflow on the way are errors", "[layer][device]") {
     auto file = formats::initMoe0({}).value();
     auto source = formats::readMoe0(memorySource("default.moe0", file));
     std::vector<float> x(64, 0x1p62f);
@@ -195,7 +195,7 @@ TEST_CASE("values that overflow on the way are errors", "[layer]") {
     }
 }
 
-TEST_CASE("weights that are not finite are errors that name the tensor", "[layer]") {
+TEST_CASE("weights that are not finite are errors that name the tensor", "[layer][device]") {
     for (bool fp16 : {false, true}) {
         auto file = formats::initMoe0({.model_dim = 6, .hidden_dim = 5, .experts = 3, .top_k = 1}, 1, fp16).value();
         auto clean = formats::readMoe0(memorySource("x.moe0", file));
@@ -217,7 +217,7 @@ TEST_CASE("weights that are not finite are errors that name the tensor", "[layer
     }
 }
 
-TEST_CASE("nothing stays allocated", "[layer]") {
+TEST_CASE("nothing stays allocated", "[layer][device]") {
     for (Engine* engine : test::engines()) {
         {
             test::RandomLayer layer = test::makeRandomLayer(forms()[1].d, WeightFormat::bf16, 9);

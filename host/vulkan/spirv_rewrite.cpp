@@ -1,4 +1,4 @@
-#include "host/vulkan/spirv_modes.h"
+#include "host/vulkan/spirv_rewrite.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -8,6 +8,7 @@ namespace {
 constexpr uint32_t kOpEntryPoint = 15, kOpExecutionMode = 16, kOpCapability = 17;
 constexpr uint32_t kCapabilityPreserve = 4466, kCapabilityNearest = 4467;
 constexpr uint32_t kModePreserve = 4461, kModeNearest = 4462;
+constexpr uint32_t kOpFAdd = 129, kOpFSub = 131;
 constexpr size_t kHeaderWords = 5;
 
 void addCapability(std::vector<uint32_t>& out, uint32_t capability) {
@@ -34,6 +35,11 @@ std::vector<uint32_t> withFloatModes(std::span<const uint32_t> spirv, bool round
         at += words;
     }
     return out;
+}
+
+void subtractForAdd(std::vector<uint32_t>& spirv) {
+    for (size_t at = kHeaderWords; at < spirv.size(); at += spirv[at] >> 16)
+        if ((spirv[at] & 0xffff) == kOpFAdd) spirv[at] = (spirv[at] & 0xffff0000u) | kOpFSub;
 }
 
 }  // inline namespace v1

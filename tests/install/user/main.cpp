@@ -1,0 +1,22 @@
+// Writes a fresh layer to a file, runs one token through it on the CPU, and checks one number, which is the same everywhere.
+#include <cstdio>
+
+#include "engine/formats/moe0.h"
+#include "vkmoe/layer.h"
+
+vkmoe::Result<float> firstNumber(const char* file) {
+    VKMOE_TRY(engine, vkmoe::Engine::open({.device = "cpu"}));
+    VKMOE_TRY(bytes, vkmoe::formats::initMoe0({}));
+    VKMOE_CHECK(vkmoe::writeFile(file, bytes));
+    VKMOE_TRY(layer, vkmoe::Layer::open(*engine, file));
+    std::vector<float> token(layer.description().model_dim, 0.5f);
+    VKMOE_TRY(result, layer.forward(token));
+    return result.output[0];
+}
+
+int main(int, char** argv) {
+    auto number = firstNumber(argv[1]);
+    if (!number) std::printf("%s\n", number.error().detail.c_str());
+    else std::printf("%a\n", double(*number));
+    return number && *number == 0 ? 0 : 1;
+}

@@ -1,0 +1,205 @@
+// The vkmoe program as its users meet it: what it prints, what it writes, how it ends.
+#include <catch2/catch_test_macros.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/golden/golden.h"
+#include "tests/moe/random_layer.h"
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+struct Ended {
+    int code;
+    std::string out, err;
+};
+
+// A folder of its own for each test, removed at its end.
+class Folder {
+public:
+    Folder() {
+        std::string pattern = (fs::temp_directory_path() / "vkmoe-test-XXXXXX").string();
+        path_ = ::mkdtemp(pattern.data());
+    }
+    ~Folder() { fs::remove_all(path_); }
+    std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+    bool empty() const { return fs::is_empty(path_); }
+
+private:
+    fs::path path_;
+};
+
+std::string slurp(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+Ended program(const std::string& arguments, const std::string& environment = "") {
+    Folder folder;
+    std::string command = environment + " " VKMOE_PROGRAM " " + arguments + " >" + (folder / "out") + " 2>" + (folder / "err");
+    int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(folder / "out"), slurp(folder / "err")};
+}
+
+void writeFloats(const std::string& path, const std::vector<float>& values) {
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size() * 4));
+}
+
+std::vector<float> readFloats(const std::string& path) {
+    std::string bytes = slurp(path);
+    std::vector<float> values(bytes.size() / 4);
+    std::memcpy(values.data(), bytes.data(), values.size() * 4);
+    return values;
+}
+
+// One sentence: "vkmoe: ..." and a newline, nothing else.
+void checkSentence(const Ended& ended, const std::string& part) {
+    INFO(ended.err);
+    CHECK(ended.err.starts_with("vkmoe: "));
+    CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
+    CHECK(ended.err.find(part) != std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("init, inspect and run work together", "[program]") {
+    Folder folder;
+    auto made = program("init --model-dim 20 --hidden-dim 24 --experts 5 --top-k 3 --seed 9 -o " + (folder / "a.moe0") + " --json");
+    REQUIRE(made.code == 0);
+    CHECK(json::parse(made.out)["parameters"] == 5 * 20 + 6 * (2 * 24 * 20 + 24 + 20));
+
+    auto seen = program("inspect --json " + (folder / "a.moe0"));
+    REQUIRE(seen.code == 0);
+    CHECK(json::parse(seen.out)["description"]["top_k"] == 3);
+    CHECK(json::parse(seen.out)["tensors"].size() == 25);
+
+    writeFloats(folder / "x.f32", test::randomTokens(11, 20, 1));
+    auto ran = program("run " + (folder / "a.moe0") + " --device cpu --json --input " + (folder / "x.f32") + " --output " + (folder / "y.f32") +
+                     " --routes " + (folder / "r.json"));
+    INFO(ran.err);
+    REQUIRE(ran.code == 0);
+    json summary = json::parse(ran.out);
+    CHECK(summary["tokens"] == 11);
+    CHECK(summary["submits"] == 1);
+    CHECK(summary["introspection"]["experts"].size() == 5);
+    json routes = json::parse(slurp(folder / "r.json"));
+    CHECK(routes["top_k"] == 3);
+    CHECK(routes["experts"].size() == 11);
+    CHECK(readFloats(folder / "y.f32").size() == 11 * 20);
+
+    auto forced = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") + " --output " + (folder / "z.f32") +
+                        " --routes-in " + (folder / "r.json"));
+    REQUIRE(forced.code == 0);
+    CHECK(slurp(folder / "y.f32") == slurp(folder / "z.f32"));
+}
+
+TEST_CASE("run gives the reference engine's outputs", "[program]") {
+    Folder folder;
+    vkmoe::tests::Golden golden("moe/default");
+    REQUIRE(program("init -o " + (folder / "a.moe0")).code == 0);
+    writeFloats(folder / "x.f32", golden.f32("input"));
+    auto ran = program("run " + (folder / "a.moe0") + " --input " + (folder / "x.f32") + " --output " + (folder / "y.f32"));
+    REQUIRE(ran.code == 0);
+    auto got = readFloats(folder / "y.f32"), want = golden.f32("output");
+    REQUIRE(got.size() == want.size());
+    double largest = 0, worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+        largest = std::max(largest, std::fabs(double(want[i])));
+        worst = std::max(worst, std::fabs(double(got[i]) - double(want[i])));
+    }
+    CHECK(worst <= 2e-6 * largest);
+}
+
+TEST_CASE("bad input ends with 3, one sentence, and no output file", "[program]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 4 --experts 2 --top-k 1 -o " + (folder / "a.moe0")).code == 0);
+    writeFloats(folder / "x.f32", {1, 2, 3, 4, 5, 6, 7, 8});
+    auto runWith = [&](const std::string& model, const std::string& input, const std::string& more = "") {
+        auto ended = program("run " + (folder / model) + " --device cpu --input " + (folder / input) + " --output " + (folder / "y.f32") + " --routes " +
+                           (folder / "r.json") + " " + more);
+        CHECK(ended.code == 3);
+        CHECK(ended.out.empty());
+        CHECK(!fs::exists(folder / "y.f32"));
+        CHECK(!fs::exists(folder / "r.json"));
+        return ended;
+    };
+    checkSentence(runWith("missing.moe0", "x.f32"), "missing.moe0");
+    checkSentence(runWith("a.moe0", "missing.f32"), "missing.f32");
+    writeFloats(folder / "short.f32", {1, 2, 3});
+    checkSentence(runWith("a.moe0", "short.f32"), "short.f32: 12 bytes are no whole number of tokens of 16 bytes");
+    writeFloats(folder / "nan.f32", {1, 2, 3, 4, 5, NAN, 7, 8});
+    checkSentence(runWith("a.moe0", "nan.f32"), "nan.f32: the input: 1 values are not finite or not below 2^63 in size, the first at token 1, element 1");
+    std::string model = slurp(folder / "a.moe0");
+    std::ofstream(folder / "cut.moe0", std::ios::binary) << model.substr(0, model.size() - 4);
+    checkSentence(runWith("cut.moe0", "x.f32"), "cut.moe0: length is");
+    std::ofstream(folder / "routes.json") << R"({"top_k":1,"experts":[[0],[7]],"gates":[[1],[1]]})";
+    checkSentence(runWith("a.moe0", "x.f32", "--routes-in " + (folder / "routes.json")), "token 1: expert 7 is not one of 0 to 1");
+    auto nowhere = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") + " --output " + (folder / "no/y.f32"));
+    CHECK(nowhere.code == 3);
+    checkSentence(nowhere, "no/y.f32");
+}
+
+TEST_CASE("--compat accepts what the reference engine accepts, with a warning", "[program]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 4 --experts 2 --top-k 1 -o " + (folder / "a.moe0")).code == 0);
+    std::ofstream(folder / "long.moe0", std::ios::binary) << slurp(folder / "a.moe0") << "tail";
+    CHECK(program("inspect " + (folder / "long.moe0")).code == 3);
+    auto accepted = program("inspect --compat " + (folder / "long.moe0"));
+    CHECK(accepted.code == 0);
+    checkSentence(accepted, "warning");
+}
+
+TEST_CASE("usage errors end with 2", "[program]") {
+    for (const char* arguments : {"", "nonsense", "run", "init", "run a.moe0 --input x", "devices --precision half", "init --top-k many -o x"})
+        CHECK(program(arguments).code == 2);
+    CHECK(program("--help").code == 0);
+    CHECK(program("run --help").code == 0);
+}
+
+TEST_CASE("no such device ends with 4; without a loader or driver the CPU serves", "[program]") {
+    Folder folder;
+    REQUIRE(program("init -o " + (folder / "a.moe0")).code == 0);
+    writeFloats(folder / "x.f32", test::randomTokens(3, 64, 1));
+    std::string job = "run " + (folder / "a.moe0") + " --input " + (folder / "x.f32") + " --output " + (folder / "y.f32");
+    const std::string no_driver = "VK_DRIVER_FILES=/nonexistent VK_ICD_FILENAMES=/nonexistent";
+    checkSentence(program(job + " --device gpu:99"), "gpu:99");
+    CHECK(program(job + " --device gpu:99").code == 4);
+    CHECK(program(job + " --device gpu", no_driver).code == 4);
+    CHECK(program(job + " --device nonsense").code == 3);
+    CHECK(!fs::exists(folder / "y.f32"));
+    CHECK(program(job, no_driver).code == 0);
+    CHECK(program("devices", no_driver).code == 0);
+    CHECK(program("demo --tokens 64 --report " + (folder / "r.html"), no_driver).code == 0);
+}
+
+TEST_CASE("init refuses what cannot be", "[program]") {
+    Folder folder;
+    for (const char* arguments : {"--top-k 9", "--top-k 0", "--experts 0", "--model-dim 0", "--hidden-dim 0", "--model-dim 4000000000 --hidden-dim 4000000000"}) {
+        auto ended = program("init " + std::string(arguments) + " -o " + (folder / "a.moe0"));
+        CHECK(ended.code == 3);
+        checkSentence(ended, "");
+    }
+    CHECK(folder.empty());
+}
+
+TEST_CASE("the demo runs, compares the bits and writes a self-contained report", "[program]") {
+    Folder folder;
+    auto ended = program("demo --tokens 300 --json --report " + (folder / "r.html"));
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    CHECK(json::parse(ended.out)["same_bits"] == true);
+    std::string html = slurp(folder / "r.html");
+    CHECK(html.starts_with("<!doctype html>"));
+    CHECK(html.find("http") == std::string::npos);
+    CHECK(html.find("bit for bit") != std::string::npos);
+}
