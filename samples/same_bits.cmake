@@ -1,4 +1,5 @@
 # Runs PROGRAM on the CPU and on the GPU: the last lines they print, checksums of the bits, must be the same.
+cmake_minimum_required(VERSION 3.25)
 function(last_line device variable)
   execute_process(COMMAND ${PROGRAM} ${device} OUTPUT_VARIABLE output ERROR_VARIABLE problem RESULT_VARIABLE code)
   if(code EQUAL 4)

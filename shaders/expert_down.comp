@@ -10,11 +10,12 @@
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over hidden_dim.
 KERNEL(ExpertDown)
 
-void store_row(uint row, uint output_, vec4 y) {
-    for (uint c = 0u; c < 4u; ++c) {
-        uint o = output_ + c * kPanel, at = row * p.model_dim + o;
-        float value = c == 0u ? y.x : c == 1u ? y.y : c == 2u ? y.z : y.w;
-        if (o < p.model_dim) p.y.at[at] = state_rule(checked(value, p.status, at));
+void store(Tile tile, uint output_, vec4 y[8], uint component) {
+    if (output_ >= p.model_dim) return;
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
+        if (i >= tile.rows) continue;
+        uint at = (tile.first_row + i) * p.model_dim + output_;
+        p.y.at[at] = state_rule(checked(y[i][component], p.status, at));
     }
 }
 
@@ -23,11 +24,13 @@ void main() {
     Tile tile;
     if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
     U32 page = p.pages.at[tile.page];
-    RowStarts row_at;
-#define ROW_START(i) row_at.r##i = (tile.first_row + min(uint(i), tile.rows - 1u)) * p.hidden_dim;
-    EACH_ROW(ROW_START)
-    Rows y = tile_dot(p.hidden, row_at, page, tile, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim);
+    uint row_at[8];
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) row_at[i] = (tile.first_row + min(i, tile.rows - 1u)) * p.hidden_dim;
+    vec4 y[8];
+    tile_dot(p.hidden, row_at, page, tile, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim, y);
     uint output_ = tile.panel * kPanel + tile.lane;
-#define STORE(i) if (uint(i) < tile.rows) store_row(tile.first_row + uint(i), output_, y.r##i);
-    EACH_ROW(STORE)
+    store(tile, output_, y, 0u);
+    store(tile, output_ + kPanel, y, 1u);
+    store(tile, output_ + 2u * kPanel, y, 2u);
+    store(tile, output_ + 3u * kPanel, y, 3u);
 }

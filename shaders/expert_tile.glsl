@@ -30,45 +30,28 @@ vec4 load_bias(U32 page, uint bias, uint panel, uint lane, uint outputs) {
                 uintBitsToFloat(page.at[bias + at.z]), uintBitsToFloat(page.at[bias + at.w]));
 }
 
-// Runs the statement for rows 0..7: spelled out, because not every driver's compiler unrolls a loop over a private array.
-#define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-
-// The totals, or the first elements, of eight rows.
-struct Rows {
-    vec4 r0, r1, r2, r3, r4, r5, r6, r7;
-};
-struct RowStarts {
-    uint r0, r1, r2, r3, r4, r5, r6, r7;
-};
-
-// row_at.ri is the first element of row i in x (rows past the end repeat the last one).
-// The result's ri = bias + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
-Rows tile_dot(F32 x, RowStarts row_at, U32 page, Tile tile, uint weight, uint bias, uint outputs, uint cols) {
+// row_at[i] is the first element of row i in x (rows past the end repeat the last one).
+// totals[i] = bias + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
+void tile_dot(F32 x, uint row_at[8], U32 page, Tile tile, uint weight, uint bias, uint outputs, uint cols, out vec4 totals[8]) {
     uvec4 base = panel_bases(weight, tile.panel, outputs, cols);
-    Rows totals;
     for (uint k0 = 0u; k0 < cols; k0 += kBlock) {
-        Rows s;
+        vec4 s[8];
         vec4 w = load_weights(page, base, k0, tile.lane);
-#define START(i) s.r##i = vec4(x.at[row_at.r##i + k0]) * w;
-        EACH_ROW(START)
+        [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = vec4(x.at[row_at[i] + k0]) * w;
         uint k1 = min(k0 + kBlock, cols);
         for (uint k = k0 + 1u; k < k1; ++k) {
             w = load_weights(page, base, k, tile.lane);
-#define STEP(i) s.r##i = multiply_add(vec4(x.at[row_at.r##i + k]), w, s.r##i);
-            EACH_ROW(STEP)
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = multiply_add(vec4(x.at[row_at[i] + k]), w, s[i]);
         }
         if (k0 != 0u) {
-#define ADD(i) totals.r##i = totals.r##i + s.r##i;
-            EACH_ROW(ADD)
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = totals[i] + s[i];
         } else if (c_bias != 0u) {
             vec4 b = load_bias(page, bias, tile.panel, tile.lane, outputs);
-#define ADD_BIAS(i) totals.r##i = b + s.r##i;
-            EACH_ROW(ADD_BIAS)
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = b + s[i];
         } else {
-            totals = s;
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = s[i];
         }
     }
-    return totals;
 }
 
 // One thread's share of workgroup `group` of the compact tile list, or of the dense one. False: nothing to do.

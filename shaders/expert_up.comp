@@ -11,12 +11,13 @@
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over model_dim. The kernel gathers its rows itself.
 KERNEL(ExpertUp)
 
-void store_row(uint row, uint output_, vec4 gate, vec4 up) {
-    for (uint c = 0u; c < 4u; ++c) {
-        uint o = output_ + c * kPanel, at = row * p.hidden_dim + o;
-        float g = c == 0u ? gate.x : c == 1u ? gate.y : c == 2u ? gate.z : gate.w;
-        float u = c == 0u ? up.x : c == 1u ? up.y : c == 2u ? up.z : up.w;
-        if (o < p.hidden_dim) p.hidden.at[at] = as_operand(checked(activate(g, u), p.status, at), c_operand_bits);
+void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
+    if (output_ >= p.hidden_dim) return;
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
+        if (i >= tile.rows) continue;
+        uint at = (tile.first_row + i) * p.hidden_dim + output_;
+        float h = checked(activate(gate[i][component], up[i][component]), p.status, at);
+        p.hidden.at[at] = as_operand(h, c_operand_bits);
     }
 }
 
@@ -25,14 +26,20 @@ void main() {
     Tile tile;
     if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
     U32 page = p.pages.at[tile.page];
-    RowStarts row_at;
-#define ROW(i) (tile.first_row + min(uint(i), tile.rows - 1u))
-#define ROW_START(i) row_at.r##i = (c_dense != 0u ? ROW(i) : p.token_of.at[ROW(i)]) * p.model_dim;
-    EACH_ROW(ROW_START)
-    Rows up = tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim);
-    Rows gate = up;
-    if (c_activation != kRelu) gate = tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim);
+    uint row_at[8];
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
+        uint row = tile.first_row + min(i, tile.rows - 1u);
+        row_at[i] = (c_dense != 0u ? row : p.token_of.at[row]) * p.model_dim;
+    }
+    vec4 gate[8], up[8];
+    tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim, up);
+    if (c_activation != kRelu)
+        tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim, gate);
+    else
+        gate = up;
     uint output_ = tile.panel * kPanel + tile.lane;
-#define STORE(i) if (uint(i) < tile.rows) store_row(tile.first_row + uint(i), output_, gate.r##i, up.r##i);
-    EACH_ROW(STORE)
+    store(tile, output_, gate, up, 0u);
+    store(tile, output_ + kPanel, gate, up, 1u);
+    store(tile, output_ + 2u * kPanel, gate, up, 2u);
+    store(tile, output_ + 3u * kPanel, gate, up, 3u);
 }

@@ -56,9 +56,12 @@ Result<void> submitAndWait(Device& device, const Commands& commands) {
     return device.wait(value);
 }
 
-Result<double> timeDispatch(Device& device, const Kernel& kernel, const Pushed& pushed, uint64_t threads, uint32_t repeats) {
+// The fastest of `repeats` dispatches; `restore` brings the memory back to its state before (a kernel may work in place).
+Result<double> timeDispatch(Device& device, const Commands& restore, const Kernel& kernel, const Pushed& pushed, uint64_t threads,
+                            uint32_t repeats) {
     double best = 1e30;
     for (uint32_t i = 0; i < repeats; ++i) {
+        VKMOE_CHECK(submitAndWait(device, restore));
         Commands commands;
         commands.dispatchRaw(kernel, pushed.bytes, threads);
         auto start = std::chrono::steady_clock::now();
@@ -84,8 +87,9 @@ Result<CaseRun> run(Device& device, const Case& test, uint32_t repeats) {
     fillUpload(test, layout, memory.address(), upload.mapped());
     Pushed pushed = linkParams(test, layout, memory.address());
 
-    Commands commands;
-    commands.copy(upload, 0, memory, 0, layout.bytes);
+    Commands restore;
+    restore.copy(upload, 0, memory, 0, layout.bytes);
+    Commands commands = restore;
     commands.barrier();
     commands.dispatchRaw(*kernel, pushed.bytes, test.threads);
     commands.barrier();
@@ -100,7 +104,7 @@ Result<CaseRun> run(Device& device, const Case& test, uint32_t repeats) {
         if (!words.empty()) std::memcpy(words.data(), download.mapped().data() + layout.offsets[i], words.size() * 4);
     }
     if (repeats == 0) return result;
-    VKMOE_TRY(seconds, timeDispatch(device, *kernel, pushed, test.threads, repeats));
+    VKMOE_TRY(seconds, timeDispatch(device, restore, *kernel, pushed, test.threads, repeats));
     result.seconds = seconds;
     return result;
 }

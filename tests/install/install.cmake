@@ -1,4 +1,5 @@
 # One STEP of the install test: tree, find_package or pkg_config. CMakeLists.txt says which variables it is given.
+cmake_minimum_required(VERSION 3.25)
 set(work ${BUILD}/tests/install/work)
 set(tree ${work}/moved)
 set(user ${CMAKE_CURRENT_LIST_DIR}/user)

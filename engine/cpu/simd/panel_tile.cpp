@@ -1,5 +1,7 @@
 #include "engine/cpu/simd/panel_tile.h"
 
+#include "engine/cpu/simd/unroll.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/panel_tile.cpp"
 #include <hwy/foreach_target.h>
@@ -40,23 +42,32 @@ HWY_INLINE void multiplyBlock(PanelTile& tile, const Block& block, size_t row, s
     const D d;
     const float* w[C];
     const float* x[R];
+    VKMOE_UNROLL
     for (size_t c = 0; c < C; ++c) w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
+    VKMOE_UNROLL
     for (size_t r = 0; r < R; ++r) x[r] = tile.rows[row + r] + block.k0;
     V s[R][C];
+    VKMOE_UNROLL
     for (size_t c = 0; c < C; ++c) {
         V weight = hn::LoadU(d, w[c]);
+        VKMOE_UNROLL
         for (size_t r = 0; r < R; ++r) s[r][c] = hn::Mul(hn::Set(d, x[r][0]), weight);
     }
     for (uint32_t k = 1; k < block.terms; ++k) {
         V weight[C];
+        VKMOE_UNROLL
         for (size_t c = 0; c < C; ++c) weight[c] = hn::LoadU(d, w[c] + k * kPanel);
+        VKMOE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             V xk = hn::Set(d, x[r][k]);
+            VKMOE_UNROLL
             for (size_t c = 0; c < C; ++c) s[r][c] = accumulate<kFused>(xk, weight[c], s[r][c]);
         }
     }
+    VKMOE_UNROLL
     for (size_t r = 0; r < R; ++r) {
         float* totals = tile.totals[row + r] + vector * kLanes;
+        VKMOE_UNROLL
         for (size_t c = 0; c < C; ++c) {
             const float* bias = tile.bias[(vector + c) / kPerPanel];
             if (block.k0 != 0)

@@ -4,6 +4,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "engine/cpu/simd/unroll.h"
 #include "engine/cpu/twin.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,9 +23,12 @@ HWY_INLINE void runVector(const PeakMultiplyAdd& p, uint32_t first) {
     V x = hn::Set(d, 1.0f);
     V start[4] = {x, w, hn::Add(x, w), hn::Add(x, hn::Add(x, w))};
     V s[16];
+    VKMOE_UNROLL
     for (size_t j = 0; j < 16; ++j) s[j] = start[j % 4];
-    for (uint32_t n = 0; n < p.iterations; ++n)
+    for (uint32_t n = 0; n < p.iterations; ++n) {
+        VKMOE_UNROLL
         for (size_t j = 0; j < 16; ++j) s[j] = kFused ? hn::MulAdd(s[j], w, x) : hn::Add(x, hn::Mul(s[j], w));
+    }
     V left = hn::Add(hn::Add(s[0], s[1]), hn::Add(s[2], s[3]));
     V right = hn::Add(hn::Add(s[4], s[9]), hn::Add(s[14], s[15]));
     V rest = s[5];  // keeps the other chains alive without changing the sum

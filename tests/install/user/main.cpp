@@ -16,7 +16,7 @@ vkmoe::Result<float> firstNumber(const char* file) {
 
 int main(int, char** argv) {
     auto number = firstNumber(argv[1]);
-    if (!number) std::printf("%s\n", number.error().detail.c_str());
-    else std::printf("%a\n", double(*number));
-    return number && *number == 0 ? 0 : 1;
+    if (number) std::printf("%a\n", double(*number));
+    else std::printf("%s\n", number.error().detail.c_str());
+    return number && *number == -0x1.233aap-9f ? 0 : 1;
 }
