@@ -69,7 +69,6 @@ Result<std::unique_ptr<Engine>> Engine::openGpu(uint32_t index, const EngineOpti
 Result<std::unique_ptr<Engine>> Engine::openAuto(const EngineOptions& options) {
     std::vector<std::string> notes;
     auto candidates = listVulkanDevices();
-    if (!candidates) notes.push_back(candidates.error().detail);
     for (uint32_t i = 0; candidates && i < candidates->size(); ++i) {
         if (candidates->at(i).info.type == DeviceType::software) continue;
         auto engine = openGpu(i, options);
@@ -127,6 +126,7 @@ Result<void> Engine::probeKernel(const KernelCode& code, const Constants& consta
 }
 
 Result<const Kernel*> Engine::kernel(const KernelCode& code, const Constants& constants) {
+    std::lock_guard lock(mutex_);
     if (scalar_ && probe_) VKMOE_CHECK(probeKernel(code, constants));
     return device_->build(code, words(constants));
 }

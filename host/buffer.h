@@ -46,7 +46,7 @@ public:
 
     explicit operator bool() const { return device_ != nullptr; }
     uint64_t address() const { return address_; }  // what kernels use; a host pointer on the CPU device
-    uint64_t size() const { return size_; }        // bytes
+    uint64_t size() const { return size_; }        // bytes, those asked for rounded up to 256
     std::span<std::byte> mapped() const { return {static_cast<std::byte*>(mapped_), mapped_ ? size_ : 0}; }  // upload, download only
     uint64_t native() const { return native_; }    // VkBuffer, 0 on the CPU
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace vkmoe {
 inline namespace v1 {
 
@@ -49,8 +51,7 @@ void Buffer::reset() {
 }
 
 Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string& what) {
-    bytes = (bytes + 255) / 256 * 256;
-    if (bytes == 0) bytes = 256;
+    if (bytes < uint64_t{1} << 62) bytes = std::max<uint64_t>((bytes + 255) / 256 * 256, 256);
     if (bytes > info_.limits.max_allocation)
         return Error{ErrorCode::out_of_memory, fmt::format("{}: {} bytes asked, one allocation of {} holds at most {} bytes",
                                                            what, bytes, info_.name, info_.limits.max_allocation)};

@@ -38,7 +38,7 @@ Result<Buffer> uploadBytes(Device& device, std::span<const std::byte> bytes, con
 
 Result<void> downloadBytes(Device& device, const Buffer& from, uint64_t offset, std::span<std::byte> into) {
     assert(offset + into.size() <= from.size());
-    VKMOE_TRY(piece, device.allocate(std::min<uint64_t>(into.size(), kPiece), Memory::download, "data on its way back"));
+    VKMOE_TRY(piece, device.allocate(std::min<uint64_t>(into.size(), kPiece), Memory::download, "data, on its way"));
     return inPieces(into.size(), [&](uint64_t done, uint64_t count) -> Result<void> {
         Commands commands;
         commands.copy(from, offset + done, piece, 0, count);

@@ -1,4 +1,4 @@
-// moe_forward: a whole mixture-of-experts layer. Tokens are routed, their experts run, and the output's bits are summed up.
+// moe_forward: a whole mixture-of-experts layer. Tokens are routed, their experts run, the output gets a checksum.
 //
 //     sample_moe_forward [auto|cpu|gpu|gpu:N] [FILE.moe0]
 //
@@ -39,8 +39,10 @@ uint64_t checksum(const std::vector<float>& values) {
 void printRoutes(const Routes& routes, uint32_t tokens) {
     for (uint32_t t = 0; t < tokens; ++t) {
         std::printf("token %u:", t);
-        for (uint32_t i = t * routes.top_k; i < (t + 1) * routes.top_k; ++i)
-            std::printf(" expert %u with gate %.3f%s", routes.experts[i], double(routes.gates[i]), (i + 1) % routes.top_k != 0 ? "," : "\n");
+        for (uint32_t i = t * routes.top_k; i < (t + 1) * routes.top_k; ++i) {
+            const char* end = (i + 1) % routes.top_k != 0 ? "," : "\n";
+            std::printf(" expert %u with gate %.3f%s", routes.experts[i], double(routes.gates[i]), end);
+        }
     }
 }
 

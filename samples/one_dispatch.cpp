@@ -97,7 +97,8 @@ int main(int argc, char** argv) {
     for (uint32_t t = 0; t < kTokens; ++t) {
         std::printf("token %u:", t);
         for (uint32_t i = t * kTopK; i < (t + 1) * kTopK; ++i) {
-            std::printf(" expert %u with gate %.3f%s", routing->experts[i], double(routing->gates[i]), i % kTopK + 1 < kTopK ? "," : "\n");
+            const char* end = (i + 1) % kTopK != 0 ? "," : "\n";
+            std::printf(" expert %u with gate %.3f%s", routing->experts[i], double(routing->gates[i]), end);
             sum += routing->gates[i];
         }
     }

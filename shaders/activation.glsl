@@ -1,3 +1,8 @@
+// Counts a hidden value that may not be used: a sum that went out of range is caught before relu or silu can hide it.
+void check_hidden(float gate, float up, float hidden, U32 status, uint index) {
+    if (out_of_range(gate) || out_of_range(up) || out_of_range(hidden)) flag(status, index);
+}
+
 // The expert's activation: relu(up), or silu(gate) * up. The product's operands follow the operand rule, so it is never subnormal.
 float activate(float gate, float up) {
     if (c_activation == kRelu) return up > uintBitsToFloat(0u) ? up : uintBitsToFloat(0u);

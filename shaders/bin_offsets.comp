@@ -8,7 +8,8 @@
 // One workgroup of 64 threads; thread i serves experts i, i+64, ...
 KERNEL(BinTokens)
 
-shared uint first_tile[1024 + 1];
+shared uint slot_count[1024];
+shared uint first_tile[1024];
 
 void write_groups(U32 groups, uint count) {
     uint x = min(count, 65535u);
@@ -21,13 +22,12 @@ void write_groups(U32 groups, uint count) {
 void scan_experts() {
     uint slots = 0u, tiles = 0u;
     for (uint e = 0u; e < p.experts; ++e) {
-        uint count = p.offsets.at[e + 1u];
+        uint count = slot_count[e];
         first_tile[e] = tiles;
-        p.offsets.at[e + 1u] = slots;  // shifted by one; moved into place below
+        p.offsets.at[e] = slot_count[e] = slots;  // from now on the first slot
         slots += count;
         tiles += (count + kTileRows - 1u) / kTileRows;
     }
-    for (uint e = 0u; e < p.experts; ++e) p.offsets.at[e] = p.offsets.at[e + 1u];
     p.offsets.at[p.experts] = slots;
     p.tile_count.at[0] = tiles;
     write_groups(p.up_groups, tiles * p.up_columns);
@@ -42,16 +42,15 @@ void main() {
             p.counts.at[c * p.experts + e] = sum;
             sum += count;
         }
-        p.offsets.at[e + 1u] = sum;
+        slot_count[e] = sum;
     }
-    memoryBarrierBuffer();
+    memoryBarrierShared();
     barrier();
     if (lane_index() == 0u) scan_experts();
-    memoryBarrierBuffer();
     memoryBarrierShared();
     barrier();
     for (uint e = lane_index(); e < p.experts; e += kWorkgroup) {
-        uint begin = p.offsets.at[e], end = p.offsets.at[e + 1u];
+        uint begin = slot_count[e], end = e + 1u < p.experts ? slot_count[e + 1u] : p.assignments;
         for (uint c = 0u; c < p.chunks; ++c) p.counts.at[c * p.experts + e] += begin;
         for (uint slot = begin, tile = first_tile[e]; slot < end; slot += kTileRows, ++tile) {
             p.tiles.at[2u * tile] = e;

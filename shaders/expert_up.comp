@@ -16,7 +16,8 @@ void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
     [[unroll]] for (uint i = 0u; i < 8u; ++i) {
         if (i >= tile.rows) continue;
         uint at = (tile.first_row + i) * p.hidden_dim + output_;
-        float h = checked(activate(gate[i][component], up[i][component]), p.status, at);
+        float h = activate(gate[i][component], up[i][component]);
+        check_hidden(gate[i][component], up[i][component], h, p.status, at);
         p.hidden.at[at] = as_operand(h, c_operand_bits);
     }
 }

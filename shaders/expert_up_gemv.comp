@@ -22,6 +22,7 @@ void main() {
     uint output_ = panel * kPanel + lane_index() % kPanel;
     if (lane_index() >= kPanel || output_ >= p.hidden_dim) return;
     uint at = slot * p.hidden_dim + output_;
-    float h = checked(activate(gate, up), p.status, at);
+    float h = activate(gate, up);
+    check_hidden(gate, up, h, p.status, at);
     p.hidden.at[at] = as_operand(h, c_operand_bits);
 }

@@ -117,8 +117,9 @@ struct Combine {
 struct SlotStats {
     F32 hidden;  // [slots, hidden_dim]
     F32 y;       // [slots, model_dim]
-    F32 energy;  // [slots] out: sum of y^2
-    U32 quiet;   // [slots] out: hidden values with |h| < 0.01
+    F32 energy;    // [slots] out: sum of (y / 2^scale)^2
+    U32 scale;     // [slots] out: biased exponent of the largest |y|, 0 if all are zero
+    U32 quiet;     // [slots] out: hidden values with |h| < 0.01
     uint32_t slots, hidden_dim, model_dim;
     uint32_t pad;
 };

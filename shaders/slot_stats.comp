@@ -3,30 +3,41 @@
 #include "shaders/kernel.glsl"
 // slot_stats: what introspection needs of each slot.
 //   in   hidden [slots, hidden_dim]; y [slots, model_dim]
-//   out  energy [slots] sum of y^2 (state rule, order R32); quiet [slots] hidden values with |h| < 0.01
-// One thread a slot.
+//   out  energy [slots] sum of (y / 2^(scale-127))^2, order R32; scale [slots] biased exponent of the largest |y|;
+//        quiet [slots] hidden values with |h| < 0.01
+// One thread a slot. Scaling by a power of two is exact, and no output that may be stored overflows its square.
 KERNEL(SlotStats)
 
-float square(uint at) {
-    float y = operand_rule(p.y.at[at]);
+float square(uint at, float scale) {
+    float y = operand_rule(p.y.at[at] * scale);
     return y * y;
 }
 
-float block_energy(uint row, uint d0, uint d1) {
-    float s = square(row + d0);
-    for (uint d = d0 + 1u; d < d1; ++d) s = s + square(row + d);
+float block_energy(uint row, uint d0, uint d1, float scale) {
+    float s = square(row + d0, scale);
+    for (uint d = d0 + 1u; d < d1; ++d) s = s + square(row + d, scale);
     return s;
+}
+
+// The biased exponent of the largest |y| of a row.
+uint largest_exponent(uint row) {
+    uint largest = 0u;
+    for (uint d = 0u; d < p.model_dim; ++d) largest = max(largest, magnitude_bits(p.y.at[row + d]));
+    return largest >> 23;
 }
 
 void main() {
     uint slot = thread_index();
     if (slot >= p.slots) return;
     uint row = slot * p.model_dim, quiet = 0u;
-    float total = block_energy(row, 0u, min(kBlock, p.model_dim));
+    uint exponent = largest_exponent(row);
+    float scale = uintBitsToFloat((254u - exponent) << 23);
+    float total = block_energy(row, 0u, min(kBlock, p.model_dim), scale);
     for (uint d0 = kBlock; d0 < p.model_dim; d0 += kBlock)
-        total = total + block_energy(row, d0, min(d0 + kBlock, p.model_dim));
+        total = total + block_energy(row, d0, min(d0 + kBlock, p.model_dim), scale);
     for (uint j = 0u; j < p.hidden_dim; ++j)
         quiet += magnitude_bits(p.hidden.at[slot * p.hidden_dim + j]) < 0x3c23d70au ? 1u : 0u;  // 0.01
     p.energy.at[slot] = state_rule(total);
+    p.scale.at[slot] = exponent;
     p.quiet.at[slot] = quiet;
 }

@@ -4,6 +4,8 @@
 
 #include <chrono>
 
+#include "host/transfer.h"
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {
@@ -49,11 +51,6 @@ Pushed linkParams(const Case& test, const Layout& layout, uint64_t address) {
         if (link.where < 0) std::memcpy(pushed.bytes.data() + link.offset, &target, 8);
     }
     return pushed;
-}
-
-Result<void> submitAndWait(Device& device, const Commands& commands) {
-    VKMOE_TRY(value, device.submit(commands));
-    return device.wait(value);
 }
 
 // The fastest of `repeats` dispatches; `restore` brings the memory back to its state before (a kernel may work in place).

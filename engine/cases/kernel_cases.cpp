@@ -3,6 +3,7 @@
 
 #include "engine/cases/scene.h"
 #include "engine/cpu/panel.h"
+#include "shaders/math_probe.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -264,6 +265,7 @@ Case slotStats(const KernelCode& code, const Constants& c, const Shape& shape, V
     VKMOE_POINT(SlotStats, hidden, test.input("hidden", values.floats(size_t{slots} * shape.hidden_dim)));
     VKMOE_POINT(SlotStats, y, test.input("y", values.floats(size_t{slots} * shape.model_dim)));
     VKMOE_POINT(SlotStats, energy, test.output("energy", slots));
+    VKMOE_POINT(SlotStats, scale, test.output("scale", slots));
     VKMOE_POINT(SlotStats, quiet, test.output("quiet", slots));
     test.setParams(SlotStats{.slots = slots, .hidden_dim = shape.hidden_dim, .model_dim = shape.model_dim});
     test.threads = slots;
@@ -272,7 +274,7 @@ Case slotStats(const KernelCode& code, const Constants& c, const Shape& shape, V
 }
 
 Case mathProbe(const KernelCode&, const Constants&, const Shape& shape, Values&) {
-    return mathCase(shape.seed % 22, shape.seed, shape.tokens);
+    return mathCase(shape.seed % kProbeCount, shape.seed, shape.tokens);
 }
 
 Case peakMultiplyAdd(const KernelCode& code, const Constants& c, const Shape& shape, Values&) {

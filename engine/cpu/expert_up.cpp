@@ -10,7 +10,9 @@ void upOutput(const ExpertUp& p, const Constants& c, const uint32_t* page, uint3
     float up = pageDot(x, page, p.up_weight, p.up_bias, output, p.model_dim, c), gate = up;
     if (c.activation != kRelu) gate = pageDot(x, page, p.gate_weight, p.gate_bias, output, p.model_dim, c);
     uint32_t at = row * p.hidden_dim + output;
-    p.hidden.at[at] = as_operand(checked(activate(gate, up, c), p.status, at), c.operand_bits);
+    float h = activate(gate, up, c);
+    checkHidden(gate, up, h, p.status, at);
+    p.hidden.at[at] = as_operand(h, c.operand_bits);
 }
 
 }  // namespace

@@ -42,6 +42,11 @@ inline float pageDot(const float* x, const uint32_t* page, uint32_t weight, uint
     return panelDot(x, panel, output % kPanel, cols, c.weight_format, b);
 }
 
+// Counts a hidden value that may not be used: a sum that went out of range is caught before relu or silu can hide it.
+inline void checkHidden(float gate, float up, float hidden, U32 status, uint32_t index) {
+    if (out_of_range(gate) || out_of_range(up) || out_of_range(hidden)) flag(status, index);
+}
+
 // The expert's activation; operands of the product follow the operand rule.
 inline float activate(float gate, float up, const Constants& c) {
     if (c.activation == kRelu) return up > 0 ? up : 0;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "engine/formats/fp16_truncate.h"
+#include "host/cpu/float_environment.h"
 
 namespace vkmoe::formats {
 namespace {
@@ -298,6 +299,7 @@ Result<std::vector<std::byte>> writeMoe0(const Moe0Config& config, std::span<con
 }
 
 Result<std::vector<std::byte>> initMoe0(const Moe0Config& config, std::optional<uint32_t> seed, bool fp16) {
+    FloatEnvironment environment;  // the samples are rounded to nearest, whatever the program around us set
     VKMOE_TRY(image, FileImage::create(config, fp16));
     SeededRng rng(seed.value_or(kMoe0DefaultSeed));
     const uint64_t model_dim = config.model_dim, hidden_dim = config.hidden_dim;

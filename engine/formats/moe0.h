@@ -41,7 +41,7 @@ struct Moe0Options {
     // the parameters are ignored, and a float32 file that ends early, after whole numbers, is completed with the
     // parameters of a cold start (default seed), which is what a reference model of these dimensions would keep.
     bool compat = false;
-    uint64_t max_completed_bytes = uint64_t{64} << 20;  // the most that may be missing; a short file can claim any size
+    uint64_t max_completed_bytes = uint64_t{16} << 20;  // the most that may be missing; a short file can claim any size
 };
 
 // Whether a file that starts with these bytes (4 suffice) is meant to be MoE0.

@@ -9,7 +9,7 @@ inline namespace v1 {
 namespace {
 
 // Kernels index tensors with 32 bits and no invocation loops more than 32,768 times.
-constexpr uint32_t kLargestDim = 16384, kLargestExperts = 1024;
+constexpr uint32_t kLargestDim = 16000, kLargestExperts = 1024;
 
 Result<void> inRange(const char* field, uint64_t value, uint64_t low, uint64_t high) {
     if (value >= low && value <= high) return {};

@@ -246,7 +246,7 @@ void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint3
               w.memory.at<F32>(w.out), status(w, kResult), tokens, d.model_dim, d.top_k, 0};
     commands.dispatch(*combine_, p, uint64_t{tokens} * d.model_dim);
     if (introspection_) {
-        SlotStats stats{w.memory.at<F32>(w.hidden), w.memory.at<F32>(w.y), w.memory.at<F32>(w.energy), w.memory.at<U32>(w.quiet),
+        SlotStats stats{w.memory.at<F32>(w.hidden), w.memory.at<F32>(w.y), w.memory.at<F32>(w.energy), w.memory.at<U32>(w.scale), w.memory.at<U32>(w.quiet),
                         slots, d.hidden_dim, d.model_dim, 0};
         commands.dispatch(*stats_, stats, slots);
     }
@@ -259,6 +259,7 @@ void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint3
     commands.copy(w.memory, w.probabilities, w.download, w.back.probabilities, uint64_t{tokens} * d.experts * 4);
     commands.copy(w.memory, w.slot_of, w.download, w.back.slot_of, uint64_t{slots} * 4);
     commands.copy(w.memory, w.energy, w.download, w.back.energy, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.scale, w.download, w.back.scale, uint64_t{slots} * 4);
     commands.copy(w.memory, w.quiet, w.download, w.back.quiet, uint64_t{slots} * 4);
 }
 

@@ -14,8 +14,9 @@ void IntrospectionSums::add(const BatchFacts& batch) {
             Sums& sums = sums_[batch.selected[a]];
             sums.tokens += 1;
             sums.gates += double(batch.gates[a]);
-            sums.energy += double(batch.energy[batch.slot_of[a]]);
-            sums.quiet += batch.quiet[batch.slot_of[a]];
+            uint32_t slot = batch.slot_of[a];
+            sums.energy += std::ldexp(double(batch.energy[slot]), 2 * (int(batch.scale[slot]) - 127));
+            sums.quiet += batch.quiet[slot];
         }
         for (uint32_t e = 0; e < experts; ++e) sums_[e].probability += double(batch.probabilities[size_t{t} * experts + e]);
     }

@@ -15,7 +15,8 @@ struct BatchFacts {
     std::span<const float> gates;           // [S]
     std::span<const float> probabilities;   // [tokens, experts]
     std::span<const uint32_t> slot_of;      // [S]
-    std::span<const float> energy;          // [S] by slot: sum of y^2
+    std::span<const float> energy;          // [S] by slot: sum of (y / 2^(scale-127))^2
+    std::span<const uint32_t> scale;        // [S] by slot
     std::span<const uint32_t> quiet;        // [S] by slot
 };
 

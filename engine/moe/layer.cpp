@@ -15,7 +15,9 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint32_t kFirstBatch = 1024;      // tokens, before anything was measured
+constexpr uint32_t kLargestBatch = 16384;   // tokens of a submit
+constexpr double kFirstSubmit = 2e9;        // floating-point operations, before anything was measured
+constexpr double kSmallSubmit = 1e8;        // ... that no device is too slow for: no batch is cut below this
 constexpr double kLongestSubmit = 0.1;      // seconds: watchdogs stay asleep
 constexpr uint64_t kWorkspaceBytes = uint64_t{512} << 20;
 
@@ -25,6 +27,13 @@ double secondsSince(Clock::time_point start) { return std::chrono::duration<doub
 template <class T>
 std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
     return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
+}
+
+// Tokens whose work is about this many operations, 1 to `most`.
+uint32_t tokensFor(const Description& d, double operations, uint32_t most) {
+    double expert = (d.gated() ? 6.0 : 4.0) * d.model_dim;
+    double token = expert * d.hidden_dim * d.top_k + expert * d.shared_dim + 2.0 * d.experts * (double(d.model_dim) + d.experts);
+    return uint32_t(std::clamp(operations / token, 1.0, double(most)));
 }
 
 // Kernels trust the routes: every expert must exist, once a token, with a gate that may be used.
@@ -48,7 +57,8 @@ struct Layer::State {
     Weights weights;
     std::vector<std::string> warnings;
     std::optional<Workspace> workspace;
-    uint32_t batch = kFirstBatch;  // tokens of a submit, corrected by measured time
+    bool workspace_is_largest = false;  // memory allows no more tokens at a time
+    uint32_t batch = tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
 
     Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
     Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first, uint32_t tokens,
@@ -58,8 +68,19 @@ struct Layer::State {
 
 Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Layer::Layer(Layer&&) noexcept = default;
-Layer& Layer::operator=(Layer&&) noexcept = default;
-Layer::~Layer() = default;
+
+Layer& Layer::operator=(Layer&& other) noexcept {
+    std::swap(state_, other.state_);
+    return *this;
+}
+
+// Its memory returns to a device that other layers may be using.
+Layer::~Layer() {
+    if (!state_) return;
+    std::lock_guard lock(state_->engine->mutex());
+    state_.reset();
+}
+
 
 const Description& Layer::description() const { return state_->weights.description; }
 const std::vector<std::string>& Layer::warnings() const { return state_->warnings; }
@@ -81,7 +102,7 @@ Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) 
 // A workspace for this many tokens, or for as many at a time as memory allows.
 Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) {
     uint64_t wanted = std::min<uint64_t>(tokens, max_batch != 0 ? std::min(max_batch, batch) : batch);
-    if (workspace && (workspace->capacity >= wanted)) return {};
+    if (workspace && (workspace->capacity >= wanted || workspace_is_largest)) return {};
     workspace.reset();
     Device& device = engine->device();
     uint64_t left = device.ledger().budget() - std::min(device.ledger().used(), device.ledger().budget());
@@ -89,6 +110,7 @@ Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) 
     uint32_t largest = Workspace::largestCapacity(weights.description, allowed);
     if (largest == 0)
         return Error{ErrorCode::out_of_memory, fmt::format("activations: not even one token fits in the {} bytes left of {}", left, device.ledger().budget())};
+    workspace_is_largest = wanted >= largest;
     VKMOE_TRY(made, Workspace::create(device, weights.description, uint32_t(std::min<uint64_t>(wanted, largest))));
     workspace = std::move(made);
     return {};
@@ -116,7 +138,7 @@ Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const flo
     if (!sums) return {};
     sums->add({tokens, selected, gates, view<float>(w.download, w.back.probabilities, size_t{tokens} * d.experts),
                view<uint32_t>(w.download, w.back.slot_of, slots), view<float>(w.download, w.back.energy, slots),
-               view<uint32_t>(w.download, w.back.quiet, slots)});
+               view<uint32_t>(w.download, w.back.scale, slots), view<uint32_t>(w.download, w.back.quiet, slots)});
     return {};
 }
 
@@ -129,8 +151,8 @@ Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float
         auto start = Clock::now();
         VKMOE_CHECK(runBatch(pass, x, options.forced_routes, first, tokens, result, options.introspection ? &sums : nullptr));
         double seconds = secondsSince(start);
-        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, 256u);
-        if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, 16384u);
+        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, tokensFor(weights.description, kSmallSubmit, 256));
+        if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
         first += tokens;
         if (options.progress && !options.progress(first, result.tokens))
             return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} tokens", first, result.tokens)};

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "engine/moe/weight_loader.h"
+#include "host/transfer.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -14,6 +17,21 @@ using formats::TensorRange;
 Result<const TensorRange*> require(const LayerSource& source, const std::string& name) {
     if (const TensorRange* tensor = source.find(name)) return tensor;
     return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is missing", source.bytes->name(), name)};
+}
+
+// The same, and it has this shape and format and as many bytes as they say: kernels trust them.
+Result<const TensorRange*> require(const LayerSource& source, const std::string& name, const std::vector<uint64_t>& shape,
+                                   std::optional<WeightFormat> format = {}) {
+    VKMOE_TRY(tensor, require(source, name));
+    uint64_t bytes = tensor->format == WeightFormat::f32 ? 4 : 2;
+    for (uint64_t n : shape) bytes *= n;
+    if (tensor->shape != shape || tensor->bytes != bytes)
+        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}] and {} bytes", source.bytes->name(),
+                                                       name, fmt::join(tensor->shape, ", "), tensor->bytes, fmt::join(shape, ", "), bytes)};
+    if (format && tensor->format != *format)
+        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(), name,
+                                                       vkmoe::name(tensor->format), vkmoe::name(*format))};
+    return tensor;
 }
 
 std::string expertPrefix(uint32_t expert) { return fmt::format("experts.{}", expert); }
@@ -32,37 +50,28 @@ Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes,
     return addresses;
 }
 
-Result<Buffer> uploadTable(Device& device, const std::vector<uint64_t>& addresses) {
-    uint64_t bytes = addresses.size() * 8;
-    VKMOE_TRY(table, device.allocate(bytes, Memory::device, "page table"));
-    VKMOE_TRY(upload, device.allocate(bytes, Memory::upload, "page table upload"));
-    std::memcpy(upload.mapped().data(), addresses.data(), bytes);
-    Commands commands;
-    commands.copy(upload, 0, table, 0, bytes);
-    VKMOE_TRY(value, device.submit(commands));
-    VKMOE_CHECK(device.wait(value));
-    return table;
-}
-
 // One expert's tensors into its page.
 Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const std::string& prefix, const ExpertShape& shape,
                         const PageLayout& layout, uint64_t page) {
     struct Part {
         const char* name;
-        bool present, matrix;
+        bool present;
+        std::vector<uint64_t> shape;
+        std::optional<WeightFormat> format;
         uint32_t at;
     };
-    const Part parts[] = {{".gate.weight", shape.gated, true, layout.gate_weight},
-                          {".up.weight", true, true, layout.up_weight},
-                          {".down.weight", true, true, layout.down_weight},
-                          {".gate.bias", shape.gate_bias, false, layout.gate_bias},
-                          {".up.bias", shape.up_bias, false, layout.up_bias},
-                          {".down.bias", shape.down_bias, false, layout.down_bias}};
+    uint64_t D = shape.model_dim, F = shape.hidden_dim;
+    const Part parts[] = {{".gate.weight", shape.gated, {F, D}, shape.up_format, layout.gate_weight},
+                          {".up.weight", true, {F, D}, shape.up_format, layout.up_weight},
+                          {".down.weight", true, {D, F}, shape.down_format, layout.down_weight},
+                          {".gate.bias", shape.gate_bias, {F}, {}, layout.gate_bias},
+                          {".up.bias", shape.up_bias, {F}, {}, layout.up_bias},
+                          {".down.bias", shape.down_bias, {D}, {}, layout.down_bias}};
     for (const Part& part : parts) {
         if (!part.present) continue;
-        VKMOE_TRY(tensor, require(source, prefix + part.name));
+        VKMOE_TRY(tensor, require(source, prefix + part.name, part.shape, part.format));
         uint64_t target = page + uint64_t{part.at} * 4;
-        part.matrix ? loader.matrix(*tensor, target) : loader.vector(*tensor, target);
+        part.shape.size() == 2 ? loader.matrix(*tensor, target) : loader.vector(*tensor, target);
     }
     return {};
 }
@@ -76,14 +85,14 @@ Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device&
     weights.router = std::move(router);
     weights.bytes += weights.router.size();
     uint64_t address = weights.router.address();
-    VKMOE_TRY(weight, require(source, "router.weight"));
+    VKMOE_TRY(weight, require(source, "router.weight", {d.experts, d.model_dim}));
     loader.matrix(*weight, address, true);
     if (d.router_bias) {
-        VKMOE_TRY(bias, require(source, "router.bias"));
+        VKMOE_TRY(bias, require(source, "router.bias", {d.experts}));
         loader.vector(*bias, address + weights.router_bias);
     }
     if (d.selection_bias) {
-        VKMOE_TRY(bias, require(source, "router.selection_bias"));
+        VKMOE_TRY(bias, require(source, "router.selection_bias", {d.experts}));
         loader.vector(*bias, address + weights.selection_bias);
     }
     return {};
@@ -124,7 +133,7 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source) {
         VKMOE_CHECK(loadExpert(loader, source, "shared", shared, weights.shared, page[0]));
     }
     for (uint32_t e = 0; e < d.experts; ++e) VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), routed, weights.routed, pages[e]));
-    VKMOE_TRY(table, uploadTable(engine.device(), pages));
+    VKMOE_TRY(table, upload(engine.device(), pages, "page table"));
     weights.table = std::move(table);
     weights.bytes += weights.table.size();
     VKMOE_CHECK(loader.finish());

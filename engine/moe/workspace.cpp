@@ -48,6 +48,7 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.shared_y = m.words(T * d.model_dim);
     w.out = m.words(T * d.model_dim);
     w.energy = m.words(S);
+    w.scale = m.words(S);
     w.quiet = m.words(S);
     w.status = m.words(2 * Workspace::kStatusRows);
     Carver u;
@@ -56,7 +57,8 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.forced_gates = u.words(S);
     Carver b;
     w.back = {b.words(T * d.model_dim), b.words(S), b.words(S), b.words(T * d.experts),
-              b.words(S),               b.words(S), b.words(S), b.words(2 * Workspace::kStatusRows)};
+              b.words(S),               b.words(S), b.words(S), b.words(S),
+              b.words(2 * Workspace::kStatusRows)};
     return {m.bytes, u.bytes, b.bytes};
 }
 
@@ -67,8 +69,9 @@ namespace {
 // The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for each
 // of its experts, every expert twice, and every tile of one expert).
 uint64_t sortableSlots(uint32_t experts) {
-    uint64_t per_chunk = 2 * ((uint64_t{experts} + kWorkgroup - 1) / kWorkgroup) + kBinChunk / kTileRows;
-    return (32768 - 2 * uint64_t{experts}) / per_chunk * kBinChunk;
+    uint64_t per_thread = (uint64_t{experts} + kWorkgroup - 1) / kWorkgroup;  // experts of an invocation
+    uint64_t per_chunk = 2 * per_thread + kBinChunk / kTileRows;
+    return (32768 - 2 * uint64_t{experts} - 4 * per_thread) / per_chunk * kBinChunk;
 }
 
 }  // namespace

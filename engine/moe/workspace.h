@@ -21,7 +21,7 @@ struct Workspace {
     uint64_t hidden, y;                          // [S, hidden_dim], [S, model_dim]
     uint64_t shared_hidden, shared_y;            // [T, shared_dim], [T, model_dim]
     uint64_t out;                                // [T, model_dim]
-    uint64_t energy, quiet;                      // [S]
+    uint64_t energy, scale, quiet;               // [S] see slot_stats.comp
     uint64_t status;                             // [kStatusRows, 2]
     uint64_t counts_bytes = 0;
 
@@ -29,7 +29,7 @@ struct Workspace {
 
     // Byte offsets into `download`.
     struct Download {
-        uint64_t out, selected, gates, probabilities, slot_of, energy, quiet, status;
+        uint64_t out, selected, gates, probabilities, slot_of, energy, scale, quiet, status;
     } back;
 
     static constexpr uint32_t kStatusRows = 16;

@@ -1,7 +1,6 @@
 // The CPU device: operations run in order at submit, each dispatch over all threads.
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
-#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 

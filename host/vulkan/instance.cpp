@@ -140,6 +140,8 @@ PhysicalDevice describe(VkPhysicalDevice handle) {
 }  // namespace
 
 Result<Instance> Instance::create() {
+    static std::mutex loading;  // volk keeps the instance's functions in globals
+    std::lock_guard lock(loading);
     VKMOE_CHECK(loadLoader());
     if (volkGetInstanceVersion() < VK_API_VERSION_1_3)
         return Error{ErrorCode::no_device,

@@ -35,6 +35,7 @@ DeviceLimits smaller(DeviceLimits a, const DeviceLimits& b) {
 DeviceInfo clampedInfo(const PhysicalDevice& physical, const DeviceOptions& options) {
     DeviceInfo info = physical.candidate.info;
     if (options.clamp) info.limits = smaller(info.limits, *options.clamp);
+    info.identity += fmt::format(":{}{}{}", info.limits.round_to_nearest, info.limits.preserve_special, options.break_kernel);
     return info;
 }
 
@@ -165,6 +166,8 @@ Result<void> VulkanDevice::createLayoutAndCache() {
     VkPipelineCacheCreateInfo cache{VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
     cache.initialDataSize = stored.size();
     cache.pInitialData = stored.data();
+    if (!stored.empty() && vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_) == VK_SUCCESS) return {};
+    cache.initialDataSize = 0;  // a driver that dislikes its own data starts afresh
     VKMOE_VK(vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_), info_.name + ": creating the pipeline cache");
     return {};
 }

@@ -16,9 +16,22 @@ EngineOptions Context::engineOptions(const std::string& choice) const {
 
 Result<std::unique_ptr<Engine>> Context::openEngine() const {
     auto engine = Engine::open(engineOptions(device));
-    if (engine && isatty(STDERR_FILENO))
-        for (const auto& note : (*engine)->notes()) fmt::print(stderr, "vkmoe: {}\n", note);
+    if (engine)
+        for (const auto& note : (*engine)->notes()) fmt::print(stderr, "vkmoe: passed over: {}\n", note);
     return engine;
+}
+
+int Context::runOnDevice(const std::function<Result<void>(Engine&)>& job) const {
+    auto engine = openEngine();
+    if (!engine) return fail(engine.error());
+    auto done = job(**engine);
+    if (!done && done.error().code == ErrorCode::refused_device && device == "auto") {
+        fmt::print(stderr, "vkmoe: {}; the CPU takes over\n", done.error().detail);
+        Context on_cpu = *this;
+        on_cpu.device = "cpu";
+        return on_cpu.runOnDevice(job);
+    }
+    return done ? int(kOk) : fail(done.error());
 }
 
 int fail(const Error& error) {
@@ -26,10 +39,10 @@ int fail(const Error& error) {
     switch (error.code) {
         case ErrorCode::bad_input:
         case ErrorCode::io:
+        case ErrorCode::out_of_memory:  // what was asked for is too large
         case ErrorCode::unsupported: return kBadInput;
         case ErrorCode::no_device:
         case ErrorCode::refused_device:
-        case ErrorCode::out_of_memory:
         case ErrorCode::device_lost: return kNoDevice;
         case ErrorCode::internal: return kCheckFailed;
     }

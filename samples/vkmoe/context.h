@@ -1,6 +1,7 @@
 // Context: what every subcommand shares: where to run, how to print, how to fail.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -23,8 +24,10 @@ struct Context {
 
     Precision chosenPrecision() const { return precision == "rounded" ? Precision::rounded : Precision::exact; }
     EngineOptions engineOptions(const std::string& choice) const;
-    // Opens the chosen device; notes about passed-over devices go to stderr.
+    // Opens the chosen device; why GPUs were passed over goes to stderr.
     Result<std::unique_ptr<Engine>> openEngine() const;
+    // Does the job on the chosen device. With --device auto, a GPU that is refused on the way gives its place to the CPU.
+    int runOnDevice(const std::function<Result<void>(Engine&)>& job) const;
 };
 
 // Prints "vkmoe: sentence" to stderr and gives the exit code that goes with the error.

@@ -28,7 +28,7 @@ std::vector<float> driftingTokens(uint32_t tokens, uint32_t model_dim) {
 
 std::string checksum(const std::vector<float>& output) { return fmt::format("{:016x}", XXH3_64bits(output.data(), output.size() * 4)); }
 
-// The best Vulkan device, if there is one that works, and the CPU.
+// The best usable Vulkan device, if there is one, and the CPU.
 std::vector<std::string> choices(std::string& why_no_gpu) {
     auto candidates = listVulkanDevices();
     if (!candidates) {
@@ -59,7 +59,7 @@ Json summary(const Report& report, const std::string& file) {
     for (const DeviceRun& run : report.runs)
         runs.push_back({{"device", run.choice}, {"name", run.info.name}, {"type", name(run.info.type)}, {"seconds", run.result.seconds},
                         {"tokens", run.result.tokens}, {"submits", run.result.submits}, {"output_bits", run.checksum}});
-    return {{"same_bits", report.same_bits}, {"runs", runs}, {"report", file}};
+    return {{"precision", report.precision}, {"same_bits", report.same_bits}, {"runs", runs}, {"report", file}};
 }
 
 void printRun(const DeviceRun& run) {
@@ -71,18 +71,21 @@ void printRun(const DeviceRun& run) {
 }  // namespace
 
 int demo(const Context& context, const DemoOptions& options) {
-    if (options.tokens == 0) return fail({ErrorCode::bad_input, "--tokens is 0, must be at least 1"});
     auto file = formats::initMoe0({});
     if (!file) return fail(file.error());
     auto source = formats::readMoe0(memorySource("default.moe0", std::move(*file)));
     if (!source) return fail(source.error());
-    Report report{"the default SharedExpertMoE checkpoint", source->description, {}, true};
+    Report report{"the default SharedExpertMoE checkpoint", context.precision, source->description, {}, true};
     auto x = driftingTokens(options.tokens, source->description.model_dim);
 
     std::string why_no_gpu;
     if (!context.json) fmt::print("1. The default checkpoint: 8 experts of 128 hidden values, top 2, tokens of 64 values; {} tokens\n\n2. Where it runs\n", options.tokens);
     for (const std::string& choice : choices(why_no_gpu)) {
         auto run = runOn(context, choice, *source, x);
+        if (!run && choice != "cpu") {
+            why_no_gpu = run.error().detail;
+            continue;
+        }
         if (!run) return fail(run.error());
         if (!context.json) printRun(*run);
         report.same_bits = report.same_bits && (report.runs.empty() || run->checksum == report.runs.front().checksum);

@@ -1,7 +1,11 @@
 // vkmoe: route tokens through mixtures of experts, on any Vulkan device and on the CPU, with the same bits.
 //
 // Exit codes: 0 ok, 1 a check failed, 2 usage, 3 bad input, 4 no such device or one refused.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
 #include <new>
 
@@ -11,8 +15,28 @@ using namespace vkmoe::program;
 
 namespace {
 
+std::string isDevice(const std::string& choice) {
+    bool numbered = choice.size() > 4 && choice.size() < 9 && choice.starts_with("gpu:") &&
+                    choice.find_first_not_of("0123456789", 4) == std::string::npos;
+    return choice == "auto" || choice == "cpu" || choice == "gpu" || numbered ? "" : "must be auto, cpu, gpu or gpu:N";
+}
+
+// Files that we open must never become stdin, stdout or stderr.
+void openStandardStreams() {
+    int fd = 0;
+    do fd = ::open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= 2);
+    if (fd > 2) ::close(fd);
+}
+
+// What was printed must have arrived.
+int flushed(int exit_code) {
+    if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return exit_code;
+    return fail({vkmoe::ErrorCode::io, "stdout could not be written"});
+}
+
 void addShared(CLI::App& command, Context& context) {
-    command.add_option("--device", context.device, "auto, cpu, gpu or gpu:N")->capture_default_str();
+    command.add_option("--device", context.device, "auto, cpu, gpu or gpu:N")->check(isDevice)->capture_default_str();
     command.add_option("--precision", context.precision, "exact or rounded")->check(CLI::IsMember({"exact", "rounded"}))->capture_default_str();
     command.add_flag("--json", context.json, "one JSON object on stdout instead of text");
 }
@@ -49,7 +73,7 @@ int parseAndRun(int argc, char** argv) {
     init_command->add_option("--hidden-dim", init_options.hidden_dim, "F, width of an expert's hidden layer")->capture_default_str();
     init_command->add_option("--experts", init_options.experts, "E, routed experts")->capture_default_str();
     init_command->add_option("--top-k", init_options.top_k, "experts a token goes to")->capture_default_str();
-    init_command->add_option("--seed", init_options.seed, "default: the reference engine's");
+    init_command->add_option("--seed", init_options.seed, "default: the reference engine's")->check(CLI::Number);
     init_command->add_option("-o,--output", init_options.output, "the MoE0 file to write")->required();
     init_command->add_flag("--fp16", init_options.fp16, "store float16");
     init_command->callback([&] { exit_code = init(context, init_options); });
@@ -73,7 +97,7 @@ int parseAndRun(int argc, char** argv) {
 
     DemoOptions demo_options;
     demo_command->add_option("--report", demo_options.report, "the HTML report to write")->capture_default_str();
-    demo_command->add_option("--tokens", demo_options.tokens)->capture_default_str();
+    demo_command->add_option("--tokens", demo_options.tokens)->check(CLI::Range(1, 1 << 20))->capture_default_str();
     demo_command->callback([&] { exit_code = demo(context, demo_options); });
 
     try {
@@ -88,8 +112,9 @@ int parseAndRun(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    openStandardStreams();
     try {
-        return parseAndRun(argc, argv);
+        return flushed(parseAndRun(argc, argv));
     } catch (const std::bad_alloc&) {
         return fail({vkmoe::ErrorCode::out_of_memory, "the system refused memory"});
     } catch (const std::exception& error) {

@@ -7,7 +7,7 @@
 
 namespace vkmoe::program {
 
-// A bar per expert (or per group of experts where there are many): its share of the assignments, mean gate, output, sparsity.
+// A bar for each of the first 32 experts: its share of the assignments, mean gate, output, sparsity.
 std::string loadPicture(const Introspection& introspection);
 
 // Tokens across, experts down: who went where, darker for more (many tokens share a column).

@@ -84,12 +84,13 @@ std::string loadHistogram(const Introspection& introspection) {
 std::string reportHtml(const Report& report) {
     const Description& d = report.description;
     const ForwardResult& result = report.runs.front().result;
-    std::string verdict = report.same_bits ? "<p class=good>Every device gave the same output, bit for bit.</p>\n"
+    std::string verdict = report.runs.size() < 2 ? "<p>Only the CPU ran: nothing to compare.</p>\n"
+                          : report.same_bits ? "<p class=good>Every device gave the same output, bit for bit.</p>\n"
                                            : "<p class=bad>The devices' outputs DIFFER.</p>\n";
     return fmt::format("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>VkMoE report</title><style>{}</style>\n",
                        kStyle) +
-           fmt::format("<h1>VkMoE</h1><p class=soft>{}: {} experts, top {}, D {}, F {}, score {}, activation {}, shared expert {}. {} tokens.</p>\n",
-                       escaped(report.checkpoint), d.experts, d.top_k, d.model_dim, d.hidden_dim, name(d.score), name(d.activation), name(d.shared), result.tokens) +
+           fmt::format("<h1>VkMoE</h1><p class=soft>{}: {} experts, top {}, D {}, F {}, score {}, activation {}, shared expert {}. {} tokens, {} precision.</p>\n",
+                       escaped(report.checkpoint), d.experts, d.top_k, d.model_dim, d.hidden_dim, name(d.score), name(d.activation), name(d.shared), result.tokens, report.precision) +
            "<h2>Where it ran</h2>\n" + deviceTable(report) + verdict + "<h2>Who went where</h2>\n" + heatMap(result.routes, d.experts) +
            fmt::format("<h2>Load</h2><p class=soft>load balance loss {:.4f}; 1 is even, {} is collapse. Sparsity: hidden values below 0.01.</p>\n",
                        result.introspection.load_balance_loss, d.experts) +

@@ -16,7 +16,7 @@ struct DeviceRun {
 };
 
 struct Report {
-    std::string checkpoint;
+    std::string checkpoint, precision;
     Description description;
     std::vector<DeviceRun> runs;
     bool same_bits = false;

@@ -31,8 +31,8 @@ Result<void> readToken(const std::string& path, size_t t, const Json& experts, c
     for (uint32_t m = 0; m < d.top_k; ++m) {
         if (!experts[m].is_number_unsigned() || experts[m].get<uint64_t>() >= d.experts)
             return bad(path, fmt::format("token {}: expert {} is not one of 0 to {}", t, experts[m].dump(), d.experts - 1));
-        if (!gates[m].is_number() || !std::isfinite(gates[m].get<double>()))
-            return bad(path, fmt::format("token {}: gate {} is not a finite number", t, gates[m].dump()));
+        if (!gates[m].is_number() || !(std::fabs(gates[m].get<double>()) < 0x1p63))
+            return bad(path, fmt::format("token {}: gate {} is not a number below 2^63", t, gates[m].dump()));
         auto expert = experts[m].get<uint32_t>();
         for (uint32_t i = 0; i < m; ++i)
             if (routes.experts[routes.experts.size() - 1 - i] == expert) return bad(path, fmt::format("token {}: expert {} is listed twice", t, expert));

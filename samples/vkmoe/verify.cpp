@@ -92,19 +92,34 @@ int report(const Context& context, const std::vector<Verdict>& verdicts) {
     return ok ? kOk : kCheckFailed;
 }
 
+// The file is bad or good before any device is tried.
+Result<void> checkFile(const Context& context, const std::string& file) {
+    VKMOE_TRY(engine, Engine::open(context.engineOptions("cpu")));
+    VKMOE_TRY(layer, Layer::open(*engine, file, context.compat));
+    for (const auto& warning : layer.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
+    return {};
+}
+
+Result<void> verifyDevice(const Context& context, const std::string& file, Verdict& verdict) {
+    EngineOptions options = context.engineOptions(verdict.device);
+    options.probe = false;  // verify compares everything itself, and reports instead of refusing
+    VKMOE_TRY(engine, Engine::open(options));
+    verdict.name = engine->device().info().name;
+    VKMOE_CHECK(verifyKernels(*engine, verdict));
+    return file.empty() ? Result<void>() : verifyLayer(*engine, context, file, verdict);
+}
+
 }  // namespace
 
 int verify(const Context& context, bool device_given, const std::string& file) {
+    if (!file.empty())
+        if (auto good = checkFile(context, file); !good) return fail(good.error());
     std::vector<Verdict> verdicts;
     for (const std::string& choice : devicesToVerify(context, device_given)) {
-        EngineOptions options = context.engineOptions(choice);
-        options.probe = false;  // verify compares everything itself, and reports instead of refusing
-        auto engine = Engine::open(options);
-        if (!engine) return fail(engine.error());
-        Verdict verdict{choice, (*engine)->device().info().name, 0, {}};
-        auto done = verifyKernels(**engine, verdict);
-        if (done && !file.empty()) done = verifyLayer(**engine, context, file, verdict);
-        if (!done) return fail(done.error());
+        Verdict verdict{choice, "", 0, {}};
+        auto done = verifyDevice(context, file, verdict);
+        if (!done && device_given) return fail(done.error());
+        if (!done) verdict.differences.push_back("did not run: " + done.error().detail);
         verdicts.push_back(std::move(verdict));
     }
     return report(context, verdicts);

@@ -102,14 +102,14 @@ std::vector<Device*> gpusOrSkip() {
 
 }  // namespace
 
-TEST_CASE("adversarial arguments have the CPU's bits on every device", "[math]") {
+TEST_CASE("adversarial arguments have the CPU's bits on every device", "[math][device]") {
     for (uint32_t function = 0; function < kProbeCount; ++function)
         for (uint32_t seed : {1u, 2u, 3u})
             for (uint32_t count : {0u, 1u, 63u, 64u, 65u, 5000u})
                 checkCase(mathCase(function, seed, count), test::devices());
 }
 
-TEST_CASE("sweeps over the floats have the CPU's bits on every GPU", "[math][gpu]") {
+TEST_CASE("sweeps over the floats have the CPU's bits on every GPU", "[math][gpu][device]") {
     auto gpus = gpusOrSkip();
     for (uint32_t function : kSwept) {
         checkCase(sweepCase(function, 0, kStep, 0xffffffffu / kStep + 1), gpus);
@@ -117,14 +117,14 @@ TEST_CASE("sweeps over the floats have the CPU's bits on every GPU", "[math][gpu
     }
 }
 
-TEST_CASE("sweeps over all floats have the CPU's bits on every GPU", "[math][gpu][.exhaustive]") {
+TEST_CASE("sweeps over all floats have the CPU's bits on every GPU", "[.exhaustive-gpu]") {
     auto gpus = gpusOrSkip();
     for (uint32_t function : kSwept)
         for (uint64_t first = 0; first <= 0xffffffffu; first += kChunk)
             checkCase(sweepCase(function, static_cast<uint32_t>(first), 1, kChunk), gpus);
 }
 
-TEST_CASE("quotients of random pairs have the CPU's bits on every GPU", "[math][gpu]") {
+TEST_CASE("quotients of random pairs have the CPU's bits on every GPU", "[math][gpu][device]") {
     auto gpus = gpusOrSkip();
     for (bool near_one : {false, true}) {
         test::Random random(near_one);
@@ -134,7 +134,7 @@ TEST_CASE("quotients of random pairs have the CPU's bits on every GPU", "[math][
     }
 }
 
-TEST_CASE("quotients of 200 million random pairs have the CPU's bits on every GPU", "[math][gpu][.exhaustive]") {
+TEST_CASE("quotients of 200 million random pairs have the CPU's bits on every GPU", "[.exhaustive-gpu]") {
     auto gpus = gpusOrSkip();
     for (uint32_t round = 0; round < 50; ++round) {
         test::Random random(100 + round);

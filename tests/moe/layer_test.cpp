@@ -195,6 +195,58 @@ TEST_CASE("values that overflow on the way are errors", "[layer][device]") {
     }
 }
 
+TEST_CASE("a sum that goes out of range is an error even where the activation would hide it", "[layer][device]") {
+    auto file = formats::initMoe0({.model_dim = 64, .hidden_dim = 1, .experts = 1, .top_k = 1}).value();
+    auto clean = formats::readMoe0(memorySource("x.moe0", file));
+    const auto* up = clean->find("experts.0.up.weight");
+    for (uint32_t k = 0; k < 64; ++k) {  // +infinity after the first block of the sum, NaN after the second
+        float weight = k < 32 ? 9e18f : -9e18f;
+        std::memcpy(file.data() + up->offset + k * 4, &weight, 4);
+    }
+    auto source = formats::readMoe0(memorySource("x.moe0", file));
+    std::vector<float> tokens(64 * 20, 9e18f);
+    for (Engine* engine : test::engines()) {
+        for (size_t count : {64, 64 * 20}) {
+            auto result = load(*engine, *source).forward(std::span(tokens).first(count));
+            REQUIRE(!result);
+            CHECK(result.error().detail.starts_with("the "));
+        }
+    }
+}
+
+TEST_CASE("tensors of the wrong shape or format are refused", "[layer]") {
+    test::RandomLayer layer = test::makeRandomLayer(forms()[1].d, WeightFormat::f32, 9);
+    auto engine = Engine::open({.device = "cpu"});
+    auto broken = layer.source;
+    for (auto& tensor : broken.tensors)
+        if (tensor.name == "experts.1.up.weight") tensor.shape[0] += 16;
+    auto result = Layer::create(**engine, broken);
+    REQUIRE(!result);
+    CHECK(result.error().detail.find("experts.1.up.weight has shape [96, 48]") != std::string::npos);
+    for (auto& tensor : broken.tensors)
+        if (tensor.name == "experts.1.up.weight") tensor = *layer.source.find("experts.1.up.weight"), tensor.format = WeightFormat::f16, tensor.bytes /= 2;
+    result = Layer::create(**engine, broken);
+    REQUIRE(!result);
+    CHECK(result.error().detail.find("experts.1.up.weight is f16, expert 0's is f32") != std::string::npos);
+}
+
+TEST_CASE("large outputs have finite statistics", "[layer][device]") {
+    auto file = formats::initMoe0({.model_dim = 64, .hidden_dim = 4, .experts = 2, .top_k = 1}).value();
+    auto clean = formats::readMoe0(memorySource("x.moe0", file));
+    for (const char* name : {"experts.0.down.bias", "experts.1.down.bias"})
+        for (uint32_t i = 0; i < 64; ++i) {
+            float value = 1e18f;
+            std::memcpy(file.data() + clean->find(name)->offset + i * 4, &value, 4);
+        }
+    auto source = formats::readMoe0(memorySource("x.moe0", file));
+    for (Engine* engine : test::engines()) {
+        auto result = load(*engine, *source).forward(test::randomTokens(40, 64, 2));
+        REQUIRE(result);
+        for (const auto& expert : result->introspection.experts)
+            if (expert.tokens != 0) CHECK(std::fabs(expert.output_rms / 1e18 - 1) < 1e-5);
+    }
+}
+
 TEST_CASE("weights that are not finite are errors that name the tensor", "[layer][device]") {
     for (bool fp16 : {false, true}) {
         auto file = formats::initMoe0({.model_dim = 6, .hidden_dim = 5, .experts = 3, .top_k = 1}, 1, fp16).value();

@@ -10,7 +10,8 @@ void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const P
     for (uint32_t r = 0; r < up.row_count; ++r) {
         uint32_t at = (first_row + r) * p.hidden_dim + first;
         for (uint32_t i = 0; i < count; ++i) {
-            float h = checked(activate(gate.totals[r][i], up.totals[r][i], c), p.status, at + i);
+            float h = activate(gate.totals[r][i], up.totals[r][i], c);
+            checkHidden(gate.totals[r][i], up.totals[r][i], h, p.status, at + i);
             p.hidden.at[at + i] = as_operand(h, c.operand_bits);
         }
     }

@@ -33,13 +33,13 @@ public:
     ~Engine();
 
     Device& device() { return *device_; }
-    // What a user should know about how the device was chosen, e.g. why a GPU was passed over.
+    // With "auto": why each real GPU that does not serve was passed over.
     const std::vector<std::string>& notes() const { return notes_; }
 
     // The kernel for these constants, built and compared with its CPU twin at first use. Valid as long as the engine.
     Result<const Kernel*> kernel(const KernelCode& code, const Constants& constants);
 
-    std::mutex& mutex() { return mutex_; }  // held by every public call of a layer
+    std::recursive_mutex& mutex() { return mutex_; }  // held by every public call of the engine and of its layers
 
 private:
     class Verdicts;
@@ -54,7 +54,7 @@ private:
     std::unique_ptr<Device> scalar_;  // the CPU twins that a Vulkan device is compared with; null on the CPU
     std::unique_ptr<Verdicts> verdicts_;
     std::vector<std::string> notes_;
-    std::mutex mutex_;
+    std::recursive_mutex mutex_;
     bool probe_;
 };
 

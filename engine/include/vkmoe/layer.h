@@ -47,7 +47,8 @@ struct ForwardOptions {
     // Routes to follow instead of the router's, for all tokens of the call; experts of a token must differ.
     const Routes* forced_routes = nullptr;
     uint32_t max_batch = 0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
-    // Called after each submit with tokens done and all; returning false cancels (the result is then an error).
+    // Called after each submit with tokens done and all; returning false cancels (the result is then an error). It runs
+    // while the engine is locked: it must not call the engine or its layers.
     std::function<bool(uint64_t done, uint64_t all)> progress = {};
 };
 
@@ -60,6 +61,7 @@ struct ForwardResult {
     uint64_t submits = 0, host_waits = 0;  // of this call
 };
 
+// A layer must be gone before its engine.
 class Layer {
 public:
     // Reads a MoE0 file. With `compat` what the reference engine accepts is accepted, with warnings.
