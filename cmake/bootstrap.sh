@@ -19,7 +19,7 @@ deps=$repo/.deps
 
 # What every system gets from its own packages.
 packages="g++ cmake ninja-build pkg-config spirv-tools spirv-headers libtbb-dev libhwy-dev nlohmann-json3-dev libcli11-dev
-          libfmt-dev libglm-dev libxxhash-dev libvulkan1 mesa-vulkan-drivers"
+          libfmt-dev libxxhash-dev libvulkan1 mesa-vulkan-drivers"
 
 # What must be recent: package and lowest version. The system's own packages serve if all of them are recent enough.
 recent="libvulkan-dev 1.3.268

@@ -32,7 +32,13 @@ DeviceOptions withCacheFolder(DeviceOptions options) {
 // Two small shapes show a kernel's first block, its short last block, and a second tile.
 constexpr Shape kProbeShapes[] = {
     {.tokens = 3, .experts = 4, .top_k = 2, .model_dim = 40, .hidden_dim = 24, .seed = 11},
-    {.tokens = 35, .experts = 5, .top_k = 3, .model_dim = 67, .hidden_dim = 81, .skew = Skew::one_takes_all, .seed = 12},
+    {.tokens = 35,
+     .experts = 5,
+     .top_k = 3,
+     .model_dim = 67,
+     .hidden_dim = 81,
+     .skew = Skew::one_takes_all,
+     .seed = 12},
 };
 
 }  // namespace
@@ -46,7 +52,8 @@ std::string userCacheFolder() {
     return base + "/vkmoe";
 }
 
-Engine::Engine(std::unique_ptr<Device> device, const EngineOptions& options) : device_(std::move(device)), probe_(options.probe) {
+Engine::Engine(std::unique_ptr<Device> device, const EngineOptions& options)
+    : device_(std::move(device)), probe_(options.probe) {
     if (device_->info().type == DeviceType::cpu) return;
     scalar_ = openCpuDevice({.threads = 1, .simd = false});
     verdicts_ = std::make_unique<Verdicts>(options.device_options.cache_folder, device_->info().identity);
@@ -89,13 +96,15 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     if (options.device != "gpu") {
         int64_t index = gpuIndex(options.device);
         if (index >= 0) return openGpu(uint32_t(index), options);
-        return Error{ErrorCode::bad_input, fmt::format("device \"{}\" is not one of auto, cpu, gpu, gpu:N", options.device)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("device \"{}\" is not one of auto, cpu, gpu, gpu:N", options.device)};
     }
     VKMOE_TRY(candidates, listVulkanDevices());
     for (uint32_t i = 0; i < candidates.size(); ++i)
         if (candidates[i].unusable.empty()) return openGpu(i, options);
     if (candidates.empty()) return Error{ErrorCode::no_device, "no Vulkan device"};
-    return Error{ErrorCode::no_device, fmt::format("no usable Vulkan device: {}: {}", candidates[0].info.name, candidates[0].unusable)};
+    return Error{ErrorCode::no_device,
+                 fmt::format("no usable Vulkan device: {}: {}", candidates[0].info.name, candidates[0].unusable)};
 }
 
 Result<void> Engine::probeMath() {
@@ -131,5 +140,5 @@ Result<const Kernel*> Engine::kernel(const KernelCode& code, const Constants& co
     return device_->build(code, words(constants));
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

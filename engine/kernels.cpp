@@ -40,5 +40,5 @@ std::vector<const KernelCode*> Kernels::all() const {
     };
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

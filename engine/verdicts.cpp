@@ -37,7 +37,8 @@ Engine::Verdicts::Verdicts(const std::string& folder, std::string identity) : id
 
 Engine::Verdicts::~Verdicts() {
     if (path_.empty() || !changed_) return;
-    std::string text = nlohmann::json{{"device", identity_}, {"passed", passed_}}.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
+    std::string text = nlohmann::json{{"device", identity_}, {"passed", passed_}}.dump(
+        1, ' ', false, nlohmann::json::error_handler_t::replace);
     (void)writeFile(path_, std::as_bytes(std::span(text)));
 }
 
@@ -55,5 +56,5 @@ void Engine::Verdicts::record(const KernelCode& code, const ConstantWords& const
     changed_ |= passed_.insert(key(code, constants)).second;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

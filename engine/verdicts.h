@@ -28,5 +28,5 @@ private:
     bool changed_ = false;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

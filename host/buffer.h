@@ -35,8 +35,8 @@ private:
     uint64_t budget_;
 };
 
-// Owns device memory. Move-only. Destroying it while the device still uses it is fine: the memory is reused only when the
-// timeline has passed the last submit made before.
+// Owns device memory. Move-only. Destroying it while the device still uses it is fine: the memory is reused only when
+// the timeline has passed the last submit made before.
 class Buffer {
 public:
     Buffer() = default;
@@ -47,8 +47,10 @@ public:
     explicit operator bool() const { return device_ != nullptr; }
     uint64_t address() const { return address_; }  // what kernels use; a host pointer on the CPU device
     uint64_t size() const { return size_; }        // bytes, those asked for rounded up to 256
-    std::span<std::byte> mapped() const { return {static_cast<std::byte*>(mapped_), mapped_ ? size_ : 0}; }  // upload, download only
-    uint64_t native() const { return native_; }    // VkBuffer, 0 on the CPU
+    std::span<std::byte> mapped() const {
+        return {static_cast<std::byte*>(mapped_), mapped_ ? size_ : 0};
+    }                                            // upload, download only
+    uint64_t native() const { return native_; }  // VkBuffer, 0 on the CPU
 
     // The address of byte `offset` as a typed pointer of params.h, e.g. buffer.at<F32>(64).
     template <class Pointer>
@@ -68,5 +70,5 @@ private:
     void* allocation_ = nullptr;  // VmaAllocation, or the host block
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -42,5 +42,5 @@ void Commands::fill(const Buffer& to, uint64_t offset, uint64_t bytes, uint32_t 
     operation.word = word;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -26,11 +26,11 @@ public:
         Kind kind = Kind::barrier;
         const Kernel* kernel = nullptr;
         std::array<std::byte, kMaxParamsSize> params{};
-        uint64_t groups = 0;             // dispatch: workgroups
-        const Buffer* from = nullptr;    // copy: source; dispatch_indirect: the sizes
-        const Buffer* to = nullptr;      // copy, fill: target
+        uint64_t groups = 0;           // dispatch: workgroups
+        const Buffer* from = nullptr;  // copy: source; dispatch_indirect: the sizes
+        const Buffer* to = nullptr;    // copy, fill: target
         uint64_t from_offset = 0, to_offset = 0, bytes = 0;
-        uint32_t word = 0;               // fill
+        uint32_t word = 0;  // fill
     };
 
     // Runs `threads` invocations of the kernel, rounded up to whole workgroups.
@@ -60,7 +60,9 @@ public:
     void fill(const Buffer& to, uint64_t offset, uint64_t bytes, uint32_t word);
 
     // Adds another list's operations after these.
-    void append(const Commands& other) { operations_.insert(operations_.end(), other.operations_.begin(), other.operations_.end()); }
+    void append(const Commands& other) {
+        operations_.insert(operations_.end(), other.operations_.begin(), other.operations_.end());
+    }
 
     const std::vector<Operation>& operations() const { return operations_; }
     bool empty() const { return operations_.empty(); }
@@ -76,5 +78,5 @@ private:
     std::vector<Operation> operations_;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -9,11 +9,16 @@ inline namespace v1 {
 
 const char* name(DeviceType type) {
     switch (type) {
-        case DeviceType::discrete: return "discrete";
-        case DeviceType::integrated: return "integrated";
-        case DeviceType::virtual_gpu: return "virtual";
-        case DeviceType::software: return "software";
-        case DeviceType::cpu: return "cpu";
+        case DeviceType::discrete:
+            return "discrete";
+        case DeviceType::integrated:
+            return "integrated";
+        case DeviceType::virtual_gpu:
+            return "virtual";
+        case DeviceType::software:
+            return "software";
+        case DeviceType::cpu:
+            return "cpu";
     }
     return "?";
 }
@@ -22,8 +27,9 @@ Result<void> Ledger::take(uint64_t bytes, const std::string& what) {
     uint64_t used = used_.load();
     do {
         if (bytes > budget_ || used > budget_ - bytes)
-            return Error{ErrorCode::out_of_memory,
-                         fmt::format("{}: {} bytes asked, {} of the budget of {} bytes in use", what, bytes, used, budget_)};
+            return Error{
+                ErrorCode::out_of_memory,
+                fmt::format("{}: {} bytes asked, {} of the budget of {} bytes in use", what, bytes, used, budget_)};
     } while (!used_.compare_exchange_weak(used, used + bytes));
     uint64_t peak = peak_.load();
     while (peak < used + bytes && !peak_.compare_exchange_weak(peak, used + bytes)) {
@@ -53,8 +59,9 @@ void Buffer::reset() {
 Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string& what) {
     if (bytes < uint64_t{1} << 62) bytes = std::max<uint64_t>((bytes + 255) / 256 * 256, 256);
     if (bytes > info_.limits.max_allocation)
-        return Error{ErrorCode::out_of_memory, fmt::format("{}: {} bytes asked, one allocation of {} holds at most {} bytes",
-                                                           what, bytes, info_.name, info_.limits.max_allocation)};
+        return Error{ErrorCode::out_of_memory,
+                     fmt::format("{}: {} bytes asked, one allocation of {} holds at most {} bytes", what, bytes,
+                                 info_.name, info_.limits.max_allocation)};
     VKMOE_CHECK(ledger_.take(bytes, what));
     auto block = allocateBlock(bytes, memory, what);
     if (!block) {
@@ -77,7 +84,8 @@ void Device::release(Buffer& buffer) {
 
 Result<const Kernel*> Device::build(const KernelCode& code, const ConstantWords& constants) {
     auto key = std::pair(&code, constants);
-    if (auto found = kernels_.find(key); found != kernels_.end()) return static_cast<const Kernel*>(found->second.get());
+    if (auto found = kernels_.find(key); found != kernels_.end())
+        return static_cast<const Kernel*>(found->second.get());
     VKMOE_TRY(pipeline, buildPipeline(code, constants));
     auto kernel = std::make_unique<Kernel>(Kernel{&code, constants, pipeline});
     return static_cast<const Kernel*>(kernels_.emplace(key, std::move(kernel)).first->second.get());
@@ -95,5 +103,5 @@ Result<void> Device::wait(uint64_t value) {
     return waitFor(value);
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

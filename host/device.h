@@ -1,7 +1,7 @@
 // Device: where kernels run. Two implementations, Vulkan and CPU; code above cannot tell which it has.
 //
-// One device serves one thread at a time (engines serialise their calls). Every call that the world can make fail returns
-// a Result. Destroying a device waits for its work; its buffers must be gone by then.
+// One device serves one thread at a time (engines serialise their calls). Every call that the world can make fail
+// returns a Result. Destroying a device waits for its work; its buffers must be gone by then.
 #pragma once
 
 #include <map>
@@ -29,16 +29,16 @@ struct DeviceLimits {
     uint32_t max_invocations = 128;  // of a workgroup
     uint32_t shared_memory = 16384;  // bytes of a workgroup
     uint32_t subgroup_size = 0;
-    bool round_to_nearest = false;   // the shader may ask for RoundingModeRTE 32
-    bool preserve_special = false;   // ... for SignedZeroInfNanPreserve 32
+    bool round_to_nearest = false;  // the shader may ask for RoundingModeRTE 32
+    bool preserve_special = false;  // ... for SignedZeroInfNanPreserve 32
 };
 
 struct DeviceInfo {
     std::string name;
     DeviceType type = DeviceType::cpu;
-    std::string api, driver;         // versions, for people
-    std::string identity;            // driver, device and pipeline cache UUIDs: what a cached verdict is valid for
-    uint64_t memory = 0;             // bytes of the largest device-local heap; RAM on the CPU
+    std::string api, driver;  // versions, for people
+    std::string identity;     // driver, device and pipeline cache UUIDs: what a cached verdict is valid for
+    uint64_t memory = 0;      // bytes of the largest device-local heap; RAM on the CPU
     DeviceLimits limits;
 };
 
@@ -46,9 +46,9 @@ struct DeviceOptions {
     std::optional<DeviceLimits> clamp;  // the smaller of each limit and this holds
     uint32_t threads = 0;               // CPU: 0 = all
     bool simd = true;                   // CPU: use the SIMD twins
-    bool backwards = false;             // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
-    std::string break_kernel;           // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
-    std::string cache_folder;           // pipeline cache and verdicts; empty: none are kept
+    bool backwards = false;    // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
+    std::string break_kernel;  // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
+    std::string cache_folder;  // pipeline cache and verdicts; empty: none are kept
 };
 
 // What a device has done so far.
@@ -91,7 +91,8 @@ protected:
         void* allocation = nullptr;
     };
     virtual Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) = 0;
-    virtual void releaseBlock(const Block& block, uint64_t bytes) = 0;  // once the timeline has passed every submit so far
+    virtual void releaseBlock(const Block& block,
+                              uint64_t bytes) = 0;  // once the timeline has passed every submit so far
     virtual Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) = 0;
     virtual Result<uint64_t> submitWork(const Commands& commands) = 0;
     virtual Result<void> waitFor(uint64_t value) = 0;
@@ -110,7 +111,8 @@ private:
 // The CPU as a device: a thread pool over the CPU twins.
 std::unique_ptr<Device> openCpuDevice(const DeviceOptions& options = {});
 
-// What the Vulkan loader offers, best first (discrete, integrated, virtual, software), unusable ones included with a reason.
+// What the Vulkan loader offers, best first (discrete, integrated, virtual, software), unusable ones included with a
+// reason.
 struct VulkanCandidate {
     DeviceInfo info;
     std::string unusable;  // empty: usable; else what it lacks
@@ -120,5 +122,5 @@ Result<std::vector<VulkanCandidate>> listVulkanDevices();
 // Opens candidate `index` of listVulkanDevices.
 Result<std::unique_ptr<Device>> openVulkanDevice(uint32_t index, const DeviceOptions& options = {});
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -16,8 +16,9 @@ struct Groups {
     uint64_t begin = 0, end = 0;
 };
 
-// A CPU twin: does what workgroups [begin, end) of the shader do. `params` is the very struct the shader is pushed, with
-// host pointers in it. Groups past the end of the work return at once, as in the shader. Runs on any number of threads.
+// A CPU twin: does what workgroups [begin, end) of the shader do. `params` is the very struct the shader is pushed,
+// with host pointers in it. Groups past the end of the work return at once, as in the shader. Runs on any number of
+// threads.
 using CpuKernel = void (*)(const void* params, const ConstantWords& constants, Groups groups);
 
 struct KernelCode {
@@ -38,5 +39,5 @@ struct Kernel {
     uint64_t pipeline = 0;  // VkPipeline, 0 on the CPU
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -36,13 +36,28 @@ public:
     Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
 
     explicit operator bool() const { return state_.index() == 0; }
-    T& value() & { assert(*this); return *std::get_if<0>(&state_); }
-    const T& value() const& { assert(*this); return *std::get_if<0>(&state_); }
-    T&& value() && { assert(*this); return std::move(*std::get_if<0>(&state_)); }
+    T& value() & {
+        assert(*this);
+        return *std::get_if<0>(&state_);
+    }
+    const T& value() const& {
+        assert(*this);
+        return *std::get_if<0>(&state_);
+    }
+    T&& value() && {
+        assert(*this);
+        return std::move(*std::get_if<0>(&state_));
+    }
     T& operator*() { return value(); }
     T* operator->() { return &value(); }
-    const Error& error() const& { assert(!*this); return *std::get_if<1>(&state_); }
-    Error&& error() && { assert(!*this); return std::move(*std::get_if<1>(&state_)); }
+    const Error& error() const& {
+        assert(!*this);
+        return *std::get_if<1>(&state_);
+    }
+    Error&& error() && {
+        assert(!*this);
+        return std::move(*std::get_if<1>(&state_));
+    }
 
 private:
     std::variant<T, Error> state_;
@@ -55,26 +70,31 @@ public:
     Result(Error error) : error_(std::move(error)), ok_(false) {}
 
     explicit operator bool() const { return ok_; }
-    const Error& error() const& { assert(!ok_); return error_; }
-    Error&& error() && { assert(!ok_); return std::move(error_); }
+    const Error& error() const& {
+        assert(!ok_);
+        return error_;
+    }
+    Error&& error() && {
+        assert(!ok_);
+        return std::move(error_);
+    }
 
 private:
     Error error_;
     bool ok_ = true;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 
 // VKMOE_TRY(name, expression): declares `name` as the expression's value, or returns its error from this function.
-#define VKMOE_TRY(name, ...)                                              \
-    auto name##_result = (__VA_ARGS__);                                   \
-    if (!name##_result) return std::move(name##_result).error();          \
+#define VKMOE_TRY(name, ...)                                     \
+    auto name##_result = (__VA_ARGS__);                          \
+    if (!name##_result) return std::move(name##_result).error(); \
     auto name = std::move(name##_result).value()
 
 // VKMOE_CHECK(expression): returns the error of a Result<void> (or of any Result whose value is not wanted).
-#define VKMOE_CHECK(...)                                                  \
-    do {                                                                  \
-        if (auto check_result = (__VA_ARGS__); !check_result)             \
-            return std::move(check_result).error();                      \
+#define VKMOE_CHECK(...)                                                                              \
+    do {                                                                                              \
+        if (auto check_result = (__VA_ARGS__); !check_result) return std::move(check_result).error(); \
     } while (false)

@@ -33,5 +33,5 @@ Result<void> Staging::drain() {
     return last != 0 ? device_->wait(last) : Result<void>();
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

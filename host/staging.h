@@ -1,4 +1,5 @@
-// Staging: host memory on its way to a device, in two slots that take turns, so that reading a file and copying overlap.
+// Staging: host memory on its way to a device, in two slots that take turns, so that reading a file and copying
+// overlap.
 //
 //     auto slot = staging.next();            // waits until the device is done with the slot's last use
 //     read(file, slot->upload.mapped());
@@ -33,5 +34,5 @@ private:
     size_t turn_ = 0;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -48,5 +48,5 @@ Result<void> downloadBytes(Device& device, const Buffer& from, uint64_t offset, 
     });
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -40,5 +40,5 @@ Result<std::vector<Value>> download(Device& device, const Buffer& from, size_t c
     return values;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

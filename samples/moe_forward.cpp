@@ -48,7 +48,8 @@ void printRoutes(const Routes& routes, uint32_t tokens) {
 
 void printLoad(const Introspection& introspection) {
     std::printf("tokens of each expert:");
-    for (const auto& expert : introspection.experts) std::printf(" %llu", static_cast<unsigned long long>(expert.tokens));
+    for (const auto& expert : introspection.experts)
+        std::printf(" %llu", static_cast<unsigned long long>(expert.tokens));
     std::printf("\nload balance loss %.3f (1 is even)\n", introspection.load_balance_loss);
 }
 

@@ -1,4 +1,5 @@
-// What math_probe computes: one case per function of exact_math.h and per primitive rule, the same text for both devices.
+// What math_probe computes: one case per function of exact_math.h and per primitive rule, the same text for both
+// devices.
 #ifndef VKMOE_MATH_PROBE_H
 #define VKMOE_MATH_PROBE_H
 
@@ -7,7 +8,7 @@
 #define kProbeAdd 0u
 #define kProbeSubtract 1u
 #define kProbeMultiply 2u
-#define kProbeMad 3u   // a*b + b
+#define kProbeMad 3u  // a*b + b
 #define kProbeDiv 4u
 #define kProbeSqrt 5u
 #define kProbeRsqrt 6u

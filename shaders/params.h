@@ -42,12 +42,12 @@ struct RouterLogits {
 };
 
 struct RouteTopk {
-    F32 logits;         // [tokens, experts]
-    F32 selection_bias; // [experts], if constants.selection_bias
-    U32 selected;       // [tokens, top_k] out, best first
-    F32 gates;          // [tokens, top_k] out
-    F32 probabilities;  // [tokens, experts] out, if constants.probabilities
-    U32 status;         // [2]
+    F32 logits;          // [tokens, experts]
+    F32 selection_bias;  // [experts], if constants.selection_bias
+    U32 selected;        // [tokens, top_k] out, best first
+    F32 gates;           // [tokens, top_k] out
+    F32 probabilities;   // [tokens, experts] out, if constants.probabilities
+    U32 status;          // [2]
     uint32_t tokens, experts, top_k;
     float renormalize_epsilon;
     float routed_scale;
@@ -56,15 +56,16 @@ struct RouteTopk {
 
 // bin_count, bin_offsets and bin_tokens share their parameters: three steps of one stable counting sort.
 struct BinTokens {
-    U32 selected;    // [tokens*top_k] expert of each assignment
-    U32 counts;      // [chunks, experts] assignments per chunk and expert (zeroed before bin_count); bin_offsets turns it into first slots
-    U32 offsets;     // [experts+1] out: first slot of each expert
-    U32 token_of;    // [tokens*top_k] out: token of each slot
-    U32 slot_of;     // [tokens*top_k] out: slot of each assignment
-    U32 tiles;       // [tiles, 2] out: expert, first slot
-    U32 tile_count;  // [1] out
-    U32 up_groups;   // [3] out: indirect dispatch size of expert_up
-    U32 down_groups; // [3] out: of expert_down
+    U32 selected;  // [tokens*top_k] expert of each assignment
+    U32 counts;    // [chunks, experts] assignments per chunk and expert (zeroed before bin_count); bin_offsets turns it
+                   // into first slots
+    U32 offsets;   // [experts+1] out: first slot of each expert
+    U32 token_of;  // [tokens*top_k] out: token of each slot
+    U32 slot_of;   // [tokens*top_k] out: slot of each assignment
+    U32 tiles;     // [tiles, 2] out: expert, first slot
+    U32 tile_count;   // [1] out
+    U32 up_groups;    // [3] out: indirect dispatch size of expert_up
+    U32 down_groups;  // [3] out: of expert_down
     uint32_t assignments, experts, top_k, chunks;
     uint32_t up_columns, down_columns;  // workgroups per tile
 };
@@ -81,9 +82,9 @@ struct ExpertUp {
     U32 status;      // [2]
     uint32_t model_dim, hidden_dim;
     uint32_t gate_weight, up_weight, gate_bias, up_bias;
-    uint32_t rows;        // slots; tokens if constants.dense
+    uint32_t rows;  // slots; tokens if constants.dense
     uint32_t dense_page;
-    uint32_t experts;     // the GEMV form finds a slot's expert in `offsets`
+    uint32_t experts;  // the GEMV form finds a slot's expert in `offsets`
     uint32_t pad;
 };
 
@@ -104,12 +105,12 @@ struct ExpertDown {
 };
 
 struct Combine {
-    F32 y;        // [slots, model_dim]
-    U32 slot_of;  // [tokens, top_k]
-    F32 gates;    // [tokens, top_k]
-    F32 shared_y; // [tokens, model_dim], if constants.shared
-    F32 out_;     // [tokens, model_dim] out
-    U32 status;   // [2]
+    F32 y;         // [slots, model_dim]
+    U32 slot_of;   // [tokens, top_k]
+    F32 gates;     // [tokens, top_k]
+    F32 shared_y;  // [tokens, model_dim], if constants.shared
+    F32 out_;      // [tokens, model_dim] out
+    U32 status;    // [2]
     uint32_t tokens, model_dim, top_k;
     uint32_t pad;
 };
@@ -117,9 +118,9 @@ struct Combine {
 struct SlotStats {
     F32 hidden;  // [slots, hidden_dim]
     F32 y;       // [slots, model_dim]
-    F32 energy;    // [slots] out: sum of (y / 2^scale)^2
-    U32 scale;     // [slots] out: biased exponent of the largest |y|, 0 if all are zero
-    U32 quiet;     // [slots] out: hidden values with |h| < 0.01
+    F32 energy;  // [slots] out: sum of (y / 2^scale)^2
+    U32 scale;   // [slots] out: biased exponent of the largest |y|, 0 if all are zero
+    U32 quiet;   // [slots] out: hidden values with |h| < 0.01
     uint32_t slots, hidden_dim, model_dim;
     uint32_t pad;
 };

@@ -19,7 +19,8 @@ inline namespace v1 {
 #endif
 
 GPU_POINTER(F32, float, 4)
-GPU_POINTER(U32, uint32_t, 8)   // at multiples of 8: glslang takes this for the alignment of an address in a page table, too
+GPU_POINTER(U32, uint32_t,
+            8)  // at multiples of 8: glslang takes this for the alignment of an address in a page table, too
 GPU_POINTER(Pages, U32, 8)  // a page table: one address per page
 
 #ifdef __cplusplus

@@ -1,4 +1,5 @@
-// The devices every test runs on: the CPU with SIMD, and each Vulkan device the machine offers (the suite is run once per driver).
+// The devices every test runs on: the CPU with SIMD, and each Vulkan device the machine offers (the suite is run once
+// per driver).
 #pragma once
 
 #include <vector>

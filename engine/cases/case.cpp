@@ -53,9 +53,10 @@ Pushed linkParams(const Case& test, const Layout& layout, uint64_t address) {
     return pushed;
 }
 
-// The fastest of `repeats` dispatches; `restore` brings the memory back to its state before (a kernel may work in place).
-Result<double> timeDispatch(Device& device, const Commands& restore, const Kernel& kernel, const Pushed& pushed, uint64_t threads,
-                            uint32_t repeats) {
+// The fastest of `repeats` dispatches; `restore` brings the memory back to its state before (a kernel may work in
+// place).
+Result<double> timeDispatch(Device& device, const Commands& restore, const Kernel& kernel, const Pushed& pushed,
+                            uint64_t threads, uint32_t repeats) {
     double best = 1e30;
     for (uint32_t i = 0; i < repeats; ++i) {
         VKMOE_CHECK(submitAndWait(device, restore));
@@ -119,5 +120,5 @@ std::optional<std::string> difference(const Case& test, const CaseRun& device, c
     return std::nullopt;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

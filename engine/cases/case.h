@@ -1,14 +1,15 @@
 // Case: a kernel, its constants, a filled parameter struct and the memory it points to, ready to run on any device.
 //
-// Probes, `vkmoe verify`, `vkmoe bench` and the kernel tests all run cases: fill once, run on two devices, compare bits.
+// Probes, `vkmoe verify`, `vkmoe bench` and the kernel tests all run cases: fill once, run on two devices, compare
+// bits.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "vkmoe/kernels.h"
 #include "host/device.h"
+#include "vkmoe/kernels.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -31,16 +32,26 @@ public:
         : code_(&code), constants_(constants), label_(std::move(label)), params_(code.params_size) {}
 
     // Adds memory; returns its number.
-    size_t input(std::string name, std::vector<uint32_t> words) { return add(std::move(name), std::move(words), false); }
-    size_t output(std::string name, std::vector<uint32_t> words) { return add(std::move(name), std::move(words), true); }
-    size_t output(std::string name, size_t words) { return output(std::move(name), std::vector<uint32_t>(words, 0xa5a5a5a5u)); }
+    size_t input(std::string name, std::vector<uint32_t> words) {
+        return add(std::move(name), std::move(words), false);
+    }
+    size_t output(std::string name, std::vector<uint32_t> words) {
+        return add(std::move(name), std::move(words), true);
+    }
+    size_t output(std::string name, size_t words) {
+        return output(std::move(name), std::vector<uint32_t>(words, 0xa5a5a5a5u));
+    }
 
     // Points a parameter (by its offset in the struct) or a word pair of a region at a region.
     void point(size_t param_offset, size_t region) { links_.push_back({-1, param_offset, region}); }
-    void pointFrom(size_t region, size_t byte_offset, size_t target) { links_.push_back({int(region), byte_offset, target}); }
+    void pointFrom(size_t region, size_t byte_offset, size_t target) {
+        links_.push_back({int(region), byte_offset, target});
+    }
 
     template <class Params>
-    void setParams(const Params& params) { std::memcpy(params_.data(), &params, sizeof params); }
+    void setParams(const Params& params) {
+        std::memcpy(params_.data(), &params, sizeof params);
+    }
 
     uint64_t threads = 0;
     double flops = 0, bytes = 0;  // the work the kernel must do and the memory it must move
@@ -74,5 +85,5 @@ Result<CaseRun> run(Device& device, const Case& test, uint32_t repeats = 0);
 // The first difference in sentence form ("route_topk [..]: gates[3] is 0x3f000000, the CPU's is 0x3f000001"), if any.
 std::optional<std::string> difference(const Case& test, const CaseRun& device, const CaseRun& cpu);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -113,7 +113,8 @@ Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, V
     p.down_columns = ceilDiv(shape.model_dim, kPanel * kTilePanels);
     std::string step = code.name;
     if (step != "bin_count")
-        for (uint32_t a = 0; a < assignments; ++a) ++counts[size_t{a / kBinChunk} * shape.experts + routing.selected[a]];
+        for (uint32_t a = 0; a < assignments; ++a)
+            ++counts[size_t{a / kBinChunk} * shape.experts + routing.selected[a]];
     if (step == "bin_tokens") {  // counts are first slots by now
         Words next(routing.offsets.begin(), routing.offsets.end() - 1);
         for (auto& cell : counts) {
@@ -146,7 +147,8 @@ struct ExpertRegions {
 };
 
 template <class MakePage>
-ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Values& values, const MakePage& make_page) {
+ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Values& values,
+                         const MakePage& make_page) {
     Routing routing = makeRouting(shape, values);
     ExpertRegions regions{};
     regions.table = test.input("pages", Words(2 * size_t{shape.experts}));
@@ -325,5 +327,5 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& s
     return Case(code, constants, "none");
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

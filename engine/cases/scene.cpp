@@ -14,16 +14,17 @@ inline namespace v1 {
 
 std::string Shape::label() const {
     const char* skews[] = {"even", "one takes all", "some empty"};
-    return fmt::format("T{} E{} k{} D{} F{} {} seed {}", tokens, experts, top_k, model_dim, hidden_dim, skews[size_t(skew)], seed);
+    return fmt::format("T{} E{} k{} D{} F{} {} seed {}", tokens, experts, top_k, model_dim, hidden_dim,
+                       skews[size_t(skew)], seed);
 }
 
 float Values::next() {
     uint32_t kind = below(20);
     float unit = float(int32_t(bits())) * 0x1p-31f;
-    if (kind == 0) return uintBitsToFloat(bits() & 0x80000000u);      // zero of either sign
-    if (kind == 1) return last_;                                      // a tie
-    if (kind == 2) return unit * 0x1p-42f;                            // around the operand threshold
-    if (kind == 3) return std::ldexp(unit, int(below(24)) - 12);      // another magnitude
+    if (kind == 0) return uintBitsToFloat(bits() & 0x80000000u);  // zero of either sign
+    if (kind == 1) return last_;                                  // a tie
+    if (kind == 2) return unit * 0x1p-42f;                        // around the operand threshold
+    if (kind == 3) return std::ldexp(unit, int(below(24)) - 12);  // another magnitude
     return last_ = unit;
 }
 
@@ -90,5 +91,5 @@ uint32_t operandBits(uint32_t format, bool rounded) {
     return operandBits(WeightFormat(format), rounded ? Precision::rounded : Precision::exact);
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -22,16 +22,17 @@ struct Shape {
     std::string label() const;
 };
 
-// Reproducible test values: mostly in [-1, 1], some of other magnitudes, below the operand threshold, zero of both signs, repeats.
+// Reproducible test values: mostly in [-1, 1], some of other magnitudes, below the operand threshold, zero of both
+// signs, repeats.
 class Values {
 public:
     explicit Values(uint32_t seed) : random_(seed) {}
     uint32_t bits() { return random_(); }
     uint32_t below(uint32_t bound) { return uint32_t(uint64_t{random_()} * bound >> 32); }
     float next();
-    std::vector<uint32_t> floats(size_t count);                         // bits of next()
-    std::vector<uint32_t> operands(size_t count, uint32_t bits = 24);   // as_operand(next(), bits)
-    std::vector<uint32_t> stored(size_t count, uint32_t format);        // a row-major array in a weight format
+    std::vector<uint32_t> floats(size_t count);                        // bits of next()
+    std::vector<uint32_t> operands(size_t count, uint32_t bits = 24);  // as_operand(next(), bits)
+    std::vector<uint32_t> stored(size_t count, uint32_t format);       // a row-major array in a weight format
 
 private:
     std::mt19937 random_;
@@ -56,12 +57,14 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& s
 // Every production form of the kernel: the constants that layers ask for.
 std::vector<Constants> productionConstants(const KernelCode& code);
 
-// Shapes that test a kernel's edges: empty, one, tile-1, tile, tile+1, primes, one expert taking all, experts with none.
+// Shapes that test a kernel's edges: empty, one, tile-1, tile, tile+1, primes, one expert taking all, experts with
+// none.
 std::vector<Shape> edgeShapes(const KernelCode& code);
 
-// Adversarial arguments for one function of math_probe.h: rounding ties, range ends, specials where the contract covers them.
+// Adversarial arguments for one function of math_probe.h: rounding ties, range ends, specials where the contract covers
+// them.
 Case mathCase(uint32_t function, uint32_t seed, uint32_t count);
 const char* mathFunctionName(uint32_t function);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

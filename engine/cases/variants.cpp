@@ -28,8 +28,12 @@ std::vector<Constants> expertForms(bool up) {
                     for (uint32_t dense : {0u, 1u}) {
                         if (fused && format == kF32) continue;
                         uint32_t bits = operandBits(format, fused != 0);
-                        all.push_back({.weight_format = format, .operand_bits = up ? bits : 0u, .fused = fused,
-                                       .activation = activation, .bias = bias, .dense = dense});
+                        all.push_back({.weight_format = format,
+                                       .operand_bits = up ? bits : 0u,
+                                       .fused = fused,
+                                       .activation = activation,
+                                       .bias = bias,
+                                       .dense = dense});
                     }
     return all;
 }
@@ -64,7 +68,8 @@ std::vector<Constants> productionConstants(const KernelCode& code) {
 std::vector<Shape> edgeShapes(const KernelCode& code) {
     if (&code == &kernels().math_probe) {
         std::vector<Shape> all;
-        for (uint32_t function = 0; function < kProbeCount; ++function) all.push_back({.tokens = 1000, .seed = function});
+        for (uint32_t function = 0; function < kProbeCount; ++function)
+            all.push_back({.tokens = 1000, .seed = function});
         return all;
     }
     return {
@@ -72,13 +77,31 @@ std::vector<Shape> edgeShapes(const KernelCode& code) {
         {.tokens = 1, .experts = 1, .top_k = 1, .model_dim = 1, .hidden_dim = 1, .seed = 2},
         {.tokens = 1, .experts = 3, .top_k = 3, .model_dim = 31, .hidden_dim = 15, .seed = 3},
         {.tokens = 31, .experts = 2, .top_k = 1, .model_dim = 32, .hidden_dim = 16, .seed = 4},
-        {.tokens = 32, .experts = 4, .top_k = 2, .model_dim = 33, .hidden_dim = 17, .skew = Skew::one_takes_all, .seed = 5},
-        {.tokens = 33, .experts = 5, .top_k = 3, .model_dim = 63, .hidden_dim = 64, .skew = Skew::some_empty, .seed = 6},
+        {.tokens = 32,
+         .experts = 4,
+         .top_k = 2,
+         .model_dim = 33,
+         .hidden_dim = 17,
+         .skew = Skew::one_takes_all,
+         .seed = 5},
+        {.tokens = 33,
+         .experts = 5,
+         .top_k = 3,
+         .model_dim = 63,
+         .hidden_dim = 64,
+         .skew = Skew::some_empty,
+         .seed = 6},
         {.tokens = 67, .experts = 17, .top_k = 2, .model_dim = 65, .hidden_dim = 127, .seed = 7},
         {.tokens = 7, .experts = 40, .top_k = 34, .model_dim = 129, .hidden_dim = 67, .seed = 8},
-        {.tokens = 300, .experts = 70, .top_k = 1, .model_dim = 8, .hidden_dim = 5, .skew = Skew::one_takes_all, .seed = 9},
+        {.tokens = 300,
+         .experts = 70,
+         .top_k = 1,
+         .model_dim = 8,
+         .hidden_dim = 5,
+         .skew = Skew::one_takes_all,
+         .seed = 9},
     };
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -12,5 +12,5 @@ void apply_rule(const ApplyRule& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -12,5 +12,5 @@ void bin_count(const BinTokens& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

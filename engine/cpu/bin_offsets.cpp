@@ -37,5 +37,5 @@ void bin_offsets(const BinTokens& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

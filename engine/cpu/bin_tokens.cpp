@@ -15,5 +15,5 @@ void bin_tokens(const BinTokens& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

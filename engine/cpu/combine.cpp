@@ -8,7 +8,8 @@ namespace {
 float routedSum(const Combine& p, uint32_t token, uint32_t d) {
     const uint64_t row = uint64_t{token} * p.top_k;
     auto product = [&](uint32_t m) {
-        return operand_rule(p.gates.at[row + m]) * operand_rule(p.y.at[uint64_t{p.slot_of.at[row + m]} * p.model_dim + d]);
+        return operand_rule(p.gates.at[row + m]) *
+               operand_rule(p.y.at[uint64_t{p.slot_of.at[row + m]} * p.model_dim + d]);
     };
     float total = 0;
     for (uint32_t first = 0; first < p.top_k; first += kBlock) {
@@ -31,5 +32,5 @@ void combine(const Combine& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -14,5 +14,5 @@ void math_probe(const MathProbe& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -34,5 +34,5 @@ void pack_panels(const PackPanels& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

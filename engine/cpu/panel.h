@@ -1,5 +1,5 @@
-// Packed weights in scalar code: the R32 sum of one output. Rounded precision needs nothing else: its products are exact, so
-// multiply-then-add has the bits of the fused form.
+// Packed weights in scalar code: the R32 sum of one output. Rounded precision needs nothing else: its products are
+// exact, so multiply-then-add has the bits of the fused form.
 #pragma once
 
 #include "engine/cpu/twin.h"
@@ -21,11 +21,13 @@ inline float panelWeight(const uint32_t* panel, uint32_t k, uint32_t lane, uint3
 }
 
 // bias + sum over k of x[k] * weight[k], in order R32; without a bias the first block's total starts the sum.
-inline float panelDot(const float* x, const uint32_t* panel, uint32_t lane, uint32_t cols, uint32_t format, const float* bias) {
+inline float panelDot(const float* x, const uint32_t* panel, uint32_t lane, uint32_t cols, uint32_t format,
+                      const float* bias) {
     float total = 0;
     for (uint32_t k0 = 0; k0 < cols; k0 += kBlock) {
         float s = x[k0] * panelWeight(panel, k0, lane, format);
-        for (uint32_t k = k0 + 1; k < std::min(k0 + kBlock, cols); ++k) s = s + x[k] * panelWeight(panel, k, lane, format);
+        for (uint32_t k = k0 + 1; k < std::min(k0 + kBlock, cols); ++k)
+            s = s + x[k] * panelWeight(panel, k, lane, format);
         if (k0 != 0)
             total = total + s;
         else
@@ -35,8 +37,8 @@ inline float panelDot(const float* x, const uint32_t* panel, uint32_t lane, uint
 }
 
 // One output of a matrix in a page: weights and bias at word offsets.
-inline float pageDot(const float* x, const uint32_t* page, uint32_t weight, uint32_t bias, uint32_t output, uint32_t cols,
-                     const Constants& c) {
+inline float pageDot(const float* x, const uint32_t* page, uint32_t weight, uint32_t bias, uint32_t output,
+                     uint32_t cols, const Constants& c) {
     const uint32_t* panel = page + weight + uint64_t{output / kPanel} * panelSteps(cols, c.weight_format) * kPanel;
     const float* b = c.bias != 0 ? reinterpret_cast<const float*>(page + bias + output) : nullptr;
     return panelDot(x, panel, output % kPanel, cols, c.weight_format, b);
@@ -86,5 +88,5 @@ const uint32_t* pageOfSlot(const Params& p, const Constants& c, uint32_t slot) {
     return p.pages.at[after - p.offsets.at - 1].at;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

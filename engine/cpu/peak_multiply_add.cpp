@@ -19,5 +19,5 @@ void peak_multiply_add(const PeakMultiplyAdd& p, const Constants&, Groups groups
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

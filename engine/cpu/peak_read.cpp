@@ -15,5 +15,5 @@ void peak_read(const PeakRead& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

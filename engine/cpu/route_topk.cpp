@@ -1,4 +1,5 @@
-// The same choice and the same sums as the shader; ranks come from a sort instead of counting (integers: no difference).
+// The same choice and the same sums as the shader; ranks come from a sort instead of counting (integers: no
+// difference).
 #include <numeric>
 #include <vector>
 
@@ -54,7 +55,8 @@ void gates(const RouteTopk& p, const Constants& c, uint32_t token, const float* 
 void route(const RouteTopk& p, const Constants& c, uint32_t token, std::vector<uint64_t>& order) {
     const float* logits = p.logits.at + uint64_t{token} * p.experts;
     choose(p, c, logits, order);
-    for (uint32_t j = 0; j < p.top_k; ++j) p.selected.at[uint64_t{token} * p.top_k + j] = static_cast<uint32_t>(order[j]);
+    for (uint32_t j = 0; j < p.top_k; ++j)
+        p.selected.at[uint64_t{token} * p.top_k + j] = static_cast<uint32_t>(order[j]);
     float m = logits[0], sum = 0;
     if (c.score == kSoftmax || c.probabilities != 0) {
         for (uint32_t e = 1; e < p.experts; ++e) m = std::max(m, logits[e]);
@@ -76,5 +78,5 @@ void route_topk(const RouteTopk& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

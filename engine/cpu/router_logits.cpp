@@ -7,7 +7,8 @@ namespace cpu {
 void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.experts, kPanel);
     eachThread(groups, uint64_t{p.tokens} * panels * kPanel, [&](uint32_t i) {
-        uint32_t lane = i % kPanel, panel = i / kPanel % panels, token = i / kPanel / panels, expert = panel * kPanel + lane;
+        uint32_t lane = i % kPanel, panel = i / kPanel % panels, token = i / kPanel / panels,
+                 expert = panel * kPanel + lane;
         if (expert >= p.experts) return;
         const float* x = p.x.at + uint64_t{token} * p.model_dim;
         const uint32_t* weights = p.weight.at + uint64_t{panel} * p.model_dim * kPanel;
@@ -18,5 +19,5 @@ void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -42,5 +42,5 @@ void slot_stats(const SlotStats& p, const Constants&, Groups groups) {
 }
 
 }  // namespace cpu
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

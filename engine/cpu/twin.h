@@ -33,14 +33,18 @@ inline float checked(float x, U32 status, uint32_t index) {
     return x;
 }
 
-inline uint32_t halfAt(const uint32_t* words, uint32_t i) { return (i & 1u) == 0 ? words[i >> 1] & 0xffffu : words[i >> 1] >> 16; }
+inline uint32_t halfAt(const uint32_t* words, uint32_t i) {
+    return (i & 1u) == 0 ? words[i >> 1] & 0xffffu : words[i >> 1] >> 16;
+}
 
-inline float decodeHalf(uint32_t half, uint32_t format) { return format == kF16 ? f16_decode(half) : bf16_decode(half); }
+inline float decodeHalf(uint32_t half, uint32_t format) {
+    return format == kF16 ? f16_decode(half) : bf16_decode(half);
+}
 
 // Element i of an array in a storage format, as f32.
 inline float decodeElement(const uint32_t* words, uint32_t i, uint32_t format) {
     return format == kF32 ? uintBitsToFloat(words[i]) : decodeHalf(halfAt(words, i), format);
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -1,4 +1,5 @@
-// The CPU twins: for each kernel a function with the shader's name, and for the hot ones a SIMD form with the same bits.
+// The CPU twins: for each kernel a function with the shader's name, and for the hot ones a SIMD form with the same
+// bits.
 #pragma once
 
 #include "host/kernel.h"
@@ -19,5 +20,5 @@ namespace simd {
 #undef KERNEL
 }  // namespace simd
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -27,7 +27,7 @@ struct TensorRange {
 // (MoE0 keeps an expert's tensors together), so a tensor of expert e is looked up by (role, e).
 struct LayerSource {
     Description description;
-    std::vector<TensorRange> tensors;  // "router.weight", "shared.up.weight", "experts.3.up.weight", ...
+    std::vector<TensorRange> tensors;   // "router.weight", "shared.up.weight", "experts.3.up.weight", ...
     std::vector<std::string> warnings;  // sentences for the user, e.g. what --compat let pass
     std::shared_ptr<const ByteSource> bytes;
 

@@ -30,9 +30,11 @@ Result<void> validate(const Description& d) {
     VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.experts));
     if (d.shared != Shared::none) VKMOE_CHECK(inRange("shared_dim", d.shared_dim, 1, kLargestDim));
     if (!(std::fabs(d.routed_scale) < 0x1p40f))
-        return Error{ErrorCode::bad_input, fmt::format("routed_scale is {}, its size must be below 2^40", d.routed_scale)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("routed_scale is {}, its size must be below 2^40", d.routed_scale)};
     if (!(d.renormalize_epsilon >= 0 && d.renormalize_epsilon < 1))
-        return Error{ErrorCode::bad_input, fmt::format("renormalize_epsilon is {}, must be 0 to 1", d.renormalize_epsilon)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("renormalize_epsilon is {}, must be 0 to 1", d.renormalize_epsilon)};
     VKMOE_CHECK(notYet(d.score == Score::sigmoid, "score", "sigmoid"));
     VKMOE_CHECK(notYet(d.groups != 1 || d.groups_kept != 1, "groups", "above 1"));
     VKMOE_CHECK(notYet(d.activation == Activation::gelu_glu, "activation", "gelu_glu"));
@@ -45,28 +47,38 @@ Result<void> validate(const Description& d) {
 
 const char* name(Score score) {
     switch (score) {
-        case Score::softmax: return "softmax";
-        case Score::softmax_selected: return "softmax_selected";
-        case Score::sigmoid: return "sigmoid";
+        case Score::softmax:
+            return "softmax";
+        case Score::softmax_selected:
+            return "softmax_selected";
+        case Score::sigmoid:
+            return "sigmoid";
     }
     return "?";
 }
 
 const char* name(Activation activation) {
     switch (activation) {
-        case Activation::relu: return "relu";
-        case Activation::silu_glu: return "silu_glu";
-        case Activation::gelu_glu: return "gelu_glu";
-        case Activation::clamped_swiglu: return "clamped_swiglu";
+        case Activation::relu:
+            return "relu";
+        case Activation::silu_glu:
+            return "silu_glu";
+        case Activation::gelu_glu:
+            return "gelu_glu";
+        case Activation::clamped_swiglu:
+            return "clamped_swiglu";
     }
     return "?";
 }
 
 const char* name(Shared shared) {
     switch (shared) {
-        case Shared::none: return "none";
-        case Shared::plain: return "plain";
-        case Shared::sigmoid_gated: return "sigmoid_gated";
+        case Shared::none:
+            return "none";
+        case Shared::plain:
+            return "plain";
+        case Shared::sigmoid_gated:
+            return "sigmoid_gated";
     }
     return "?";
 }
@@ -75,14 +87,17 @@ const char* name(SharedOrder order) { return order == SharedOrder::first ? "firs
 
 const char* name(WeightFormat format) {
     switch (format) {
-        case WeightFormat::f32: return "f32";
-        case WeightFormat::f16: return "f16";
-        case WeightFormat::bf16: return "bf16";
+        case WeightFormat::f32:
+            return "f32";
+        case WeightFormat::f16:
+            return "f16";
+        case WeightFormat::bf16:
+            return "bf16";
     }
     return "?";
 }
 
 const char* name(Precision precision) { return precision == Precision::exact ? "exact" : "rounded"; }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -32,13 +32,17 @@ uint32_t lanesFor(uint32_t experts) {
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const Description& d, WeightFormat up, WeightFormat down,
-                                                        bool bias, bool dense, Precision precision) {
+Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const Description& d, WeightFormat up,
+                                                        WeightFormat down, bool bias, bool dense, Precision precision) {
     ExpertKernels out;
     out.operand_bits = operandBits(up, precision);
     auto activation = uint32_t(d.activation);
-    Constants c{.weight_format = uint32_t(up), .operand_bits = operandBits(down, precision),
-                .fused = out.operand_bits < 24, .activation = activation, .bias = bias, .dense = dense};
+    Constants c{.weight_format = uint32_t(up),
+                .operand_bits = operandBits(down, precision),
+                .fused = out.operand_bits < 24,
+                .activation = activation,
+                .bias = bias,
+                .dense = dense};
     VKMOE_TRY(up_kernel, engine.kernel(kernels().expert_up, c));
     VKMOE_TRY(up_gemv, engine.kernel(kernels().expert_up_gemv, c));
     c = {.weight_format = uint32_t(down), .fused = operandBits(down, precision) < 24, .bias = bias, .dense = dense};
@@ -55,16 +59,23 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     const Description& d = weights_->description;
     lanes_ = lanesFor(d.experts);
     VKMOE_TRY(apply, engine.kernel(kernels().apply_rule, {.operand_bits = 24}));
-    VKMOE_TRY(rounded, engine.kernel(kernels().apply_rule, {.operand_bits = operandBits(weights_->up_format, precision)}));
-    VKMOE_TRY(shared, engine.kernel(kernels().apply_rule, {.operand_bits = operandBits(weights_->shared_up_format, precision)}));
+    VKMOE_TRY(rounded,
+              engine.kernel(kernels().apply_rule, {.operand_bits = operandBits(weights_->up_format, precision)}));
+    VKMOE_TRY(shared, engine.kernel(kernels().apply_rule,
+                                    {.operand_bits = operandBits(weights_->shared_up_format, precision)}));
     VKMOE_TRY(logits, engine.kernel(kernels().router_logits, {.bias = d.router_bias}));
-    VKMOE_TRY(topk, engine.kernel(kernels().route_topk,
-                                  {.score = uint32_t(d.score), .renormalize = d.renormalize, .selection_bias = d.selection_bias,
-                                   .scaled = d.routed_scale != 1, .probabilities = introspection_, .lanes = lanes_}));
+    VKMOE_TRY(topk, engine.kernel(kernels().route_topk, {.score = uint32_t(d.score),
+                                                         .renormalize = d.renormalize,
+                                                         .selection_bias = d.selection_bias,
+                                                         .scaled = d.routed_scale != 1,
+                                                         .probabilities = introspection_,
+                                                         .lanes = lanes_}));
     VKMOE_TRY(count, engine.kernel(kernels().bin_count, {}));
     VKMOE_TRY(offsets, engine.kernel(kernels().bin_offsets, {}));
     VKMOE_TRY(bin, engine.kernel(kernels().bin_tokens, {}));
-    uint32_t order = d.shared == Shared::none ? kSharedNone : d.shared_order == SharedOrder::first ? kSharedFirst : kSharedLast;
+    uint32_t order = d.shared == Shared::none               ? kSharedNone
+                     : d.shared_order == SharedOrder::first ? kSharedFirst
+                                                            : kSharedLast;
     VKMOE_TRY(combine, engine.kernel(kernels().combine, {.shared = order}));
     VKMOE_TRY(stats, engine.kernel(kernels().slot_stats, {}));
     apply_ = apply;
@@ -80,14 +91,16 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     return {};
 }
 
-Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, Precision precision, bool introspection) {
+Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, Precision precision,
+                                        bool introspection) {
     ForwardPass pass(weights, introspection);
     const Description& d = weights.description;
     VKMOE_CHECK(pass.buildRouting(engine, precision));
     VKMOE_TRY(routed, experts(engine, d, weights.up_format, weights.down_format, d.up_bias, false, precision));
     pass.routed_ = routed;
     if (d.shared == Shared::none) return pass;
-    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format, d.shared_up_bias, true, precision));
+    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format, d.shared_up_bias, true,
+                              precision));
     pass.shared_ = shared;
     return pass;
 }
@@ -108,7 +121,9 @@ Commands ForwardPass::record(const Workspace& w, uint32_t tokens, bool forced_ro
 U32 ForwardPass::status(const Workspace& w, size_t stage) const { return w.memory.at<U32>(w.status + stage * 8); }
 
 // Few rows per expert: one workgroup a row reads the weights as fast as a tile would, and no lane idles.
-bool ForwardPass::fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const { return uint64_t{tokens} * copies <= 2 * uint64_t{experts}; }
+bool ForwardPass::fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const {
+    return uint64_t{tokens} * copies <= 2 * uint64_t{experts};
+}
 
 void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const {
     uint32_t count = tokens * weights_->description.model_dim;
@@ -129,14 +144,30 @@ void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_
 // The shared expert needs no routes: it runs beside them.
 void ForwardPass::routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
-    RouterLogits logits{w.memory.at<F32>(w.x), weights_->router.at<U32>(), weights_->router.at<F32>(weights_->router_bias),
-                        w.memory.at<F32>(w.logits), status(w, kLogits), tokens, d.experts, d.model_dim, 0};
+    RouterLogits logits{w.memory.at<F32>(w.x),
+                        weights_->router.at<U32>(),
+                        weights_->router.at<F32>(weights_->router_bias),
+                        w.memory.at<F32>(w.logits),
+                        status(w, kLogits),
+                        tokens,
+                        d.experts,
+                        d.model_dim,
+                        0};
     commands.dispatch(*logits_, logits, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
     if (d.shared != Shared::none) sharedUp(commands, w, tokens);
     commands.barrier();
-    RouteTopk topk{w.memory.at<F32>(w.logits), weights_->router.at<F32>(weights_->selection_bias), w.memory.at<U32>(w.selected),
-                   w.memory.at<F32>(w.gates), w.memory.at<F32>(w.probabilities), status(w, kGates), tokens, d.experts, d.top_k,
-                   d.renormalize_epsilon, d.routed_scale, 0};
+    RouteTopk topk{w.memory.at<F32>(w.logits),
+                   weights_->router.at<F32>(weights_->selection_bias),
+                   w.memory.at<U32>(w.selected),
+                   w.memory.at<F32>(w.gates),
+                   w.memory.at<F32>(w.probabilities),
+                   status(w, kGates),
+                   tokens,
+                   d.experts,
+                   d.top_k,
+                   d.renormalize_epsilon,
+                   d.routed_scale,
+                   0};
     commands.dispatch(*topk_, topk, uint64_t{tokens} * lanes_);
     if (d.shared != Shared::none) sharedDown(commands, w, tokens);
     commands.barrier();
@@ -152,10 +183,21 @@ void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t t
 void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t assignments = tokens * d.top_k;
-    BinTokens p{w.memory.at<U32>(w.selected), w.memory.at<U32>(w.counts), w.memory.at<U32>(w.offsets), w.memory.at<U32>(w.token_of),
-                w.memory.at<U32>(w.slot_of), w.memory.at<U32>(w.tiles), w.memory.at<U32>(w.tile_count),
-                w.memory.at<U32>(w.up_groups), w.memory.at<U32>(w.down_groups), assignments, d.experts, d.top_k,
-                ceilDiv(assignments, kBinChunk), ceilDiv(d.hidden_dim, kPanel * kTilePanels), ceilDiv(d.model_dim, kPanel * kTilePanels)};
+    BinTokens p{w.memory.at<U32>(w.selected),
+                w.memory.at<U32>(w.counts),
+                w.memory.at<U32>(w.offsets),
+                w.memory.at<U32>(w.token_of),
+                w.memory.at<U32>(w.slot_of),
+                w.memory.at<U32>(w.tiles),
+                w.memory.at<U32>(w.tile_count),
+                w.memory.at<U32>(w.up_groups),
+                w.memory.at<U32>(w.down_groups),
+                assignments,
+                d.experts,
+                d.top_k,
+                ceilDiv(assignments, kBinChunk),
+                ceilDiv(d.hidden_dim, kPanel * kTilePanels),
+                ceilDiv(d.model_dim, kPanel * kTilePanels)};
     commands.dispatch(*count_, p, assignments);
     commands.barrier();
     commands.dispatch(*offsets_, p, kWorkgroup);
@@ -164,7 +206,8 @@ void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) c
     commands.barrier();
 }
 
-ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x, uint64_t hidden) const {
+ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
+                               uint64_t hidden) const {
     ExpertUp p{};
     p.x = w.memory.at<F32>(x);
     p.pages = weights_->table.at<Pages>();
@@ -184,7 +227,8 @@ ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uin
     return p;
 }
 
-ExpertDown ForwardPass::downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden, uint64_t y) const {
+ExpertDown ForwardPass::downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden,
+                                   uint64_t y) const {
     ExpertDown p{};
     p.hidden = w.memory.at<F32>(hidden);
     p.pages = weights_->table.at<Pages>();
@@ -207,7 +251,8 @@ void ForwardPass::sharedUp(Commands& commands, const Workspace& w, uint32_t toke
     p.status = status(w, kSharedHidden);
     p.rows = tokens;
     bool few = fewRows(tokens, 1, 1);
-    commands.dispatch(few ? *shared_.up_gemv : *shared_.up, p, few ? gemvThreads(tokens, S) : tileThreads(ceilDiv(tokens, kTileRows), S));
+    commands.dispatch(few ? *shared_.up_gemv : *shared_.up, p,
+                      few ? gemvThreads(tokens, S) : tileThreads(ceilDiv(tokens, kTileRows), S));
 }
 
 void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const {
@@ -216,7 +261,8 @@ void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t to
     p.status = status(w, kSharedOutput);
     p.rows = tokens;
     bool few = fewRows(tokens, 1, 1);
-    commands.dispatch(few ? *shared_.down_gemv : *shared_.down, p, few ? gemvThreads(tokens, D) : tileThreads(ceilDiv(tokens, kTileRows), D));
+    commands.dispatch(few ? *shared_.down_gemv : *shared_.down, p,
+                      few ? gemvThreads(tokens, D) : tileThreads(ceilDiv(tokens, kTileRows), D));
 }
 
 void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
@@ -242,12 +288,27 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
 void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t slots = tokens * d.top_k;
-    Combine p{w.memory.at<F32>(w.y), w.memory.at<U32>(w.slot_of), w.memory.at<F32>(w.gates), w.memory.at<F32>(w.shared_y),
-              w.memory.at<F32>(w.out), status(w, kResult), tokens, d.model_dim, d.top_k, 0};
+    Combine p{w.memory.at<F32>(w.y),
+              w.memory.at<U32>(w.slot_of),
+              w.memory.at<F32>(w.gates),
+              w.memory.at<F32>(w.shared_y),
+              w.memory.at<F32>(w.out),
+              status(w, kResult),
+              tokens,
+              d.model_dim,
+              d.top_k,
+              0};
     commands.dispatch(*combine_, p, uint64_t{tokens} * d.model_dim);
     if (introspection_) {
-        SlotStats stats{w.memory.at<F32>(w.hidden), w.memory.at<F32>(w.y), w.memory.at<F32>(w.energy), w.memory.at<U32>(w.scale), w.memory.at<U32>(w.quiet),
-                        slots, d.hidden_dim, d.model_dim, 0};
+        SlotStats stats{w.memory.at<F32>(w.hidden),
+                        w.memory.at<F32>(w.y),
+                        w.memory.at<F32>(w.energy),
+                        w.memory.at<U32>(w.scale),
+                        w.memory.at<U32>(w.quiet),
+                        slots,
+                        d.hidden_dim,
+                        d.model_dim,
+                        0};
         commands.dispatch(*stats_, stats, slots);
     }
     commands.barrier();
@@ -285,11 +346,13 @@ Result<void> ForwardPass::check(const Workspace& w, uint64_t first_token) const 
         if (words[2 * i] == 0) continue;
         uint64_t index = ~words[2 * i + 1], row = index / all[i].row_width;
         if (std::string(all[i].row) == "token") row += first_token;
-        return Error{ErrorCode::bad_input, fmt::format("{}: {} values are not finite or not below 2^63 in size, the first at {} {}, element {}",
-                                                       all[i].what, words[2 * i], all[i].row, row, index % all[i].row_width)};
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("{}: {} values are not finite or not below 2^63 in size, the first at {} {}, element {}",
+                        all[i].what, words[2 * i], all[i].row, row, index % all[i].row_width)};
     }
     return {};
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

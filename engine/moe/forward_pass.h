@@ -1,4 +1,5 @@
-// ForwardPass: records the kernels of one forward pass over a workspace, in the order of the layer, with the barriers between.
+// ForwardPass: records the kernels of one forward pass over a workspace, in the order of the layer, with the barriers
+// between.
 #pragma once
 
 #include <array>
@@ -35,8 +36,8 @@ private:
     };
 
     ForwardPass(const Weights& weights, bool introspection) : weights_(&weights), introspection_(introspection) {}
-    static Result<ExpertKernels> experts(Engine& engine, const Description& description, WeightFormat up, WeightFormat down,
-                                         bool bias, bool dense, Precision precision);
+    static Result<ExpertKernels> experts(Engine& engine, const Description& description, WeightFormat up,
+                                         WeightFormat down, bool bias, bool dense, Precision precision);
     Result<void> buildRouting(Engine& engine, Precision precision);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const;
@@ -44,8 +45,10 @@ private:
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    ExpertUp upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x, uint64_t hidden) const;
-    ExpertDown downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden, uint64_t y) const;
+    ExpertUp upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
+                      uint64_t hidden) const;
+    ExpertDown downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden,
+                          uint64_t y) const;
     void sharedUp(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const;
     U32 status(const Workspace& w, size_t stage) const;
@@ -54,11 +57,12 @@ private:
 
     const Weights* weights_;
     bool introspection_;
-    const Kernel *apply_ = nullptr, *apply_rounded_ = nullptr, *apply_shared_ = nullptr, *logits_ = nullptr, *topk_ = nullptr;
+    const Kernel *apply_ = nullptr, *apply_rounded_ = nullptr, *apply_shared_ = nullptr, *logits_ = nullptr,
+                 *topk_ = nullptr;
     const Kernel *count_ = nullptr, *offsets_ = nullptr, *tokens_ = nullptr, *combine_ = nullptr, *stats_ = nullptr;
     ExpertKernels routed_, shared_;
     uint32_t lanes_ = 8;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

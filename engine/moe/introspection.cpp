@@ -18,7 +18,8 @@ void IntrospectionSums::add(const BatchFacts& batch) {
             sums.energy += std::ldexp(double(batch.energy[slot]), 2 * (int(batch.scale[slot]) - 127));
             sums.quiet += batch.quiet[slot];
         }
-        for (uint32_t e = 0; e < experts; ++e) sums_[e].probability += double(batch.probabilities[size_t{t} * experts + e]);
+        for (uint32_t e = 0; e < experts; ++e)
+            sums_[e].probability += double(batch.probabilities[size_t{t} * experts + e]);
     }
 }
 
@@ -41,5 +42,5 @@ Introspection IntrospectionSums::result() const {
     return out;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

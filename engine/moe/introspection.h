@@ -1,4 +1,5 @@
-// What happened in a forward pass, gathered batch by batch in token order: double sums, the same whatever the batches were.
+// What happened in a forward pass, gathered batch by batch in token order: double sums, the same whatever the batches
+// were.
 #pragma once
 
 #include <span>
@@ -11,18 +12,19 @@ inline namespace v1 {
 // What one batch brings back from the device; S = tokens * top_k.
 struct BatchFacts {
     uint32_t tokens = 0;
-    std::span<const uint32_t> selected;     // [S]
-    std::span<const float> gates;           // [S]
-    std::span<const float> probabilities;   // [tokens, experts]
-    std::span<const uint32_t> slot_of;      // [S]
-    std::span<const float> energy;          // [S] by slot: sum of (y / 2^(scale-127))^2
-    std::span<const uint32_t> scale;        // [S] by slot
-    std::span<const uint32_t> quiet;        // [S] by slot
+    std::span<const uint32_t> selected;    // [S]
+    std::span<const float> gates;          // [S]
+    std::span<const float> probabilities;  // [tokens, experts]
+    std::span<const uint32_t> slot_of;     // [S]
+    std::span<const float> energy;         // [S] by slot: sum of (y / 2^(scale-127))^2
+    std::span<const uint32_t> scale;       // [S] by slot
+    std::span<const uint32_t> quiet;       // [S] by slot
 };
 
 class IntrospectionSums {
 public:
-    explicit IntrospectionSums(const Description& description) : description_(description), sums_(description.experts) {}
+    explicit IntrospectionSums(const Description& description)
+        : description_(description), sums_(description.experts) {}
     void add(const BatchFacts& batch);
     Introspection result() const;
 
@@ -36,5 +38,5 @@ private:
     uint64_t tokens_ = 0;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

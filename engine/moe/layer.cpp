@@ -15,10 +15,10 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint32_t kLargestBatch = 16384;   // tokens of a submit
-constexpr double kFirstSubmit = 2e9;        // floating-point operations, before anything was measured
-constexpr double kSmallSubmit = 1e8;        // ... that no device is too slow for: no batch is cut below this
-constexpr double kLongestSubmit = 0.1;      // seconds: watchdogs stay asleep
+constexpr uint32_t kLargestBatch = 16384;  // tokens of a submit
+constexpr double kFirstSubmit = 2e9;       // floating-point operations, before anything was measured
+constexpr double kSmallSubmit = 1e8;       // ... that no device is too slow for: no batch is cut below this
+constexpr double kLongestSubmit = 0.1;     // seconds: watchdogs stay asleep
 constexpr uint64_t kWorkspaceBytes = uint64_t{512} << 20;
 
 using Clock = std::chrono::steady_clock;
@@ -32,20 +32,25 @@ std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
 // Tokens whose work is about this many operations, 1 to `most`.
 uint32_t tokensFor(const Description& d, double operations, uint32_t most) {
     double expert = (d.gated() ? 6.0 : 4.0) * d.model_dim;
-    double token = expert * d.hidden_dim * d.top_k + expert * d.shared_dim + 2.0 * d.experts * (double(d.model_dim) + d.experts);
+    double token =
+        expert * d.hidden_dim * d.top_k + expert * d.shared_dim + 2.0 * d.experts * (double(d.model_dim) + d.experts);
     return uint32_t(std::clamp(operations / token, 1.0, double(most)));
 }
 
 // Kernels trust the routes: every expert must exist, once a token, with a gate that may be used.
 Result<void> checkForced(const Routes& routes, const Description& d, uint64_t tokens) {
-    if (routes.top_k != d.top_k || routes.experts.size() != tokens * d.top_k || routes.gates.size() != routes.experts.size())
-        return Error{ErrorCode::bad_input, fmt::format("the forced routes are not {} tokens of top_k = {}", tokens, d.top_k)};
+    if (routes.top_k != d.top_k || routes.experts.size() != tokens * d.top_k ||
+        routes.gates.size() != routes.experts.size())
+        return Error{ErrorCode::bad_input,
+                     fmt::format("the forced routes are not {} tokens of top_k = {}", tokens, d.top_k)};
     for (uint64_t a = 0; a < routes.experts.size(); ++a) {
         uint32_t expert = routes.experts[a];
         auto token = routes.experts.begin() + std::ptrdiff_t(a / d.top_k * d.top_k);
         if (expert >= d.experts || out_of_range(routes.gates[a]) || std::count(token, token + d.top_k, expert) != 1)
-            return Error{ErrorCode::bad_input, fmt::format("the forced routes send token {} to expert {} with gate {}: experts are 0 to {}, "
-                                                           "each once a token, gates finite and below 2^63", a / d.top_k, expert, routes.gates[a], d.experts - 1)};
+            return Error{ErrorCode::bad_input,
+                         fmt::format("the forced routes send token {} to expert {} with gate {}: experts are 0 to {}, "
+                                     "each once a token, gates finite and below 2^63",
+                                     a / d.top_k, expert, routes.gates[a], d.experts - 1)};
     }
     return {};
 }
@@ -58,12 +63,14 @@ struct Layer::State {
     std::vector<std::string> warnings;
     std::optional<Workspace> workspace;
     bool workspace_is_largest = false;  // memory allows no more tokens at a time
-    uint32_t batch = tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
+    uint32_t batch =
+        tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
 
     Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
-    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first, uint32_t tokens,
-                          ForwardResult& result, IntrospectionSums* sums);
-    Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options, ForwardResult& result);
+    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first,
+                          uint32_t tokens, ForwardResult& result, IntrospectionSums* sums);
+    Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options,
+                        ForwardResult& result);
 };
 
 Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -80,7 +87,6 @@ Layer::~Layer() {
     std::lock_guard lock(state_->engine->mutex());
     state_.reset();
 }
-
 
 const Description& Layer::description() const { return state_->weights.description; }
 const std::vector<std::string>& Layer::warnings() const { return state_->warnings; }
@@ -109,15 +115,17 @@ Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) 
     uint64_t allowed = std::min({left / 10 * 9, device.info().limits.max_allocation, kWorkspaceBytes});
     uint32_t largest = Workspace::largestCapacity(weights.description, allowed);
     if (largest == 0)
-        return Error{ErrorCode::out_of_memory, fmt::format("activations: not even one token fits in the {} bytes left of {}", left, device.ledger().budget())};
+        return Error{ErrorCode::out_of_memory,
+                     fmt::format("activations: not even one token fits in the {} bytes left of {}", left,
+                                 device.ledger().budget())};
     workspace_is_largest = wanted >= largest;
     VKMOE_TRY(made, Workspace::create(device, weights.description, uint32_t(std::min<uint64_t>(wanted, largest))));
     workspace = std::move(made);
     return {};
 }
 
-Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first,
-                                    uint32_t tokens, ForwardResult& result, IntrospectionSums* sums) {
+Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced,
+                                    uint64_t first, uint32_t tokens, ForwardResult& result, IntrospectionSums* sums) {
     const Description& d = weights.description;
     Workspace& w = *workspace;
     size_t slots = size_t{tokens} * d.top_k, values = size_t{tokens} * d.model_dim;
@@ -142,14 +150,17 @@ Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const flo
     return {};
 }
 
-Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options, ForwardResult& result) {
+Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options,
+                                  ForwardResult& result) {
     IntrospectionSums sums(weights.description);
     for (uint64_t first = 0; first < result.tokens;) {
         VKMOE_CHECK(ensureWorkspace(result.tokens - first, options.max_batch));
-        uint64_t most = std::min<uint64_t>(workspace->capacity, options.max_batch != 0 ? std::min(options.max_batch, batch) : batch);
+        uint64_t most = std::min<uint64_t>(workspace->capacity,
+                                           options.max_batch != 0 ? std::min(options.max_batch, batch) : batch);
         auto tokens = uint32_t(std::min(result.tokens - first, most));
         auto start = Clock::now();
-        VKMOE_CHECK(runBatch(pass, x, options.forced_routes, first, tokens, result, options.introspection ? &sums : nullptr));
+        VKMOE_CHECK(
+            runBatch(pass, x, options.forced_routes, first, tokens, result, options.introspection ? &sums : nullptr));
         double seconds = secondsSince(start);
         if (seconds > kLongestSubmit) batch = std::max(tokens / 2, tokensFor(weights.description, kSmallSubmit, 256));
         if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
@@ -165,7 +176,9 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
     std::lock_guard lock(state_->engine->mutex());
     const Description& d = description();
     if (x.size() % d.model_dim != 0)
-        return Error{ErrorCode::bad_input, fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
     if (options.forced_routes) VKMOE_CHECK(checkForced(*options.forced_routes, d, x.size() / d.model_dim));
     VKMOE_TRY(pass, ForwardPass::create(*state_->engine, state_->weights, options.precision, options.introspection));
     ForwardResult result;
@@ -182,5 +195,5 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
     return result;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

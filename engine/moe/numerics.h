@@ -6,12 +6,12 @@
 namespace vkmoe {
 inline namespace v1 {
 
-// Significand bits an activation is rounded to before it meets weights of `format`: 24 minus the weight's own in rounded
-// precision, so that every product is exact; 24 (not rounded) in exact precision and for f32 weights.
+// Significand bits an activation is rounded to before it meets weights of `format`: 24 minus the weight's own in
+// rounded precision, so that every product is exact; 24 (not rounded) in exact precision and for f32 weights.
 inline uint32_t operandBits(WeightFormat format, Precision precision) {
     if (precision == Precision::exact || format == WeightFormat::f32) return 24;
     return format == WeightFormat::f16 ? 13 : 16;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -40,5 +40,5 @@ ExpertShape sharedShape(const Description& d, WeightFormat up, WeightFormat down
     return {d.model_dim, d.shared_dim, d.gated(), d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias, up, down};
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -1,4 +1,5 @@
-// PageLayout: where an expert's packed matrices and biases lie in its page, in 32-bit words, each at a multiple of four.
+// PageLayout: where an expert's packed matrices and biases lie in its page, in 32-bit words, each at a multiple of
+// four.
 #pragma once
 
 #include "vkmoe/description.h"
@@ -30,5 +31,5 @@ PageLayout layoutPage(const ExpertShape& shape);
 ExpertShape routedShape(const Description& description, WeightFormat up, WeightFormat down);
 ExpertShape sharedShape(const Description& description, WeightFormat up, WeightFormat down);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -28,8 +28,9 @@ Error notFinite(const formats::TensorRange& tensor, const std::string& file, uin
     uint64_t cols = tensor.shape.back();
     std::string where = tensor.shape.size() > 1 ? fmt::format("row {}, column {}", element / cols, element % cols)
                                                 : fmt::format("element {}", element);
-    return {ErrorCode::bad_input, fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}",
-                                              file, tensor.name, count, where)};
+    return {ErrorCode::bad_input,
+            fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}", file,
+                        tensor.name, count, where)};
 }
 
 }  // namespace
@@ -38,7 +39,8 @@ Result<WeightLoader> WeightLoader::create(Engine& engine, const formats::LayerSo
     uint64_t slot = kAlign;
     for (const auto& tensor : source.tensors) {
         uint64_t panel = tensor.shape.back() * elementBytes(tensor.format) * kPanel;  // a slice has at least one panel
-        slot = std::max(slot, std::max(std::min(aligned(tensor.bytes), kSlotBytes), std::min(aligned(tensor.bytes), aligned(panel))));
+        slot = std::max(slot, std::max(std::min(aligned(tensor.bytes), kSlotBytes),
+                                       std::min(aligned(tensor.bytes), aligned(panel))));
     }
     VKMOE_TRY(staging, Staging::create(engine.device(), std::max(slot, std::min(kSlotBytes, source.bytes->size()))));
     return WeightLoader(engine, source, std::move(staging));
@@ -50,7 +52,8 @@ void WeightLoader::matrix(const formats::TensorRange& tensor, uint64_t target, b
     auto step = uint32_t(std::max<uint64_t>(kSlotBytes / row_bytes / kPanel, 1) * kPanel);
     WeightFormat panels = widen ? WeightFormat::f32 : tensor.format;
     for (uint32_t row = 0; row < rows; row += step)
-        slices_.push_back({&tensor, row, std::min(step, rows - row), cols, target + packedWords(row, cols, panels) * 4, widen});
+        slices_.push_back(
+            {&tensor, row, std::min(step, rows - row), cols, target + packedWords(row, cols, panels) * 4, widen});
 }
 
 void WeightLoader::vector(const formats::TensorRange& tensor, uint64_t target) {
@@ -61,7 +64,8 @@ uint64_t WeightLoader::sliceBytes(const Slice& slice) {
     return uint64_t{slice.rows} * std::max(slice.cols, 1u) * elementBytes(slice.tensor->format);
 }
 
-Result<void> WeightLoader::record(const Slice& slice, size_t number, Staging::Slot& slot, uint64_t offset, Commands& commands) {
+Result<void> WeightLoader::record(const Slice& slice, size_t number, Staging::Slot& slot, uint64_t offset,
+                                  Commands& commands) {
     uint64_t from = slice.tensor->offset + uint64_t{slice.first_row} * slice.cols * elementBytes(slice.tensor->format);
     VKMOE_CHECK(source_->bytes->read(from, slot.upload.mapped().subspan(offset, sliceBytes(slice))));
     auto format = uint32_t(slice.tensor->format);
@@ -74,7 +78,8 @@ Result<void> WeightLoader::record(const Slice& slice, size_t number, Staging::Sl
     }
     VKMOE_TRY(kernel, engine_->kernel(kernels().pack_panels, {.weight_format = format, .widen = slice.widen}));
     PackPanels params{slot.device.at<U32>(offset), pointerTo<U32>(slice.target), status, slice.rows, slice.cols};
-    commands.dispatch(*kernel, params, packedWords(slice.rows, slice.cols, slice.widen ? WeightFormat::f32 : slice.tensor->format));
+    commands.dispatch(*kernel, params,
+                      packedWords(slice.rows, slice.cols, slice.widen ? WeightFormat::f32 : slice.tensor->format));
     return {};
 }
 
@@ -111,7 +116,8 @@ Result<void> WeightLoader::checkStatus() {
         const auto& tensor = *slices_[i].tensor;
         uint64_t count = 0;
         for (size_t j = i; j < slices_.size() && slices_[j].tensor == &tensor; ++j) count += status[2 * j];
-        return notFinite(tensor, source_->bytes->name(), count, uint64_t{slices_[i].first_row} * slices_[i].cols + ~status[2 * i + 1]);
+        return notFinite(tensor, source_->bytes->name(), count,
+                         uint64_t{slices_[i].first_row} * slices_[i].cols + ~status[2 * i + 1]);
     }
     return {};
 }
@@ -131,5 +137,5 @@ Result<void> WeightLoader::finish() {
     return checkStatus();
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -45,5 +45,5 @@ private:
     std::vector<Slice> slices_;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -20,17 +20,19 @@ Result<const TensorRange*> require(const LayerSource& source, const std::string&
 }
 
 // The same, and it has this shape and format and as many bytes as they say: kernels trust them.
-Result<const TensorRange*> require(const LayerSource& source, const std::string& name, const std::vector<uint64_t>& shape,
-                                   std::optional<WeightFormat> format = {}) {
+Result<const TensorRange*> require(const LayerSource& source, const std::string& name,
+                                   const std::vector<uint64_t>& shape, std::optional<WeightFormat> format = {}) {
     VKMOE_TRY(tensor, require(source, name));
     uint64_t bytes = tensor->format == WeightFormat::f32 ? 4 : 2;
     for (uint64_t n : shape) bytes *= n;
     if (tensor->shape != shape || tensor->bytes != bytes)
-        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}] and {} bytes", source.bytes->name(),
-                                                       name, fmt::join(tensor->shape, ", "), tensor->bytes, fmt::join(shape, ", "), bytes)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}] and {} bytes",
+                                 source.bytes->name(), name, fmt::join(tensor->shape, ", "), tensor->bytes,
+                                 fmt::join(shape, ", "), bytes)};
     if (format && tensor->format != *format)
-        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(), name,
-                                                       vkmoe::name(tensor->format), vkmoe::name(*format))};
+        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(),
+                                                       name, vkmoe::name(tensor->format), vkmoe::name(*format))};
     return tensor;
 }
 
@@ -39,10 +41,12 @@ std::string expertPrefix(uint32_t expert) { return fmt::format("experts.{}", exp
 // Device memory for `count` pages in slabs, and the address of each.
 Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes, uint32_t count, Weights& weights) {
     std::vector<uint64_t> addresses;
-    uint64_t per_slab = std::max<uint64_t>(std::min<uint64_t>(device.info().limits.max_allocation / page_bytes, count), 1);
+    uint64_t per_slab =
+        std::max<uint64_t>(std::min<uint64_t>(device.info().limits.max_allocation / page_bytes, count), 1);
     while (addresses.size() < count) {
         uint64_t pages = std::min<uint64_t>(per_slab, count - addresses.size());
-        VKMOE_TRY(slab, device.allocate(pages * page_bytes, Memory::device, fmt::format("{} expert pages of {} bytes", pages, page_bytes)));
+        VKMOE_TRY(slab, device.allocate(pages * page_bytes, Memory::device,
+                                        fmt::format("{} expert pages of {} bytes", pages, page_bytes)));
         for (uint64_t i = 0; i < pages; ++i) addresses.push_back(slab.address() + i * page_bytes);
         weights.bytes += slab.size();
         weights.slabs.push_back(std::move(slab));
@@ -51,8 +55,8 @@ Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes,
 }
 
 // One expert's tensors into its page.
-Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const std::string& prefix, const ExpertShape& shape,
-                        const PageLayout& layout, uint64_t page) {
+Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const std::string& prefix,
+                        const ExpertShape& shape, const PageLayout& layout, uint64_t page) {
     struct Part {
         const char* name;
         bool present;
@@ -78,7 +82,8 @@ Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const s
 
 Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device& device, Weights& weights) {
     const Description& d = source.description;
-    uint64_t panels = packedWords(d.experts, d.model_dim, WeightFormat::f32) * 4, vector = (uint64_t{d.experts} * 4 + 15) / 16 * 16;
+    uint64_t panels = packedWords(d.experts, d.model_dim, WeightFormat::f32) * 4,
+             vector = (uint64_t{d.experts} * 4 + 15) / 16 * 16;
     weights.router_bias = panels;
     weights.selection_bias = panels + vector;
     VKMOE_TRY(router, device.allocate(panels + 2 * vector, Memory::device, "router"));
@@ -132,7 +137,8 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source) {
         pages.push_back(page[0]);
         VKMOE_CHECK(loadExpert(loader, source, "shared", shared, weights.shared, page[0]));
     }
-    for (uint32_t e = 0; e < d.experts; ++e) VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), routed, weights.routed, pages[e]));
+    for (uint32_t e = 0; e < d.experts; ++e)
+        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), routed, weights.routed, pages[e]));
     VKMOE_TRY(table, upload(engine.device(), pages, "page table"));
     weights.table = std::move(table);
     weights.bytes += weights.table.size();
@@ -140,5 +146,5 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source) {
     return weights;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

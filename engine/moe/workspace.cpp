@@ -56,8 +56,14 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.forced_selected = u.words(S);
     w.forced_gates = u.words(S);
     Carver b;
-    w.back = {b.words(T * d.model_dim), b.words(S), b.words(S), b.words(T * d.experts),
-              b.words(S),               b.words(S), b.words(S), b.words(S),
+    w.back = {b.words(T * d.model_dim),
+              b.words(S),
+              b.words(S),
+              b.words(T * d.experts),
+              b.words(S),
+              b.words(S),
+              b.words(S),
+              b.words(S),
               b.words(2 * Workspace::kStatusRows)};
     return {m.bytes, u.bytes, b.bytes};
 }
@@ -66,8 +72,8 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
 
 namespace {
 
-// The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for each
-// of its experts, every expert twice, and every tile of one expert).
+// The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for
+// each of its experts, every expert twice, and every tile of one expert).
 uint64_t sortableSlots(uint32_t experts) {
     uint64_t per_thread = (uint64_t{experts} + kWorkgroup - 1) / kWorkgroup;  // experts of an invocation
     uint64_t per_chunk = 2 * per_thread + kBinChunk / kTileRows;
@@ -104,5 +110,5 @@ Result<Workspace> Workspace::create(Device& device, const Description& d, uint32
     return w;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

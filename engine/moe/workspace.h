@@ -11,21 +11,21 @@ struct Workspace {
     Buffer memory, upload, download;
 
     // Byte offsets into `memory`. T: tokens, S: slots = T * top_k.
-    uint64_t raw;                                // [T, model_dim] the caller's input
-    uint64_t x, x_rounded;                       // [T, model_dim] operands: as they are, and rounded for the experts
-    uint64_t x_shared;                           // [T, model_dim] rounded for the shared expert
-    uint64_t logits, probabilities;              // [T, experts]
-    uint64_t selected, gates;                    // [T, top_k]
-    uint64_t counts, offsets, token_of, slot_of; // the counting sort, see bin_tokens.comp
+    uint64_t raw;                                 // [T, model_dim] the caller's input
+    uint64_t x, x_rounded;                        // [T, model_dim] operands: as they are, and rounded for the experts
+    uint64_t x_shared;                            // [T, model_dim] rounded for the shared expert
+    uint64_t logits, probabilities;               // [T, experts]
+    uint64_t selected, gates;                     // [T, top_k]
+    uint64_t counts, offsets, token_of, slot_of;  // the counting sort, see bin_tokens.comp
     uint64_t tiles, tile_count, up_groups, down_groups;
-    uint64_t hidden, y;                          // [S, hidden_dim], [S, model_dim]
-    uint64_t shared_hidden, shared_y;            // [T, shared_dim], [T, model_dim]
-    uint64_t out;                                // [T, model_dim]
-    uint64_t energy, scale, quiet;               // [S] see slot_stats.comp
-    uint64_t status;                             // [kStatusRows, 2]
+    uint64_t hidden, y;                // [S, hidden_dim], [S, model_dim]
+    uint64_t shared_hidden, shared_y;  // [T, shared_dim], [T, model_dim]
+    uint64_t out;                      // [T, model_dim]
+    uint64_t energy, scale, quiet;     // [S] see slot_stats.comp
+    uint64_t status;                   // [kStatusRows, 2]
     uint64_t counts_bytes = 0;
 
-    uint64_t forced_selected, forced_gates;      // byte offsets into `upload`, after the input
+    uint64_t forced_selected, forced_gates;  // byte offsets into `upload`, after the input
 
     // Byte offsets into `download`.
     struct Download {
@@ -39,5 +39,5 @@ struct Workspace {
     static Result<Workspace> create(Device& device, const Description& description, uint32_t capacity);
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -47,8 +47,7 @@ public:
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override {
         void* block = std::aligned_alloc(256, bytes);
-        if (!block)
-            return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, bytes)};
+        if (!block) return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, bytes)};
         return Block{reinterpret_cast<uint64_t>(block), 0, memory == Memory::device ? nullptr : block, block};
     }
 
@@ -81,7 +80,9 @@ private:
 
     void run(const Commands::Operation& operation) {
         switch (operation.kind) {
-            case Commands::Kind::dispatch: runGroups(operation, operation.groups); break;
+            case Commands::Kind::dispatch:
+                runGroups(operation, operation.groups);
+                break;
             case Commands::Kind::dispatch_indirect: {
                 uint32_t sizes[3];
                 std::memcpy(sizes, bytesOf(operation.from, operation.from_offset), sizeof sizes);
@@ -97,7 +98,8 @@ private:
                 std::fill_n(words, operation.bytes / 4, operation.word);
                 break;
             }
-            case Commands::Kind::barrier: break;
+            case Commands::Kind::barrier:
+                break;
         }
     }
 
@@ -124,5 +126,5 @@ std::unique_ptr<Device> openCpuDevice(const DeviceOptions& options) {
     return std::make_unique<CpuDevice>(options, threads);
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -1,4 +1,5 @@
-// FloatEnvironment: while it lives, this thread rounds to nearest and keeps subnormals, whatever the program around us set.
+// FloatEnvironment: while it lives, this thread rounds to nearest and keeps subnormals, whatever the program around us
+// set.
 #pragma once
 
 #include <cfenv>
@@ -46,5 +47,5 @@ private:
     uint64_t control_;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

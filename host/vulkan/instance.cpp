@@ -16,7 +16,8 @@ Result<void> loadLoader() {
     static VkResult result;
     std::call_once(once, [] { result = volkInitialize(); });
     if (result != VK_SUCCESS)
-        return Error{ErrorCode::no_device, "no Vulkan loader: libvulkan.so.1 is not installed on this system", int(result)};
+        return Error{ErrorCode::no_device, "no Vulkan loader: libvulkan.so.1 is not installed on this system",
+                     int(result)};
     return {};
 }
 
@@ -25,15 +26,20 @@ bool hasInstanceExtension(const char* wanted) {
     if (vkEnumerateInstanceExtensionProperties(nullptr, &count, nullptr) != VK_SUCCESS) return false;
     std::vector<VkExtensionProperties> found(count);
     if (vkEnumerateInstanceExtensionProperties(nullptr, &count, found.data()) < 0) return false;
-    return std::any_of(found.begin(), found.end(), [&](const auto& e) { return std::strcmp(e.extensionName, wanted) == 0; });
+    return std::any_of(found.begin(), found.end(),
+                       [&](const auto& e) { return std::strcmp(e.extensionName, wanted) == 0; });
 }
 
 DeviceType typeOf(VkPhysicalDeviceType type) {
     switch (type) {
-        case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return DeviceType::discrete;
-        case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU: return DeviceType::integrated;
-        case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU: return DeviceType::virtual_gpu;
-        default: return DeviceType::software;
+        case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU:
+            return DeviceType::discrete;
+        case VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU:
+            return DeviceType::integrated;
+        case VK_PHYSICAL_DEVICE_TYPE_VIRTUAL_GPU:
+            return DeviceType::virtual_gpu;
+        default:
+            return DeviceType::software;
     }
 }
 
@@ -59,7 +65,8 @@ uint64_t largestLocalHeap(VkPhysicalDevice device) {
     vkGetPhysicalDeviceMemoryProperties(device, &memory);
     uint64_t largest = 0;
     for (uint32_t i = 0; i < memory.memoryHeapCount; ++i)
-        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT) largest = std::max(largest, memory.memoryHeaps[i].size);
+        if (memory.memoryHeaps[i].flags & VK_MEMORY_HEAP_DEVICE_LOCAL_BIT)
+            largest = std::max(largest, memory.memoryHeaps[i].size);
     return largest;
 }
 
@@ -132,8 +139,8 @@ PhysicalDevice describe(VkPhysicalDevice handle) {
     info.limits = limitsOf(p, info.memory);
     const char* width = std::getenv("LP_NATIVE_VECTOR_WIDTH");
     info.identity = fmt::format("{:08x}:{:08x}:{:08x}:{}:{}:{}:{}", basic.vendorID, basic.deviceID, basic.driverVersion,
-                                info.driver, hex(p.v11.deviceUUID, VK_UUID_SIZE), hex(basic.pipelineCacheUUID, VK_UUID_SIZE),
-                                width ? width : "");
+                                info.driver, hex(p.v11.deviceUUID, VK_UUID_SIZE),
+                                hex(basic.pipelineCacheUUID, VK_UUID_SIZE), width ? width : "");
     return device;
 }
 
@@ -144,8 +151,8 @@ Result<Instance> Instance::create() {
     std::lock_guard lock(loading);
     VKMOE_CHECK(loadLoader());
     if (volkGetInstanceVersion() < VK_API_VERSION_1_3)
-        return Error{ErrorCode::no_device,
-                     fmt::format("the Vulkan loader is version {}, 1.3 is needed", versionText(volkGetInstanceVersion()))};
+        return Error{ErrorCode::no_device, fmt::format("the Vulkan loader is version {}, 1.3 is needed",
+                                                       versionText(volkGetInstanceVersion()))};
     bool debug_names = hasInstanceExtension(VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
     const char* extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
     VkApplicationInfo application{VK_STRUCTURE_TYPE_APPLICATION_INFO};
@@ -160,7 +167,8 @@ Result<Instance> Instance::create() {
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
         return Error{ErrorCode::no_device, "the Vulkan loader found no driver", int(result)};
     if (result != VK_SUCCESS) {
-        Error error = vulkanError(result, "the Vulkan loader could not create an instance (a malformed driver manifest can cause this)");
+        Error error = vulkanError(
+            result, "the Vulkan loader could not create an instance (a malformed driver manifest can cause this)");
         error.code = ErrorCode::no_device;
         return error;
     }
@@ -195,5 +203,5 @@ Result<std::vector<VulkanCandidate>> listVulkanDevices() {
     return candidates;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

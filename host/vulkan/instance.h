@@ -22,7 +22,8 @@ struct PhysicalDevice {
 class Instance {
 public:
     static Result<Instance> create();
-    Instance(Instance&& other) noexcept : handle_(std::exchange(other.handle_, VK_NULL_HANDLE)), debug_names_(other.debug_names_) {}
+    Instance(Instance&& other) noexcept
+        : handle_(std::exchange(other.handle_, VK_NULL_HANDLE)), debug_names_(other.debug_names_) {}
     Instance& operator=(Instance&&) = delete;
     ~Instance();
 
@@ -38,5 +39,5 @@ private:
     bool debug_names_;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

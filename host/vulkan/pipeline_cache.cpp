@@ -55,7 +55,8 @@ std::vector<std::byte> loadPipelineCache(const std::string& path, const Physical
     return {bytes.begin(), bytes.end()};
 }
 
-Result<void> storePipelineCache(const std::string& path, const PhysicalDevice& device, std::span<const std::byte> bytes) {
+Result<void> storePipelineCache(const std::string& path, const PhysicalDevice& device,
+                                std::span<const std::byte> bytes) {
     Header header;
     header.bytes = bytes.size();
     header.checksum = XXH3_64bits(bytes.data(), bytes.size());
@@ -66,5 +67,5 @@ Result<void> storePipelineCache(const std::string& path, const PhysicalDevice& d
     return writeFile(path, file);
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -42,5 +42,5 @@ void subtractForAdd(std::vector<uint32_t>& spirv) {
         if ((spirv[at] & 0xffff) == kOpFAdd) spirv[at] = (spirv[at] & 0xffff0000u) | kOpFSub;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -15,5 +15,5 @@ std::vector<uint32_t> withFloatModes(std::span<const uint32_t> spirv, bool round
 // Every float addition becomes a subtraction: a device that computes wrong, for tests.
 void subtractForAdd(std::vector<uint32_t>& spirv);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -10,27 +10,42 @@ namespace {
 
 const char* resultName(VkResult result) {
     switch (result) {
-        case VK_ERROR_OUT_OF_HOST_MEMORY: return "VK_ERROR_OUT_OF_HOST_MEMORY";
-        case VK_ERROR_OUT_OF_DEVICE_MEMORY: return "VK_ERROR_OUT_OF_DEVICE_MEMORY";
-        case VK_ERROR_INITIALIZATION_FAILED: return "VK_ERROR_INITIALIZATION_FAILED";
-        case VK_ERROR_DEVICE_LOST: return "VK_ERROR_DEVICE_LOST";
-        case VK_ERROR_MEMORY_MAP_FAILED: return "VK_ERROR_MEMORY_MAP_FAILED";
-        case VK_ERROR_LAYER_NOT_PRESENT: return "VK_ERROR_LAYER_NOT_PRESENT";
-        case VK_ERROR_EXTENSION_NOT_PRESENT: return "VK_ERROR_EXTENSION_NOT_PRESENT";
-        case VK_ERROR_FEATURE_NOT_PRESENT: return "VK_ERROR_FEATURE_NOT_PRESENT";
-        case VK_ERROR_INCOMPATIBLE_DRIVER: return "VK_ERROR_INCOMPATIBLE_DRIVER";
-        case VK_ERROR_TOO_MANY_OBJECTS: return "VK_ERROR_TOO_MANY_OBJECTS";
-        case VK_TIMEOUT: return "VK_TIMEOUT";
-        default: return nullptr;
+        case VK_ERROR_OUT_OF_HOST_MEMORY:
+            return "VK_ERROR_OUT_OF_HOST_MEMORY";
+        case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+            return "VK_ERROR_OUT_OF_DEVICE_MEMORY";
+        case VK_ERROR_INITIALIZATION_FAILED:
+            return "VK_ERROR_INITIALIZATION_FAILED";
+        case VK_ERROR_DEVICE_LOST:
+            return "VK_ERROR_DEVICE_LOST";
+        case VK_ERROR_MEMORY_MAP_FAILED:
+            return "VK_ERROR_MEMORY_MAP_FAILED";
+        case VK_ERROR_LAYER_NOT_PRESENT:
+            return "VK_ERROR_LAYER_NOT_PRESENT";
+        case VK_ERROR_EXTENSION_NOT_PRESENT:
+            return "VK_ERROR_EXTENSION_NOT_PRESENT";
+        case VK_ERROR_FEATURE_NOT_PRESENT:
+            return "VK_ERROR_FEATURE_NOT_PRESENT";
+        case VK_ERROR_INCOMPATIBLE_DRIVER:
+            return "VK_ERROR_INCOMPATIBLE_DRIVER";
+        case VK_ERROR_TOO_MANY_OBJECTS:
+            return "VK_ERROR_TOO_MANY_OBJECTS";
+        case VK_TIMEOUT:
+            return "VK_TIMEOUT";
+        default:
+            return nullptr;
     }
 }
 
 ErrorCode codeOf(VkResult result) {
     switch (result) {
         case VK_ERROR_OUT_OF_HOST_MEMORY:
-        case VK_ERROR_OUT_OF_DEVICE_MEMORY: return ErrorCode::out_of_memory;
-        case VK_ERROR_DEVICE_LOST: return ErrorCode::device_lost;
-        default: return ErrorCode::internal;
+        case VK_ERROR_OUT_OF_DEVICE_MEMORY:
+            return ErrorCode::out_of_memory;
+        case VK_ERROR_DEVICE_LOST:
+            return ErrorCode::device_lost;
+        default:
+            return ErrorCode::internal;
     }
 }
 
@@ -38,8 +53,9 @@ ErrorCode codeOf(VkResult result) {
 
 Error vulkanError(VkResult result, const std::string& what) {
     const char* known = resultName(result);
-    return {codeOf(result), fmt::format("{}: {}", what, known ? known : fmt::format("VkResult {}", int(result))), int(result)};
+    return {codeOf(result), fmt::format("{}: {}", what, known ? known : fmt::format("VkResult {}", int(result))),
+            int(result)};
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -26,12 +26,11 @@ inline namespace v1 {
 // "what failed: VK_ERROR_..."; out-of-memory and device-lost results get their own codes.
 Error vulkanError(VkResult result, const std::string& what);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 
 // Returns the error from this function when a Vulkan call does not succeed.
-#define VKMOE_VK(call, what)                                              \
-    do {                                                                  \
-        if (VkResult vk_result = (call); vk_result != VK_SUCCESS)         \
-            return vulkanError(vk_result, what);                          \
+#define VKMOE_VK(call, what)                                                                           \
+    do {                                                                                               \
+        if (VkResult vk_result = (call); vk_result != VK_SUCCESS) return vulkanError(vk_result, what); \
     } while (false)

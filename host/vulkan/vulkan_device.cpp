@@ -13,8 +13,9 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr VkPipelineStageFlags2 kWorkStages =
-    VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT | VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT;
+constexpr VkPipelineStageFlags2 kWorkStages = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT |
+                                              VK_PIPELINE_STAGE_2_ALL_TRANSFER_BIT |
+                                              VK_PIPELINE_STAGE_2_DRAW_INDIRECT_BIT;
 constexpr VkAccessFlags2 kWrites = VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT;
 constexpr VkAccessFlags2 kAccesses = kWrites | VK_ACCESS_2_SHADER_STORAGE_READ_BIT | VK_ACCESS_2_TRANSFER_READ_BIT |
                                      VK_ACCESS_2_INDIRECT_COMMAND_READ_BIT;
@@ -35,7 +36,8 @@ DeviceLimits smaller(DeviceLimits a, const DeviceLimits& b) {
 DeviceInfo clampedInfo(const PhysicalDevice& physical, const DeviceOptions& options) {
     DeviceInfo info = physical.candidate.info;
     if (options.clamp) info.limits = smaller(info.limits, *options.clamp);
-    info.identity += fmt::format(":{}{}{}", info.limits.round_to_nearest, info.limits.preserve_special, options.break_kernel);
+    info.identity +=
+        fmt::format(":{}{}{}", info.limits.round_to_nearest, info.limits.preserve_special, options.break_kernel);
     return info;
 }
 
@@ -160,7 +162,8 @@ Result<void> VulkanDevice::createLayoutAndCache() {
     VkPipelineLayoutCreateInfo layout{VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO};
     layout.pushConstantRangeCount = 1;
     layout.pPushConstantRanges = &range;
-    VKMOE_VK(vk_.vkCreatePipelineLayout(device_, &layout, nullptr, &layout_), info_.name + ": creating the pipeline layout");
+    VKMOE_VK(vk_.vkCreatePipelineLayout(device_, &layout, nullptr, &layout_),
+             info_.name + ": creating the pipeline layout");
     std::vector<std::byte> stored;
     if (!cache_path_.empty()) stored = loadPipelineCache(cache_path_, physical_);
     VkPipelineCacheCreateInfo cache{VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO};
@@ -168,7 +171,8 @@ Result<void> VulkanDevice::createLayoutAndCache() {
     cache.pInitialData = stored.data();
     if (!stored.empty() && vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_) == VK_SUCCESS) return {};
     cache.initialDataSize = 0;  // a driver that dislikes its own data starts afresh
-    VKMOE_VK(vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_), info_.name + ": creating the pipeline cache");
+    VKMOE_VK(vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_),
+             info_.name + ": creating the pipeline cache");
     return {};
 }
 
@@ -215,15 +219,16 @@ void VulkanDevice::nameObject(VkObjectType type, uint64_t handle, const char* na
 Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory, const std::string& what) {
     VkBufferCreateInfo buffer{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO};
     buffer.size = bytes;
-    buffer.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
-                   VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    buffer.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
+                   VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
+                   VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
     VmaAllocationCreateInfo create{};
     create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_DEVICE;
     if (memory != Memory::device) {
         create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_HOST;
-        create.flags = VMA_ALLOCATION_CREATE_MAPPED_BIT | (memory == Memory::upload
-                                                               ? VMA_ALLOCATION_CREATE_HOST_ACCESS_SEQUENTIAL_WRITE_BIT
-                                                               : VMA_ALLOCATION_CREATE_HOST_ACCESS_RANDOM_BIT);
+        create.flags = VMA_ALLOCATION_CREATE_MAPPED_BIT |
+                       (memory == Memory::upload ? VMA_ALLOCATION_CREATE_HOST_ACCESS_SEQUENTIAL_WRITE_BIT
+                                                 : VMA_ALLOCATION_CREATE_HOST_ACCESS_RANDOM_BIT);
         create.requiredFlags = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
     }
     VkBuffer handle = VK_NULL_HANDLE;
@@ -264,9 +269,10 @@ void VulkanDevice::collect(uint64_t value) {
 
 Result<uint64_t> VulkanDevice::buildPipeline(const KernelCode& code, const ConstantWords& constants) {
     if (kWorkgroupSize > info_.limits.max_invocations)
-        return Error{ErrorCode::no_device, fmt::format("{}: workgroups of {} invocations are needed, it allows {}", info_.name,
-                                                       kWorkgroupSize, info_.limits.max_invocations)};
-    std::vector<uint32_t> spirv = withFloatModes(code.spirv, info_.limits.round_to_nearest, info_.limits.preserve_special);
+        return Error{ErrorCode::no_device, fmt::format("{}: workgroups of {} invocations are needed, it allows {}",
+                                                       info_.name, kWorkgroupSize, info_.limits.max_invocations)};
+    std::vector<uint32_t> spirv =
+        withFloatModes(code.spirv, info_.limits.round_to_nearest, info_.limits.preserve_special);
     if (break_kernel_ == code.name) subtractForAdd(spirv);
     VkShaderModuleCreateInfo module{VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO};
     module.codeSize = spirv.size() * 4;
@@ -332,15 +338,17 @@ void VulkanDevice::recordBarrier(VkCommandBuffer command, VkPipelineStageFlags2 
 Result<void> VulkanDevice::recordDispatch(VkCommandBuffer command, const Commands::Operation& operation) {
     const Kernel& kernel = *operation.kernel;
     vk_.vkCmdBindPipeline(command, VK_PIPELINE_BIND_POINT_COMPUTE, reinterpret_cast<VkPipeline>(kernel.pipeline));
-    vk_.vkCmdPushConstants(command, layout_, VK_SHADER_STAGE_COMPUTE_BIT, 0, kernel.code->params_size, operation.params.data());
+    vk_.vkCmdPushConstants(command, layout_, VK_SHADER_STAGE_COMPUTE_BIT, 0, kernel.code->params_size,
+                           operation.params.data());
     if (operation.kind == Commands::Kind::dispatch_indirect) {
         vk_.vkCmdDispatchIndirect(command, reinterpret_cast<VkBuffer>(operation.from->native()), operation.from_offset);
         return {};
     }
     uint64_t x = std::min<uint64_t>(operation.groups, info_.limits.max_groups), y = (operation.groups + x - 1) / x;
     if (y > info_.limits.max_groups)
-        return Error{ErrorCode::unsupported, fmt::format("{}: {} workgroups asked, {} runs at most {} squared", kernel.code->name,
-                                                         operation.groups, info_.name, info_.limits.max_groups)};
+        return Error{ErrorCode::unsupported,
+                     fmt::format("{}: {} workgroups asked, {} runs at most {} squared", kernel.code->name,
+                                 operation.groups, info_.name, info_.limits.max_groups)};
     vk_.vkCmdDispatch(command, uint32_t(x), uint32_t(y), 1);
     return {};
 }
@@ -350,7 +358,9 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
     for (const auto& operation : commands.operations()) {
         switch (operation.kind) {
             case Commands::Kind::dispatch:
-            case Commands::Kind::dispatch_indirect: VKMOE_CHECK(recordDispatch(command, operation)); break;
+            case Commands::Kind::dispatch_indirect:
+                VKMOE_CHECK(recordDispatch(command, operation));
+                break;
             case Commands::Kind::copy: {
                 VkBufferCopy region{operation.from_offset, operation.to_offset, operation.bytes};
                 vk_.vkCmdCopyBuffer(command, reinterpret_cast<VkBuffer>(operation.from->native()),
@@ -361,7 +371,9 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
                 vk_.vkCmdFillBuffer(command, reinterpret_cast<VkBuffer>(operation.to->native()), operation.to_offset,
                                     operation.bytes, operation.word);
                 break;
-            case Commands::Kind::barrier: recordBarrier(command, kWorkStages, kAccesses); break;
+            case Commands::Kind::barrier:
+                recordBarrier(command, kWorkStages, kAccesses);
+                break;
         }
     }
     recordBarrier(command, VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT);
@@ -427,11 +439,12 @@ Result<std::unique_ptr<Device>> openVulkanDevice(uint32_t index, const DeviceOpt
         return Error{ErrorCode::no_device, fmt::format("gpu:{}: there are {} Vulkan devices", index, devices.size())};
     const VulkanCandidate& candidate = devices[index].candidate;
     if (!candidate.unusable.empty())
-        return Error{ErrorCode::no_device, fmt::format("gpu:{} ({}): {}", index, candidate.info.name, candidate.unusable)};
+        return Error{ErrorCode::no_device,
+                     fmt::format("gpu:{} ({}): {}", index, candidate.info.name, candidate.unusable)};
     auto device = std::make_unique<VulkanDevice>(std::move(instance), std::move(devices[index]), options);
     VKMOE_CHECK(device->open());
     return std::unique_ptr<Device>(std::move(device));
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -54,7 +54,9 @@ Result<Peaks> measurePeaks(Device& device) {
 
 bool isExpert(const KernelCode& code) { return std::string(code.name).starts_with("expert_"); }
 
-bool isPeak(const KernelCode& code) { return std::string(code.name).starts_with("peak_") || &code == &kernels().math_probe; }
+bool isPeak(const KernelCode& code) {
+    return std::string(code.name).starts_with("peak_") || &code == &kernels().math_probe;
+}
 
 // The forms worth timing: for experts every format and precision without bias, else the first.
 std::vector<Constants> formsToTime(const KernelCode& code) {
@@ -67,16 +69,22 @@ std::vector<Constants> formsToTime(const KernelCode& code) {
 std::string formName(const KernelCode& code, const Constants& c) {
     if (!isExpert(code)) return "";
     std::string text = fmt::format("{}{}", name(WeightFormat(c.weight_format)), c.fused ? " rounded" : "");
-    return std::string(code.name).starts_with("expert_up") ? fmt::format("{} {}", text, name(Activation(c.activation))) : text;
+    return std::string(code.name).starts_with("expert_up") ? fmt::format("{} {}", text, name(Activation(c.activation)))
+                                                           : text;
 }
 
 Shape shapeFor(const KernelCode& code, const BenchOptions& o) {
     bool gemv = std::string(code.name).ends_with("_gemv");
-    return {.tokens = gemv ? 1 : o.tokens, .experts = o.experts, .top_k = o.top_k, .model_dim = o.model_dim, .hidden_dim = o.hidden_dim};
+    return {.tokens = gemv ? 1 : o.tokens,
+            .experts = o.experts,
+            .top_k = o.top_k,
+            .model_dim = o.model_dim,
+            .hidden_dim = o.hidden_dim};
 }
 
 // Bits first, on a shape with every edge; then time on the real one.
-Result<Row> timeKernel(Device& device, Device& scalar, const KernelCode& code, const Constants& c, const BenchOptions& options) {
+Result<Row> timeKernel(Device& device, Device& scalar, const KernelCode& code, const Constants& c,
+                       const BenchOptions& options) {
     Case check = makeCase(code, c, edgeShapes(code)[5]);
     VKMOE_TRY(got, run(device, check));
     VKMOE_TRY(expected, run(scalar, check));
@@ -104,24 +112,34 @@ Result<Row> timeLayer(Engine& engine, const BenchOptions& o, uint32_t tokens) {
         VKMOE_TRY(result, layer.forward(x, {.introspection = false}));
         if (i > 0) best = std::min(best, result.seconds);
     }
-    double expert = 4.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k) + 1;
-    return Row{"layer", fmt::format("f32 relu, {} token{}", tokens, tokens == 1 ? "" : "s"), false, best, expert * tokens * (o.top_k + 1),
+    double expert = 4.0 * o.model_dim * o.hidden_dim,
+           experts = std::min<double>(o.experts, double(tokens) * o.top_k) + 1;
+    return Row{"layer",
+               fmt::format("f32 relu, {} token{}", tokens, tokens == 1 ? "" : "s"),
+               false,
+               best,
+               expert * tokens * (o.top_k + 1),
                experts * expert * 2};
 }
 
 Json rowJson(const Row& row, const Peaks& peaks) {
-    return {{"kernel", row.kernel}, {"form", row.form}, {"ms", row.seconds * 1e3}, {"gflops", row.flops / row.seconds * 1e-9},
-            {"gbytes_per_second", row.bytes / row.seconds * 1e-9}, {"percent_of_peak", 100 * fraction(row, peaks)}};
+    return {{"kernel", row.kernel},
+            {"form", row.form},
+            {"ms", row.seconds * 1e3},
+            {"gflops", row.flops / row.seconds * 1e-9},
+            {"gbytes_per_second", row.bytes / row.seconds * 1e-9},
+            {"percent_of_peak", 100 * fraction(row, peaks)}};
 }
 
 void printTable(const DeviceInfo& info, const BenchOptions& o, const std::vector<Row>& rows, const Peaks& peaks) {
-    fmt::print("{}, {} tokens, {} experts, top {}, D {}, F {}\n", info.name, o.tokens, o.experts, o.top_k, o.model_dim, o.hidden_dim);
-    fmt::print("measured peaks: {:.1f} GFLOP/s multiply then add, {:.1f} fused, {:.1f} GB/s read\n\n", peaks.multiply_add * 1e-9, peaks.fused * 1e-9,
-               peaks.read * 1e-9);
+    fmt::print("{}, {} tokens, {} experts, top {}, D {}, F {}\n", info.name, o.tokens, o.experts, o.top_k, o.model_dim,
+               o.hidden_dim);
+    fmt::print("measured peaks: {:.1f} GFLOP/s multiply then add, {:.1f} fused, {:.1f} GB/s read\n\n",
+               peaks.multiply_add * 1e-9, peaks.fused * 1e-9, peaks.read * 1e-9);
     fmt::print("{:<18} {:<22} {:>10} {:>10} {:>10} {:>9}\n", "kernel", "form", "ms", "GFLOP/s", "GB/s", "of peak");
     for (const Row& row : rows)
-        fmt::print("{:<18} {:<22} {:>10.3f} {:>10.2f} {:>10.2f} {:>8.1f}%\n", row.kernel, row.form, row.seconds * 1e3, row.flops / row.seconds * 1e-9,
-                   row.bytes / row.seconds * 1e-9, 100 * fraction(row, peaks));
+        fmt::print("{:<18} {:<22} {:>10.3f} {:>10.2f} {:>10.2f} {:>8.1f}%\n", row.kernel, row.form, row.seconds * 1e3,
+                   row.flops / row.seconds * 1e-9, row.bytes / row.seconds * 1e-9, 100 * fraction(row, peaks));
 }
 
 Result<std::vector<Row>> timeAll(Engine& engine, const BenchOptions& options) {
@@ -146,7 +164,8 @@ Result<std::vector<Row>> timeAll(Engine& engine, const BenchOptions& options) {
 }
 
 Result<void> validShape(const BenchOptions& o) {
-    if (o.tokens == 0 || o.tokens > 65536) return Error{ErrorCode::bad_input, fmt::format("--tokens is {}, must be 1 to 65536", o.tokens)};
+    if (o.tokens == 0 || o.tokens > 65536)
+        return Error{ErrorCode::bad_input, fmt::format("--tokens is {}, must be 1 to 65536", o.tokens)};
     Description d{.model_dim = o.model_dim, .hidden_dim = o.hidden_dim, .experts = o.experts, .top_k = o.top_k};
     return validate(d);
 }
@@ -160,14 +179,24 @@ int bench(const Context& context, const BenchOptions& options) {
     auto peaks = measurePeaks((*engine)->device());
     if (!peaks) return fail(peaks.error());
     auto rows = timeAll(**engine, options);
-    if (!rows) return rows.error().code == ErrorCode::refused_device ? (fail(rows.error()), int(kCheckFailed)) : fail(rows.error());
+    if (!rows)
+        return rows.error().code == ErrorCode::refused_device ? (fail(rows.error()), int(kCheckFailed))
+                                                              : fail(rows.error());
     const DeviceInfo& info = (*engine)->device().info();
     if (!context.json) return printTable(info, options, *rows, *peaks), kOk;
     Json list = Json::array();
     for (const Row& row : *rows) list.push_back(rowJson(row, *peaks));
-    print({{"device", info.name}, {"driver", info.driver}, {"tokens", options.tokens}, {"experts", options.experts}, {"top_k", options.top_k},
-           {"model_dim", options.model_dim}, {"hidden_dim", options.hidden_dim},
-           {"peaks", {{"multiply_add_gflops", peaks->multiply_add * 1e-9}, {"fused_gflops", peaks->fused * 1e-9}, {"read_gbytes_per_second", peaks->read * 1e-9}}},
+    print({{"device", info.name},
+           {"driver", info.driver},
+           {"tokens", options.tokens},
+           {"experts", options.experts},
+           {"top_k", options.top_k},
+           {"model_dim", options.model_dim},
+           {"hidden_dim", options.hidden_dim},
+           {"peaks",
+            {{"multiply_add_gflops", peaks->multiply_add * 1e-9},
+             {"fused_gflops", peaks->fused * 1e-9},
+             {"read_gbytes_per_second", peaks->read * 1e-9}}},
            {"rows", list}});
     return kOk;
 }

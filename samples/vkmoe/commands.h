@@ -11,7 +11,8 @@ namespace vkmoe::program {
 
 int devices(const Context& context);
 
-// Every kernel, and the file's layer if there is one, on every device (or the chosen one) against the CPU's scalar twins: bits.
+// Every kernel, and the file's layer if there is one, on every device (or the chosen one) against the CPU's scalar
+// twins: bits.
 int verify(const Context& context, bool device_given, const std::string& file);
 
 int inspect(const Context& context, const std::string& file);

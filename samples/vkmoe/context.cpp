@@ -40,11 +40,14 @@ int fail(const Error& error) {
         case ErrorCode::bad_input:
         case ErrorCode::io:
         case ErrorCode::out_of_memory:  // what was asked for is too large
-        case ErrorCode::unsupported: return kBadInput;
+        case ErrorCode::unsupported:
+            return kBadInput;
         case ErrorCode::no_device:
         case ErrorCode::refused_device:
-        case ErrorCode::device_lost: return kNoDevice;
-        case ErrorCode::internal: return kCheckFailed;
+        case ErrorCode::device_lost:
+            return kNoDevice;
+        case ErrorCode::internal:
+            return kCheckFailed;
     }
     return kCheckFailed;
 }

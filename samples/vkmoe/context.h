@@ -2,9 +2,8 @@
 #pragma once
 
 #include <functional>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "vkmoe/engine.h"
 #include "vkmoe/layer.h"
@@ -26,7 +25,8 @@ struct Context {
     EngineOptions engineOptions(const std::string& choice) const;
     // Opens the chosen device; why GPUs were passed over goes to stderr.
     Result<std::unique_ptr<Engine>> openEngine() const;
-    // Does the job on the chosen device. With --device auto, a GPU that is refused on the way gives its place to the CPU.
+    // Does the job on the chosen device. With --device auto, a GPU that is refused on the way gives its place to the
+    // CPU.
     int runOnDevice(const std::function<Result<void>(Engine&)>& job) const;
 };
 

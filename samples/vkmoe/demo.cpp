@@ -26,7 +26,9 @@ std::vector<float> driftingTokens(uint32_t tokens, uint32_t model_dim) {
     return x;
 }
 
-std::string checksum(const std::vector<float>& output) { return fmt::format("{:016x}", XXH3_64bits(output.data(), output.size() * 4)); }
+std::string checksum(const std::vector<float>& output) {
+    return fmt::format("{:016x}", XXH3_64bits(output.data(), output.size() * 4));
+}
 
 // The best usable Vulkan device, if there is one, and the CPU.
 std::vector<std::string> choices(std::string& why_no_gpu) {
@@ -37,14 +39,17 @@ std::vector<std::string> choices(std::string& why_no_gpu) {
     }
     for (size_t i = 0; i < candidates->size(); ++i)
         if (candidates->at(i).unusable.empty()) return {fmt::format("gpu:{}", i), "cpu"};
-    why_no_gpu = candidates->empty() ? "no Vulkan device" : candidates->front().info.name + ": " + candidates->front().unusable;
+    why_no_gpu =
+        candidates->empty() ? "no Vulkan device" : candidates->front().info.name + ": " + candidates->front().unusable;
     return {"cpu"};
 }
 
-Result<DeviceRun> runOn(const Context& context, const std::string& choice, const formats::LayerSource& source, const std::vector<float>& x) {
+Result<DeviceRun> runOn(const Context& context, const std::string& choice, const formats::LayerSource& source,
+                        const std::vector<float>& x) {
     VKMOE_TRY(engine, Engine::open(context.engineOptions(choice)));
     VKMOE_TRY(layer, Layer::create(*engine, source));
-    VKMOE_TRY(warm, layer.forward(std::span(x).first(source.description.model_dim), {.precision = context.chosenPrecision()}));
+    VKMOE_TRY(warm, layer.forward(std::span(x).first(source.description.model_dim),
+                                  {.precision = context.chosenPrecision()}));
     (void)warm;  // pipelines are built now
     Progress progress("running on " + engine->device().info().name);
     ForwardOptions options{.precision = context.chosenPrecision()};
@@ -57,15 +62,21 @@ Result<DeviceRun> runOn(const Context& context, const std::string& choice, const
 Json summary(const Report& report, const std::string& file) {
     Json runs = Json::array();
     for (const DeviceRun& run : report.runs)
-        runs.push_back({{"device", run.choice}, {"name", run.info.name}, {"type", name(run.info.type)}, {"seconds", run.result.seconds},
-                        {"tokens", run.result.tokens}, {"submits", run.result.submits}, {"output_bits", run.checksum}});
+        runs.push_back({{"device", run.choice},
+                        {"name", run.info.name},
+                        {"type", name(run.info.type)},
+                        {"seconds", run.result.seconds},
+                        {"tokens", run.result.tokens},
+                        {"submits", run.result.submits},
+                        {"output_bits", run.checksum}});
     return {{"precision", report.precision}, {"same_bits", report.same_bits}, {"runs", runs}, {"report", file}};
 }
 
 void printRun(const DeviceRun& run) {
     const char* remark = run.info.type == DeviceType::software ? " (a software driver: Vulkan on the CPU)" : "";
-    fmt::print("  {}{}\n    {} tokens in {:.1f} ms, {:.0f} tokens/s, {} submits, output bits {}\n", run.info.name, remark, run.result.tokens,
-               run.result.seconds * 1e3, double(run.result.tokens) / run.result.seconds, run.result.submits, run.checksum);
+    fmt::print("  {}{}\n    {} tokens in {:.1f} ms, {:.0f} tokens/s, {} submits, output bits {}\n", run.info.name,
+               remark, run.result.tokens, run.result.seconds * 1e3, double(run.result.tokens) / run.result.seconds,
+               run.result.submits, run.checksum);
 }
 
 }  // namespace
@@ -79,7 +90,11 @@ int demo(const Context& context, const DemoOptions& options) {
     auto x = driftingTokens(options.tokens, source->description.model_dim);
 
     std::string why_no_gpu;
-    if (!context.json) fmt::print("1. The default checkpoint: 8 experts of 128 hidden values, top 2, tokens of 64 values; {} tokens\n\n2. Where it runs\n", options.tokens);
+    if (!context.json)
+        fmt::print(
+            "1. The default checkpoint: 8 experts of 128 hidden values, top 2, tokens of 64 values; {} tokens\n\n2. "
+            "Where it runs\n",
+            options.tokens);
     for (const std::string& choice : choices(why_no_gpu)) {
         auto run = runOn(context, choice, *source, x);
         if (!run && choice != "cpu") {
@@ -97,7 +112,8 @@ int demo(const Context& context, const DemoOptions& options) {
     if (context.json) return print(summary(report, options.report)), report.same_bits ? kOk : kCheckFailed;
 
     const ForwardResult& result = report.runs.front().result;
-    fmt::print("\n3. Who went where\n{}\n4. The load\n{}", routingPicture(result.routes, report.description.experts), loadPicture(result.introspection));
+    fmt::print("\n3. Who went where\n{}\n4. The load\n{}", routingPicture(result.routes, report.description.experts),
+               loadPicture(result.introspection));
     fmt::print("\n5. The report: {}\n\n6. The bits: {}\n", options.report,
                report.runs.size() < 2 ? "only the CPU ran, nothing to compare"
                : report.same_bits     ? "every device gave the same output, bit for bit"

@@ -16,11 +16,19 @@ int init(const Context& context, const InitOptions& options) {
     uint64_t parameters = formats::moe0ParameterCount(config).value();
     uint32_t used = seed.value_or(formats::kMoe0DefaultSeed);
     if (context.json)
-        print({{"file", options.output}, {"model_dim", config.model_dim}, {"hidden_dim", config.hidden_dim}, {"experts", config.experts},
-               {"top_k", config.top_k}, {"seed", used}, {"format", options.fp16 ? "f16" : "f32"}, {"parameters", parameters}, {"bytes", bytes->size()}});
+        print({{"file", options.output},
+               {"model_dim", config.model_dim},
+               {"hidden_dim", config.hidden_dim},
+               {"experts", config.experts},
+               {"top_k", config.top_k},
+               {"seed", used},
+               {"format", options.fp16 ? "f16" : "f32"},
+               {"parameters", parameters},
+               {"bytes", bytes->size()}});
     else
-        fmt::print("{}: MoE0, D {}, F {}, {} experts, top {}, {} parameters in {}, {} bytes, seed {}\n", options.output, config.model_dim,
-                   config.hidden_dim, config.experts, config.top_k, parameters, options.fp16 ? "f16" : "f32", bytes->size(), used);
+        fmt::print("{}: MoE0, D {}, F {}, {} experts, top {}, {} parameters in {}, {} bytes, seed {}\n", options.output,
+                   config.model_dim, config.hidden_dim, config.experts, config.top_k, parameters,
+                   options.fp16 ? "f16" : "f32", bytes->size(), used);
     return kOk;
 }
 

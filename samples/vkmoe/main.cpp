@@ -37,7 +37,9 @@ int flushed(int exit_code) {
 
 void addShared(CLI::App& command, Context& context) {
     command.add_option("--device", context.device, "auto, cpu, gpu or gpu:N")->check(isDevice)->capture_default_str();
-    command.add_option("--precision", context.precision, "exact or rounded")->check(CLI::IsMember({"exact", "rounded"}))->capture_default_str();
+    command.add_option("--precision", context.precision, "exact or rounded")
+        ->check(CLI::IsMember({"exact", "rounded"}))
+        ->capture_default_str();
     command.add_flag("--json", context.json, "one JSON object on stdout instead of text");
 }
 
@@ -48,16 +50,22 @@ int parseAndRun(int argc, char** argv) {
     Context context;
     int exit_code = kOk;
 
-    auto* devices_command = app.add_subcommand("devices", "table of devices: name, type, API, driver, memory, subgroup, probe result");
-    auto* verify_command = app.add_subcommand("verify", "every kernel, and FILE's layer, on every device against the CPU: bits");
-    auto* inspect_command = app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
+    auto* devices_command =
+        app.add_subcommand("devices", "table of devices: name, type, API, driver, memory, subgroup, probe result");
+    auto* verify_command =
+        app.add_subcommand("verify", "every kernel, and FILE's layer, on every device against the CPU: bits");
+    auto* inspect_command =
+        app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
     auto* init_command = app.add_subcommand("init", "write a new layer with seeded random weights");
     auto* run_command = app.add_subcommand("run", "route tokens through FILE's layer and run their experts");
-    auto* bench_command = app.add_subcommand("bench", "verify, then time every kernel against this device's measured peaks");
-    auto* demo_command = app.add_subcommand("demo", "the whole job on this machine: a checkpoint, tokens, pictures, a report, the bit comparison");
+    auto* bench_command =
+        app.add_subcommand("bench", "verify, then time every kernel against this device's measured peaks");
+    auto* demo_command = app.add_subcommand(
+        "demo", "the whole job on this machine: a checkpoint, tokens, pictures, a report, the bit comparison");
 
     std::string file;
-    for (auto* command : {devices_command, verify_command, inspect_command, init_command, run_command, bench_command, demo_command})
+    for (auto* command :
+         {devices_command, verify_command, inspect_command, init_command, run_command, bench_command, demo_command})
         addShared(*command, context);
     for (auto* command : {verify_command, inspect_command, run_command})
         command->add_flag("--compat", context.compat, "accept what the reference engine accepts, with a warning");
@@ -70,7 +78,8 @@ int parseAndRun(int argc, char** argv) {
 
     InitOptions init_options;
     init_command->add_option("--model-dim", init_options.model_dim, "D, width of a token")->capture_default_str();
-    init_command->add_option("--hidden-dim", init_options.hidden_dim, "F, width of an expert's hidden layer")->capture_default_str();
+    init_command->add_option("--hidden-dim", init_options.hidden_dim, "F, width of an expert's hidden layer")
+        ->capture_default_str();
     init_command->add_option("--experts", init_options.experts, "E, routed experts")->capture_default_str();
     init_command->add_option("--top-k", init_options.top_k, "experts a token goes to")->capture_default_str();
     init_command->add_option("--seed", init_options.seed, "default: the reference engine's")->check(CLI::Number);

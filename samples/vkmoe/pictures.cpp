@@ -28,12 +28,15 @@ std::string loadPicture(const Introspection& introspection) {
     size_t rows = std::min(introspection.experts.size(), kMostRows);
     for (size_t i = 0; i < rows; ++i) {
         const auto& e = introspection.experts[i];
-        text += fmt::format("  {:>6} {:>8} {:>5.1f}% {}  {:>9.4f}  {:>10.4g}  {:>7.1f}%\n", i, e.tokens,
-                            all == 0 ? 0 : 100.0 * double(e.tokens) / double(all), bar(double(e.tokens), double(largest), 32), e.mean_gate,
-                            e.output_rms, 100 * e.quiet_fraction);
+        text +=
+            fmt::format("  {:>6} {:>8} {:>5.1f}% {}  {:>9.4f}  {:>10.4g}  {:>7.1f}%\n", i, e.tokens,
+                        all == 0 ? 0 : 100.0 * double(e.tokens) / double(all),
+                        bar(double(e.tokens), double(largest), 32), e.mean_gate, e.output_rms, 100 * e.quiet_fraction);
     }
-    if (rows < introspection.experts.size()) text += fmt::format("  ... and {} more experts\n", introspection.experts.size() - rows);
-    return text + fmt::format("  load balance loss {:.4f} (1 is even, {} is collapse)\n", introspection.load_balance_loss, introspection.experts.size());
+    if (rows < introspection.experts.size())
+        text += fmt::format("  ... and {} more experts\n", introspection.experts.size() - rows);
+    return text + fmt::format("  load balance loss {:.4f} (1 is even, {} is collapse)\n",
+                              introspection.load_balance_loss, introspection.experts.size());
 }
 
 std::string routingPicture(const Routes& routes, uint32_t experts, uint32_t columns) {

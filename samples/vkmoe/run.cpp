@@ -13,24 +13,33 @@ namespace vkmoe::program {
 namespace {
 
 uint64_t touchedExperts(const Introspection& introspection) {
-    return uint64_t(std::count_if(introspection.experts.begin(), introspection.experts.end(), [](const auto& e) { return e.tokens > 0; }));
+    return uint64_t(std::count_if(introspection.experts.begin(), introspection.experts.end(),
+                                  [](const auto& e) { return e.tokens > 0; }));
 }
 
 // Every page is resident: uses are hits of tier 1.
 Json pagesJson(const Layer& layer, const ForwardResult& result) {
     return {{"hits", {{"tier1", touchedExperts(result.introspection)}, {"tier2", 0}, {"tier3", 0}}},
-            {"bytes", layer.pageBytes() * layer.description().experts}, {"evictions", 0}, {"cpu_computed", 0}};
+            {"bytes", layer.pageBytes() * layer.description().experts},
+            {"evictions", 0},
+            {"cpu_computed", 0}};
 }
 
 void printSummary(const Context& context, const std::string& device, const Layer& layer, const ForwardResult& result) {
     if (context.json) {
-        print({{"device", device}, {"precision", context.precision}, {"tokens", result.tokens}, {"seconds", result.seconds},
-               {"submits", result.submits}, {"host_waits", result.host_waits}, {"pages", pagesJson(layer, result)},
+        print({{"device", device},
+               {"precision", context.precision},
+               {"tokens", result.tokens},
+               {"seconds", result.seconds},
+               {"submits", result.submits},
+               {"host_waits", result.host_waits},
+               {"pages", pagesJson(layer, result)},
                {"introspection", introspectionToJson(result.introspection)}});
         return;
     }
-    fmt::print("{} tokens on {} ({}) in {:.1f} ms: {:.0f} tokens/s, {} submits, {} host waits\n", result.tokens, device, context.precision,
-               result.seconds * 1e3, result.tokens == 0 ? 0 : double(result.tokens) / result.seconds, result.submits, result.host_waits);
+    fmt::print("{} tokens on {} ({}) in {:.1f} ms: {:.0f} tokens/s, {} submits, {} host waits\n", result.tokens, device,
+               context.precision, result.seconds * 1e3, result.tokens == 0 ? 0 : double(result.tokens) / result.seconds,
+               result.submits, result.host_waits);
     fmt::print("{}", loadPicture(result.introspection));
 }
 
@@ -44,7 +53,8 @@ Result<void> checkTargets(const RunOptions& options) {
             return Error{ErrorCode::io, fmt::format("{}: {} is no folder", path, folder.string())};
     }
     if (options.output == options.routes)
-        return Error{ErrorCode::bad_input, fmt::format("{}: output and routes cannot go to the same file", options.output)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: output and routes cannot go to the same file", options.output)};
     return {};
 }
 

@@ -15,15 +15,20 @@ Result<std::vector<float>> readTokens(const std::string& path, uint32_t width) {
     VKMOE_TRY(bytes, readFile(path));
     uint64_t row = uint64_t{width} * 4;
     if (bytes.size() % row != 0)
-        return Error{ErrorCode::bad_input, fmt::format("{}: {} bytes are no whole number of tokens of {} bytes ({} f32 values each)",
-                                                       path, bytes.size(), row, width)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: {} bytes are no whole number of tokens of {} bytes ({} f32 values each)", path,
+                                 bytes.size(), row, width)};
     std::vector<float> values(bytes.size() / 4);
     if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     return values;
 }
 
-Result<void> writeTokens(const std::string& path, const std::vector<float>& values) { return writeFile(path, std::as_bytes(std::span(values))); }
+Result<void> writeTokens(const std::string& path, const std::vector<float>& values) {
+    return writeFile(path, std::as_bytes(std::span(values)));
+}
 
-Result<void> writeText(const std::string& path, const std::string& text) { return writeFile(path, std::as_bytes(std::span(text))); }
+Result<void> writeText(const std::string& path, const std::string& text) {
+    return writeFile(path, std::as_bytes(std::span(text)));
+}
 
 }  // namespace vkmoe::program

@@ -61,8 +61,10 @@ Result<void> verifyLayer(Engine& engine, const Context& context, const std::stri
         VKMOE_TRY(expected, expected_layer.forward(x, {.precision = precision}));
         VKMOE_TRY(got, layer.forward(x, {.precision = precision}));
         ++verdict.compared;
-        if (std::memcmp(got.output.data(), expected.output.data(), x.size() * 4) != 0 || got.routes.experts != expected.routes.experts)
-            verdict.differences.push_back(fmt::format("{}: the layer's output differs in {} precision", file, name(precision)));
+        if (std::memcmp(got.output.data(), expected.output.data(), x.size() * 4) != 0 ||
+            got.routes.experts != expected.routes.experts)
+            verdict.differences.push_back(
+                fmt::format("{}: the layer's output differs in {} precision", file, name(precision)));
     }
     return {};
 }
@@ -82,7 +84,8 @@ int report(const Context& context, const std::vector<Verdict>& verdicts) {
     Json list = Json::array();
     for (const Verdict& v : verdicts) {
         ok = ok && v.differences.empty();
-        list.push_back({{"device", v.device}, {"name", v.name}, {"compared", v.compared}, {"differences", v.differences}});
+        list.push_back(
+            {{"device", v.device}, {"name", v.name}, {"compared", v.compared}, {"differences", v.differences}});
         if (context.json) continue;
         fmt::print("{:<6} {}: {} comparisons with the CPU, {}\n", v.device, v.name, v.compared,
                    v.differences.empty() ? "every bit equal" : fmt::format("{} DIFFER", v.differences.size()));

@@ -179,7 +179,7 @@ TEST_CASE("more experts than are supported are refused, though the file has them
 }
 
 TEST_CASE("compat completes no more than its limit, however much a header claims", "[moe0][hostile]") {
-    const std::string end = "and at most 67108864 missing bytes are completed";
+    const std::string end = "and at most 16777216 missing bytes are completed";
     CHECK_THAT(errorOf(cut(dimensions(65536, 65536, 3), 24), {.compat = true}), ContainsSubstring(end));
     CHECK_THAT(errorOf(cut(dimensions(1, 1, UINT32_MAX), 24), {.compat = true}),
                ContainsSubstring("numExperts is 4294967295"));

@@ -63,8 +63,8 @@ TEST_CASE("forward passes match the reference engine's recordings", "[golden][de
                 Layer layer = layerOf(*engine, fileOf(golden, false));
                 auto result = layer.forward(input);
                 REQUIRE(result);
-                CHECK(std::equal(experts.begin(), experts.end(), result->routes.experts.begin(), result->routes.experts.end(),
-                                 [](int32_t a, uint32_t b) { return uint32_t(a) == b; }));
+                CHECK(std::equal(experts.begin(), experts.end(), result->routes.experts.begin(),
+                                 result->routes.experts.end(), [](int32_t a, uint32_t b) { return uint32_t(a) == b; }));
                 checkClose(result->routes.gates, golden.f32("gates"), 1e-6);
                 checkClose(result->output, golden.f32("output"), 2e-6);
                 CHECK(std::fabs(result->introspection.load_balance_loss - golden.number("loadBalanceLoss")) < 1e-6);
@@ -88,8 +88,10 @@ TEST_CASE("float16 checkpoints match the reference engine's recordings", "[golde
                     Layer layer = layerOf(*engine, fileOf(golden, true));
                     auto result = layer.forward(input, {.precision = precision});
                     REQUIRE(result);
-                    // rounded: an operand is rounded by 2^-14 at most, twice on the way; sums of random signs stay far below 8 of them
-                    checkClose(result->output, golden.f32("output_fp16weights"), precision == Precision::exact ? 2e-6 : 8 * 0x1p-14);
+                    // rounded: an operand is rounded by 2^-14 at most, twice on the way; sums of random signs stay far
+                    // below 8 of them
+                    checkClose(result->output, golden.f32("output_fp16weights"),
+                               precision == Precision::exact ? 2e-6 : 8 * 0x1p-14);
                     if (first.empty()) first = result->output;
                     CHECK(std::memcmp(first.data(), result->output.data(), first.size() * 4) == 0);
                 }

@@ -88,8 +88,14 @@ TEST_CASE("memory in use by the device outlives its buffer", "[host][device]") {
 }
 
 TEST_CASE("the ledger refuses what exceeds the budget, with numbers", "[host][device]") {
-    DeviceLimits clamp{.memory_budget = 1 << 20, .max_allocation = 1 << 19, .max_groups = 65535, .max_invocations = 1024, .shared_memory = 32768,
-                       .subgroup_size = 128, .round_to_nearest = true, .preserve_special = true};
+    DeviceLimits clamp{.memory_budget = 1 << 20,
+                       .max_allocation = 1 << 19,
+                       .max_groups = 65535,
+                       .max_invocations = 1024,
+                       .shared_memory = 32768,
+                       .subgroup_size = 128,
+                       .round_to_nearest = true,
+                       .preserve_special = true};
     std::vector<std::unique_ptr<Device>> clamped;
     clamped.push_back(openCpuDevice({.clamp = clamp}));
     for (uint32_t i = 0; i < vulkanDevices(); ++i) clamped.push_back(openVulkanDevice(i, {.clamp = clamp}).value());
@@ -111,10 +117,17 @@ TEST_CASE("a poorer device gives the same bits", "[host][device]") {
     test::RandomLayer random = test::makeRandomLayer(smallLayer(), WeightFormat::f16, 3);
     auto x = test::randomTokens(700, 64, 4);
     auto expected = forwardOn(**Engine::open({.device = "cpu"}), random, x);
-    DeviceLimits clamp{.memory_budget = 20 << 20, .max_allocation = 9 << 20, .max_groups = 3000, .max_invocations = 128, .shared_memory = 16384,
-                       .subgroup_size = 4, .round_to_nearest = false, .preserve_special = false};
+    DeviceLimits clamp{.memory_budget = 20 << 20,
+                       .max_allocation = 9 << 20,
+                       .max_groups = 3000,
+                       .max_invocations = 128,
+                       .shared_memory = 16384,
+                       .subgroup_size = 4,
+                       .round_to_nearest = false,
+                       .preserve_special = false};
     for (uint32_t i = 0; i <= vulkanDevices(); ++i) {
-        EngineOptions options{.device = i == 0 ? "cpu" : "gpu:" + std::to_string(i - 1), .device_options = {.clamp = clamp}};
+        EngineOptions options{.device = i == 0 ? "cpu" : "gpu:" + std::to_string(i - 1),
+                              .device_options = {.clamp = clamp}};
         auto engine = Engine::open(options);
         if (!engine) FAIL(engine.error().detail);
         CHECK(forwardOn(**engine, random, x) == expected);
@@ -133,7 +146,8 @@ TEST_CASE("a budget too small for one token is an error with numbers", "[host][d
 
 TEST_CASE("no result depends on the order of work between barriers", "[host]") {
     test::RandomLayer random = test::makeRandomLayer(smallLayer(), WeightFormat::bf16, 3);
-    auto forwards = Engine::open({.device = "cpu"}), backwards = Engine::open({.device = "cpu", .device_options = {.backwards = true}});
+    auto forwards = Engine::open({.device = "cpu"}),
+         backwards = Engine::open({.device = "cpu", .device_options = {.backwards = true}});
     for (uint32_t tokens : {1u, 3u, 90u}) {
         auto x = test::randomTokens(tokens, 64, 4);
         CHECK(forwardOn(**forwards, random, x) == forwardOn(**backwards, random, x));
@@ -145,7 +159,8 @@ TEST_CASE("the CPU gives the same bits with any number of threads", "[host]") {
     auto x = test::randomTokens(333, 64, 4);
     auto expected = forwardOn(**Engine::open({.device = "cpu", .device_options = {.threads = 1}}), random, x);
     for (uint32_t threads : {2u, 3u, 7u})
-        CHECK(forwardOn(**Engine::open({.device = "cpu", .device_options = {.threads = threads}}), random, x) == expected);
+        CHECK(forwardOn(**Engine::open({.device = "cpu", .device_options = {.threads = threads}}), random, x) ==
+              expected);
 }
 
 TEST_CASE("a device that computes wrong is refused, and the row is named", "[host][device]") {
@@ -169,8 +184,14 @@ TEST_CASE("a device that computes wrong is refused, and the row is named", "[hos
 }
 
 TEST_CASE("a dispatch beyond one row of workgroups is folded", "[host][device]") {
-    DeviceLimits clamp{.memory_budget = 1 << 30, .max_allocation = 1 << 28, .max_groups = 16, .max_invocations = 128, .shared_memory = 16384,
-                       .subgroup_size = 4, .round_to_nearest = true, .preserve_special = true};
+    DeviceLimits clamp{.memory_budget = 1 << 30,
+                       .max_allocation = 1 << 28,
+                       .max_groups = 16,
+                       .max_invocations = 128,
+                       .shared_memory = 16384,
+                       .subgroup_size = 4,
+                       .round_to_nearest = true,
+                       .preserve_special = true};
     auto scalar = openCpuDevice({.simd = false});
     for (uint32_t i = 0; i < vulkanDevices(); ++i) {
         auto device = openVulkanDevice(i, {.clamp = clamp});

@@ -1,8 +1,9 @@
-// Every production form of every kernel on every shape: SIMD and each Vulkan device against the scalar CPU twin, bit for bit.
+// Every production form of every kernel on every shape: SIMD and each Vulkan device against the scalar CPU twin, bit
+// for bit.
 #include <catch2/catch_test_macros.hpp>
 
-#include "tests/devices.h"
 #include "engine/cases/scene.h"
+#include "tests/devices.h"
 
 using namespace vkmoe;
 

@@ -169,7 +169,7 @@ __attribute__((target("f16c"))) bool decodesAsProcessor(uint32_t code) {
 }
 
 void checkProcessor(uint64_t stride) {
-    if (!__builtin_cpu_supports("f16c")) SKIP("this processor does not convert f16");
+    if (!__builtin_cpu_supports("avx2")) SKIP("this processor may not convert f16");  // clang 14 knows no "f16c"
     test::Inputs inputs(stride);
     test::Sweep sweep =
         test::sweepAll(inputs.count(), [&](uint64_t i, test::Sweep& s) { s.check(encodesAsProcessor(inputs[i]), i); });

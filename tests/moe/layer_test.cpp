@@ -1,4 +1,6 @@
 // The layer: against the oracle, across devices and batches, and what it says when something is wrong.
+#include "vkmoe/layer.h"
+
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <cstring>
@@ -7,7 +9,6 @@
 #include "engine/formats/moe0.h"
 #include "tests/engines.h"
 #include "tests/moe/random_layer.h"
-#include "vkmoe/layer.h"
 
 using namespace vkmoe;
 
@@ -19,15 +20,40 @@ struct Form {
 };
 
 std::vector<Form> forms() {
-    Description shared_expert_moe{.model_dim = 64, .hidden_dim = 128, .experts = 8, .top_k = 2, .score = Score::softmax_selected,
-                                  .activation = Activation::relu, .up_bias = true, .down_bias = true, .shared = Shared::plain,
-                                  .shared_order = SharedOrder::first, .shared_dim = 128, .shared_up_bias = true, .shared_down_bias = true};
-    Description mixtral{.model_dim = 48, .hidden_dim = 80, .experts = 6, .top_k = 2, .score = Score::softmax, .renormalize = true};
+    Description shared_expert_moe{.model_dim = 64,
+                                  .hidden_dim = 128,
+                                  .experts = 8,
+                                  .top_k = 2,
+                                  .score = Score::softmax_selected,
+                                  .activation = Activation::relu,
+                                  .up_bias = true,
+                                  .down_bias = true,
+                                  .shared = Shared::plain,
+                                  .shared_order = SharedOrder::first,
+                                  .shared_dim = 128,
+                                  .shared_up_bias = true,
+                                  .shared_down_bias = true};
+    Description mixtral{
+        .model_dim = 48, .hidden_dim = 80, .experts = 6, .top_k = 2, .score = Score::softmax, .renormalize = true};
     Description olmoe{.model_dim = 33, .hidden_dim = 17, .experts = 13, .top_k = 5, .score = Score::softmax};
-    Description scaled{.model_dim = 40, .hidden_dim = 64, .experts = 20, .top_k = 20, .score = Score::softmax, .renormalize = true,
-                       .renormalize_epsilon = 1e-20f, .routed_scale = 2.5f, .gate_bias = true, .up_bias = true, .down_bias = true,
-                       .shared = Shared::plain, .shared_order = SharedOrder::last, .shared_dim = 96};
-    return {{"SharedExpertMoE", shared_expert_moe}, {"Mixtral", mixtral}, {"OLMoE", olmoe}, {"scaled with shared last", scaled}};
+    Description scaled{.model_dim = 40,
+                       .hidden_dim = 64,
+                       .experts = 20,
+                       .top_k = 20,
+                       .score = Score::softmax,
+                       .renormalize = true,
+                       .renormalize_epsilon = 1e-20f,
+                       .routed_scale = 2.5f,
+                       .gate_bias = true,
+                       .up_bias = true,
+                       .down_bias = true,
+                       .shared = Shared::plain,
+                       .shared_order = SharedOrder::last,
+                       .shared_dim = 96};
+    return {{"SharedExpertMoE", shared_expert_moe},
+            {"Mixtral", mixtral},
+            {"OLMoE", olmoe},
+            {"scaled with shared last", scaled}};
 }
 
 bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -70,8 +96,11 @@ TEST_CASE("outputs match a double-precision oracle and are the same bits on ever
                         auto result = loaded.forward(x, {.precision = precision});
                         REQUIRE(result);
                         CHECK(result->routes.experts == oracle.selected);
-                        // exact: 1e-5 of the largest; rounded f16: 2^-14 an operand, two layers of them, and cancellation
-                        double bound = (precision == Precision::exact || format == WeightFormat::f32 ? 1e-5 : 16 * 0x1p-14) * largest(oracle.output);
+                        // exact: 1e-5 of the largest; rounded f16: 2^-14 an operand, two layers of them, and
+                        // cancellation
+                        double bound =
+                            (precision == Precision::exact || format == WeightFormat::f32 ? 1e-5 : 16 * 0x1p-14) *
+                            largest(oracle.output);
                         CHECK(worstDifference(result->output, oracle.output) <= bound);
                         CHECK(worstDifference(result->routes.gates, oracle.gates) <= 1e-5);
                         if (first.empty()) first = result->output;
@@ -174,7 +203,8 @@ TEST_CASE("bad inputs are errors that name the place", "[layer][device]") {
             auto result = loaded.forward(x, {.max_batch = 8});
             REQUIRE(!result);
             CHECK(result.error().code == ErrorCode::bad_input);
-            CHECK(result.error().detail == "the input: 1 values are not finite or not below 2^63 in size, the first at token 17, element 5");
+            CHECK(result.error().detail ==
+                  "the input: 1 values are not finite or not below 2^63 in size, the first at token 17, element 5");
         }
         auto x = test::randomTokens(1, d.model_dim, 3);
         x.pop_back();
@@ -224,7 +254,8 @@ TEST_CASE("tensors of the wrong shape or format are refused", "[layer]") {
     REQUIRE(!result);
     CHECK(result.error().detail.find("experts.1.up.weight has shape [96, 48]") != std::string::npos);
     for (auto& tensor : broken.tensors)
-        if (tensor.name == "experts.1.up.weight") tensor = *layer.source.find("experts.1.up.weight"), tensor.format = WeightFormat::f16, tensor.bytes /= 2;
+        if (tensor.name == "experts.1.up.weight")
+            tensor = *layer.source.find("experts.1.up.weight"), tensor.format = WeightFormat::f16, tensor.bytes /= 2;
     result = Layer::create(**engine, broken);
     REQUIRE(!result);
     CHECK(result.error().detail.find("experts.1.up.weight is f16, expert 0's is f32") != std::string::npos);
@@ -251,7 +282,8 @@ TEST_CASE("weights that are not finite are errors that name the tensor", "[layer
     for (bool fp16 : {false, true}) {
         auto file = formats::initMoe0({.model_dim = 6, .hidden_dim = 5, .experts = 3, .top_k = 1}, 1, fp16).value();
         auto clean = formats::readMoe0(memorySource("x.moe0", file));
-        for (const char* tensor : {"router.weight", "shared.up.bias", "shared.down.weight", "experts.2.up.weight", "experts.2.down.bias"}) {
+        for (const char* tensor :
+             {"router.weight", "shared.up.bias", "shared.down.weight", "experts.2.up.weight", "experts.2.down.bias"}) {
             auto bytes = file;
             const auto* range = clean->find(tensor);
             size_t width = fp16 ? 2 : 4, element = 4;

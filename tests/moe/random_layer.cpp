@@ -15,7 +15,8 @@ class Builder {
 public:
     Builder(WeightFormat format, uint32_t seed) : format_(format), random_(seed) {}
 
-    std::vector<double> tensor(const std::string& name, std::vector<uint64_t> shape, double scale, WeightFormat format) {
+    std::vector<double> tensor(const std::string& name, std::vector<uint64_t> shape, double scale,
+                               WeightFormat format) {
         uint64_t count = 1;
         for (uint64_t n : shape) count *= n;
         bytes_.resize((bytes_.size() + 3) / 4 * 4);
@@ -27,7 +28,8 @@ public:
         return values;
     }
 
-    ReferenceExpert expert(const std::string& prefix, const Description& d, uint32_t hidden, bool gate_bias, bool up_bias, bool down_bias) {
+    ReferenceExpert expert(const std::string& prefix, const Description& d, uint32_t hidden, bool gate_bias,
+                           bool up_bias, bool down_bias) {
         ReferenceExpert e;
         double scale = 1 / std::sqrt(double(d.model_dim));
         if (d.gated()) e.gate = tensor(prefix + ".gate.weight", {hidden, d.model_dim}, 2 * scale, format_);
@@ -72,9 +74,11 @@ RandomLayer makeRandomLayer(const Description& d, WeightFormat format, uint32_t 
     layer.reference.description = d;
     layer.reference.router = builder.tensor("router.weight", {d.experts, d.model_dim}, 1, WeightFormat::f32);
     if (d.shared != Shared::none)
-        layer.reference.shared = builder.expert("shared", d, d.shared_dim, d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias);
+        layer.reference.shared =
+            builder.expert("shared", d, d.shared_dim, d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias);
     for (uint32_t e = 0; e < d.experts; ++e)
-        layer.reference.experts.push_back(builder.expert("experts." + std::to_string(e), d, d.hidden_dim, d.gate_bias, d.up_bias, d.down_bias));
+        layer.reference.experts.push_back(
+            builder.expert("experts." + std::to_string(e), d, d.hidden_dim, d.gate_bias, d.up_bias, d.down_bias));
     layer.source = builder.finish(d);
     return layer;
 }

@@ -11,7 +11,8 @@ using vkmoe::Activation;
 using vkmoe::Score;
 
 // weights [rows, cols] times v, plus bias.
-std::vector<double> apply(const std::vector<double>& weights, const std::vector<double>& bias, const std::vector<double>& v, size_t rows) {
+std::vector<double> apply(const std::vector<double>& weights, const std::vector<double>& bias,
+                          const std::vector<double>& v, size_t rows) {
     std::vector<double> out(rows);
     for (size_t r = 0; r < rows; ++r) {
         double sum = bias.empty() ? 0 : bias[r];
@@ -21,7 +22,8 @@ std::vector<double> apply(const std::vector<double>& weights, const std::vector<
     return out;
 }
 
-std::vector<double> runExpert(const ReferenceExpert& expert, Activation activation, const std::vector<double>& x, size_t hidden) {
+std::vector<double> runExpert(const ReferenceExpert& expert, Activation activation, const std::vector<double>& x,
+                              size_t hidden) {
     auto up = apply(expert.up, expert.up_bias, x, hidden);
     auto gate = expert.gate.empty() ? up : apply(expert.gate, expert.gate_bias, x, hidden);
     for (size_t i = 0; i < hidden; ++i)
@@ -37,10 +39,12 @@ std::vector<double> softmax(const std::vector<double>& logits) {
     return out;
 }
 
-std::vector<double> gatesOf(const vkmoe::Description& d, const std::vector<double>& logits, const std::vector<uint32_t>& order) {
+std::vector<double> gatesOf(const vkmoe::Description& d, const std::vector<double>& logits,
+                            const std::vector<uint32_t>& order) {
     std::vector<double> chosen;
     auto probabilities = softmax(logits);
-    for (uint32_t m = 0; m < d.top_k; ++m) chosen.push_back(d.score == Score::softmax ? probabilities[order[m]] : logits[order[m]]);
+    for (uint32_t m = 0; m < d.top_k; ++m)
+        chosen.push_back(d.score == Score::softmax ? probabilities[order[m]] : logits[order[m]]);
     if (d.score == Score::softmax_selected) chosen = softmax(chosen);
     double sum = d.renormalize ? d.renormalize_epsilon + std::accumulate(chosen.begin(), chosen.end(), 0.0) : 1;
     for (double& g : chosen) g = g / sum * double(d.routed_scale);
@@ -53,7 +57,8 @@ ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<
     const auto& d = layer.description;
     ReferenceResult result{{}, {}, {}, 1e30};
     for (size_t t = 0; t < x.size() / d.model_dim; ++t) {
-        std::vector<double> v(x.begin() + std::ptrdiff_t(t * d.model_dim), x.begin() + std::ptrdiff_t((t + 1) * d.model_dim));
+        std::vector<double> v(x.begin() + std::ptrdiff_t(t * d.model_dim),
+                              x.begin() + std::ptrdiff_t((t + 1) * d.model_dim));
         auto logits = apply(layer.router, {}, v, d.experts);
         std::vector<uint32_t> order(d.experts);
         std::iota(order.begin(), order.end(), 0u);

@@ -9,7 +9,8 @@ void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, uin
     PanelTile tile;
     tile.row_count = rows.end - rows.first;
     tile.panel_count = std::min(panels, ceilDiv(p.model_dim, kPanel) - panel);
-    for (uint32_t row = rows.first; row < rows.end; ++row) tile.rows[row - rows.first] = p.hidden.at + uint64_t{row} * p.hidden_dim;
+    for (uint32_t row = rows.first; row < rows.end; ++row)
+        tile.rows[row - rows.first] = p.hidden.at + uint64_t{row} * p.hidden_dim;
     multiply(tile, {rows.page, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim}, panel, c);
     uint32_t first = panel * kPanel, count = std::min(tile.panel_count * kPanel, p.model_dim - first);
     for (uint32_t r = 0; r < tile.row_count; ++r) {
@@ -24,7 +25,8 @@ void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
     uint32_t columns = ceilDiv(p.model_dim, kPanel * kTilePanels);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
-        if (tile.first < tile.end) downTile(p, c, tile, static_cast<uint32_t>(group % columns) * kTilePanels, kTilePanels);
+        if (tile.first < tile.end)
+            downTile(p, c, tile, static_cast<uint32_t>(group % columns) * kTilePanels, kTilePanels);
     }
 }
 
@@ -40,5 +42,5 @@ void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -5,7 +5,8 @@ inline namespace v1 {
 namespace simd {
 namespace {
 
-void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row, uint32_t first) {
+void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row,
+           uint32_t first) {
     uint32_t count = std::min(up.panel_count * kPanel, p.hidden_dim - first);
     for (uint32_t r = 0; r < up.row_count; ++r) {
         uint32_t at = (first_row + r) * p.hidden_dim + first;
@@ -40,7 +41,8 @@ void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
     uint32_t columns = ceilDiv(p.hidden_dim, kPanel * kTilePanels);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
-        if (tile.first < tile.end) upTile(p, c, tile, static_cast<uint32_t>(group % columns) * kTilePanels, kTilePanels);
+        if (tile.first < tile.end)
+            upTile(p, c, tile, static_cast<uint32_t>(group % columns) * kTilePanels, kTilePanels);
     }
 }
 
@@ -56,5 +58,5 @@ void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

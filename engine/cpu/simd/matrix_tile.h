@@ -33,5 +33,5 @@ inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, 
 }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

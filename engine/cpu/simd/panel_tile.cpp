@@ -20,8 +20,8 @@ using D = hn::CappedTag<float, kPanel>;
 using V = hn::Vec<D>;
 using DU = hn::RebindToUnsigned<D>;
 constexpr size_t kLanes = hn::MaxLanes(D());
-constexpr size_t kPerPanel = kPanel / kLanes;                 // vectors of one panel
-constexpr size_t kColumns = kLanes == kPanel ? 4 : 2;         // vectors of a register tile: as the registers allow
+constexpr size_t kPerPanel = kPanel / kLanes;          // vectors of one panel
+constexpr size_t kColumns = kLanes == kPanel ? 4 : 2;  // vectors of a register tile: as the registers allow
 constexpr size_t kRegisterRows = 6;
 
 // Where the weights of vector v of the tile start for the current block: [k][16] floats.
@@ -85,12 +85,18 @@ HWY_INLINE void multiplyRows(PanelTile& tile, const Block& block, size_t vector)
     for (; row + kRegisterRows <= tile.row_count; row += kRegisterRows)
         multiplyBlock<kFused, kRegisterRows, C>(tile, block, row, vector);
     switch (tile.row_count - row) {
-        case 5: return multiplyBlock<kFused, 5, C>(tile, block, row, vector);
-        case 4: return multiplyBlock<kFused, 4, C>(tile, block, row, vector);
-        case 3: return multiplyBlock<kFused, 3, C>(tile, block, row, vector);
-        case 2: return multiplyBlock<kFused, 2, C>(tile, block, row, vector);
-        case 1: return multiplyBlock<kFused, 1, C>(tile, block, row, vector);
-        default: return;
+        case 5:
+            return multiplyBlock<kFused, 5, C>(tile, block, row, vector);
+        case 4:
+            return multiplyBlock<kFused, 4, C>(tile, block, row, vector);
+        case 3:
+            return multiplyBlock<kFused, 3, C>(tile, block, row, vector);
+        case 2:
+            return multiplyBlock<kFused, 2, C>(tile, block, row, vector);
+        case 1:
+            return multiplyBlock<kFused, 1, C>(tile, block, row, vector);
+        default:
+            return;
     }
 }
 
@@ -145,7 +151,7 @@ const char* nameOfTarget() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 HWY_AFTER_NAMESPACE();
 
@@ -161,6 +167,6 @@ void run(PanelTile& tile) { HWY_DYNAMIC_DISPATCH(runTile)(tile); }
 const char* targetName() { return HWY_DYNAMIC_DISPATCH(nameOfTarget)(); }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 #endif

@@ -1,4 +1,5 @@
-// Lanes are threads; the sixteen chains of a thread are sixteen vectors, enough to hide the latency of multiply, then add.
+// Lanes are threads; the sixteen chains of a thread are sixteen vectors, enough to hide the latency of multiply, then
+// add.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/peak_multiply_add.cpp"
 #include <hwy/foreach_target.h>
@@ -39,12 +40,13 @@ HWY_INLINE void runVector(const PeakMultiplyAdd& p, uint32_t first) {
 
 void runGroups(const PeakMultiplyAdd& p, bool fused, uint32_t first, uint32_t end) {
     const hn::CappedTag<float, kWorkgroup> d;
-    for (uint32_t i = first; i < end; i += uint32_t(hn::Lanes(d))) fused ? runVector<true>(p, i) : runVector<false>(p, i);
+    for (uint32_t i = first; i < end; i += uint32_t(hn::Lanes(d)))
+        fused ? runVector<true>(p, i) : runVector<false>(p, i);
 }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 HWY_AFTER_NAMESPACE();
 
@@ -62,6 +64,6 @@ void peak_multiply_add(const PeakMultiplyAdd& p, const Constants& c, Groups grou
 }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
 #endif

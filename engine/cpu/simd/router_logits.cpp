@@ -33,7 +33,8 @@ void tileLogits(const RouterLogits& p, const Constants& c, uint32_t first, uint3
 // Groups are sixteen threads a (token, panel), four of them a group; whole tokens are taken together where they can be.
 void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.experts, kPanel);
-    uint64_t unit = groups.begin * (kWorkgroup / kPanel), last = std::min<uint64_t>(groups.end * (kWorkgroup / kPanel), uint64_t{p.tokens} * panels);
+    uint64_t unit = groups.begin * (kWorkgroup / kPanel),
+             last = std::min<uint64_t>(groups.end * (kWorkgroup / kPanel), uint64_t{p.tokens} * panels);
     for (uint32_t panel = 0; panel < panels; ++panel) {
         // the tokens whose (token, panel) lies in [unit, last)
         uint64_t first = unit > panel ? (unit - panel + panels - 1) / panels : 0;
@@ -44,5 +45,5 @@ void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
 }
 
 }  // namespace simd
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -25,11 +25,11 @@ struct Description {
     uint32_t top_k = 0;       // experts a token goes to, 1..E
 
     Score score = Score::softmax;
-    bool renormalize = false;        // divide the chosen scores by (their sum + renormalize_epsilon)
+    bool renormalize = false;  // divide the chosen scores by (their sum + renormalize_epsilon)
     float renormalize_epsilon = 0;
-    float routed_scale = 1;          // multiplies every gate
-    bool router_bias = false;        // added to the logits
-    bool selection_bias = false;     // changes who is chosen, not the gate
+    float routed_scale = 1;       // multiplies every gate
+    bool router_bias = false;     // added to the logits
+    bool selection_bias = false;  // changes who is chosen, not the gate
     uint32_t groups = 1, groups_kept = 1;
     GroupScore group_score = GroupScore::max;
 
@@ -39,14 +39,15 @@ struct Description {
 
     Shared shared = Shared::none;
     SharedOrder shared_order = SharedOrder::last;
-    uint32_t shared_dim = 0;         // S: width of the shared expert's hidden layer
+    uint32_t shared_dim = 0;  // S: width of the shared expert's hidden layer
     bool shared_gate_bias = false, shared_up_bias = false, shared_down_bias = false;
 
     // True where experts have a gate matrix beside up and down.
     bool gated() const { return activation != Activation::relu; }
 };
 
-// Checks that the fields agree with each other and that this version runs them; the error names the field and the number.
+// Checks that the fields agree with each other and that this version runs them; the error names the field and the
+// number.
 Result<void> validate(const Description& description);
 
 const char* name(Score score);
@@ -56,5 +57,5 @@ const char* name(SharedOrder order);
 const char* name(WeightFormat format);
 const char* name(Precision precision);
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

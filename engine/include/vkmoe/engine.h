@@ -4,7 +4,8 @@
 //     auto layer  = vkmoe::Layer::open(**engine, "model.moe0");
 //     auto result = layer->forward(tokens, {});
 //
-// One engine per device. Its calls, and those of its layers, may come from several threads and are served one at a time.
+// One engine per device. Its calls, and those of its layers, may come from several threads and are served one at a
+// time.
 #pragma once
 
 #include <memory>
@@ -19,8 +20,8 @@ namespace vkmoe {
 inline namespace v1 {
 
 struct EngineOptions {
-    // auto: the fastest real GPU, else (none, or refused) the CPU. cpu. gpu: the best Vulkan device, a software driver if
-    // there is no other. gpu:N: the N-th of listVulkanDevices().
+    // auto: the fastest real GPU, else (none, or refused) the CPU. cpu. gpu: the best Vulkan device, a software driver
+    // if there is no other. gpu:N: the N-th of listVulkanDevices().
     std::string device = "auto";
     DeviceOptions device_options;
     bool probe = true;  // compare the device with the CPU before it is trusted; never turn it off for exact work
@@ -61,5 +62,5 @@ private:
 // $XDG_CACHE_HOME/vkmoe, else ~/.cache/vkmoe, else empty: where a program may keep pipelines and verdicts.
 std::string userCacheFolder();
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

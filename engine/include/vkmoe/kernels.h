@@ -36,5 +36,5 @@ inline Constants named(const ConstantWords& words) {
     return out;
 }
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe

@@ -29,16 +29,17 @@ struct Routes {
 };
 
 struct ExpertStatistics {
-    uint64_t tokens = 0;         // that were sent to the expert
-    double mean_gate = 0;        // over those tokens; 0 without any, as are the next two
-    double output_rms = 0;       // root of the mean of y^2 over all its output entries, before the gate
-    double quiet_fraction = 0;   // activation sparsity: hidden values with |h| < 0.01
-    double mean_probability = 0; // softmax over all experts, over all tokens
+    uint64_t tokens = 0;          // that were sent to the expert
+    double mean_gate = 0;         // over those tokens; 0 without any, as are the next two
+    double output_rms = 0;        // root of the mean of y^2 over all its output entries, before the gate
+    double quiet_fraction = 0;    // activation sparsity: hidden values with |h| < 0.01
+    double mean_probability = 0;  // softmax over all experts, over all tokens
 };
 
 struct Introspection {
     std::vector<ExpertStatistics> experts;
-    double load_balance_loss = 0;  // E * sum over e of (share of assignments)*(mean probability); 1 is even, E is collapse
+    double load_balance_loss =
+        0;  // E * sum over e of (share of assignments)*(mean probability); 1 is even, E is collapse
 };
 
 struct ForwardOptions {
@@ -46,7 +47,8 @@ struct ForwardOptions {
     bool introspection = true;
     // Routes to follow instead of the router's, for all tokens of the call; experts of a token must differ.
     const Routes* forced_routes = nullptr;
-    uint32_t max_batch = 0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
+    uint32_t max_batch =
+        0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
     // Called after each submit with tokens done and all; returning false cancels (the result is then an error). It runs
     // while the engine is locked: it must not call the engine or its layers.
     std::function<bool(uint64_t done, uint64_t all)> progress = {};
@@ -65,7 +67,8 @@ struct ForwardResult {
 class Layer {
 public:
     // Reads a MoE0 file. With `compat` what the reference engine accepts is accepted, with warnings.
-    // Errors: io, bad_input (the sentence names file, field and number; non-finite weights are among it), out_of_memory.
+    // Errors: io, bad_input (the sentence names file, field and number; non-finite weights are among it),
+    // out_of_memory.
     static Result<Layer> open(Engine& engine, const std::string& path, bool compat = false);
 
     // The same from an opened source.
@@ -91,5 +94,5 @@ private:
     std::unique_ptr<State> state_;
 };
 
-}  // inline namespace v1
+}  // namespace v1
 }  // namespace vkmoe
