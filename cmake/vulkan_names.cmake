@@ -18,5 +18,5 @@ function(vkmoe_rename_vulkan target)
   list(JOIN names "" defines)
   set(output ${CMAKE_CURRENT_BINARY_DIR}/vulkan_names.h)
   file(CONFIGURE OUTPUT ${output} CONTENT "// Written by cmake/vulkan_names.cmake.\n${defines}" @ONLY)
-  target_compile_options(${target} PRIVATE "SHELL:-include ${output}")
+  target_compile_options(${target} PRIVATE "SHELL:-include \"${output}\"")  # quoted: the path may have spaces
 endfunction()
