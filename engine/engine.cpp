@@ -107,29 +107,26 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                  fmt::format("no usable Vulkan device: {}: {}", candidates[0].info.name, candidates[0].unusable)};
 }
 
+// The device's bits against the scalar CPU's.
+Result<void> Engine::compare(const Case& test) {
+    VKMOE_TRY(got, run(*device_, test));
+    VKMOE_TRY(expected, run(*scalar_, test));
+    if (auto row = difference(test, got, expected))
+        return Error{ErrorCode::refused_device, fmt::format("{} is refused: {}", device_->info().name, *row)};
+    return {};
+}
+
 Result<void> Engine::probeMath() {
     const KernelCode& code = kernels().math_probe;
     if (verdicts_->passed(code, {})) return {};
-    for (uint32_t function = 0; function < kProbeCount; ++function) {
-        Case test = mathCase(function, 77, 1000);
-        VKMOE_TRY(got, run(*device_, test));
-        VKMOE_TRY(expected, run(*scalar_, test));
-        if (auto row = difference(test, got, expected))
-            return Error{ErrorCode::refused_device, fmt::format("{} is refused: {}", device_->info().name, *row)};
-    }
+    for (uint32_t function = 0; function < kProbeCount; ++function) VKMOE_CHECK(compare(mathCase(function, 77, 1000)));
     verdicts_->record(code, {});
     return {};
 }
 
 Result<void> Engine::probeKernel(const KernelCode& code, const Constants& constants) {
     if (verdicts_->passed(code, words(constants))) return {};
-    for (const Shape& shape : kProbeShapes) {
-        Case test = makeCase(code, constants, shape);
-        VKMOE_TRY(got, run(*device_, test));
-        VKMOE_TRY(expected, run(*scalar_, test));
-        if (auto row = difference(test, got, expected))
-            return Error{ErrorCode::refused_device, fmt::format("{} is refused: {}", device_->info().name, *row)};
-    }
+    for (const Shape& shape : kProbeShapes) VKMOE_CHECK(compare(makeCase(code, constants, shape)));
     verdicts_->record(code, words(constants));
     return {};
 }

@@ -3,6 +3,7 @@
 
 #include "engine/cases/scene.h"
 #include "engine/cpu/panel.h"
+#include "engine/moe/page_layout.h"
 #include "shaders/math_probe.h"
 
 namespace vkmoe {
@@ -14,7 +15,8 @@ using Words = std::vector<uint32_t>;
 #define VKMOE_POINT(Params, member, region) test.point(offsetof(Params, member), region)
 
 Words packed(uint32_t rows, uint32_t cols, uint32_t format, Values& values) {
-    Words source = values.stored(size_t{rows} * cols, format), target(panelWords(rows, cols, format)), status(2);
+    Words source = values.stored(size_t{rows} * cols, format), target(packedWords(rows, cols, WeightFormat(format))),
+          status(2);
     PackPanels params{{source.data()}, {target.data()}, {status.data()}, rows, cols};
     Constants constants;
     constants.weight_format = format;
@@ -52,7 +54,7 @@ Case applyRule(const KernelCode& code, const Constants& c, const Shape& shape, V
 Case packPanels(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
     uint32_t rows = shape.hidden_dim, cols = shape.model_dim;
-    uint64_t target = panelWords(rows, cols, c.widen != 0 ? kF32 : c.weight_format);
+    uint64_t target = packedWords(rows, cols, WeightFormat(c.widen != 0 ? kF32 : c.weight_format));
     VKMOE_POINT(PackPanels, source, test.input("source", values.stored(size_t{rows} * cols, c.weight_format)));
     VKMOE_POINT(PackPanels, target, test.output("target", target));
     VKMOE_POINT(PackPanels, status, test.output("status", Words(2)));

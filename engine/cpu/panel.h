@@ -9,11 +9,6 @@ inline namespace v1 {
 
 inline uint32_t panelSteps(uint32_t cols, uint32_t format) { return format == kF32 ? cols : ceilDiv(cols, 2); }
 
-// 32-bit words of a packed [rows, cols] matrix.
-inline uint64_t panelWords(uint32_t rows, uint32_t cols, uint32_t format) {
-    return uint64_t{ceilDiv(rows, kPanel)} * panelSteps(cols, format) * kPanel;
-}
-
 inline float panelWeight(const uint32_t* panel, uint32_t k, uint32_t lane, uint32_t format) {
     if (format == kF32) return uintBitsToFloat(panel[uint64_t{k} * kPanel + lane]);
     uint32_t word = panel[uint64_t{k >> 1} * kPanel + lane];

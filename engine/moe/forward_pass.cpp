@@ -125,6 +125,12 @@ bool ForwardPass::fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) co
     return uint64_t{tokens} * copies <= 2 * uint64_t{experts};
 }
 
+// The routed experts' operands serve the shared one too where both are rounded alike.
+uint64_t ForwardPass::sharedOperands(const Workspace& w) const {
+    if (shared_.operand_bits == 24) return w.x;
+    return shared_.operand_bits == routed_.operand_bits ? w.x_rounded : w.x_shared;
+}
+
 void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const {
     uint32_t count = tokens * weights_->description.model_dim;
     commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{count} * 4);
@@ -137,7 +143,7 @@ void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_
     p.target = w.memory.at<F32>(w.x_rounded);
     if (routed_.operand_bits < 24) commands.dispatch(*apply_rounded_, p, count);
     p.target = w.memory.at<F32>(w.x_shared);
-    if (shared_.operand_bits < 24) commands.dispatch(*apply_shared_, p, count);
+    if (sharedOperands(w) == w.x_shared) commands.dispatch(*apply_shared_, p, count);
     commands.barrier();
 }
 
@@ -206,48 +212,47 @@ void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) c
     commands.barrier();
 }
 
-ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
-                               uint64_t hidden) const {
-    ExpertUp p{};
-    p.x = w.memory.at<F32>(x);
+// What expert_up and expert_down are told alike: pages, work list and dimensions.
+template <class Params>
+Params ForwardPass::expertParams(const Workspace& w, uint32_t hidden_dim) const {
+    Params p{};
     p.pages = weights_->table.at<Pages>();
     p.offsets = w.memory.at<U32>(w.offsets);
     p.tiles = w.memory.at<U32>(w.tiles);
     p.tile_count = w.memory.at<U32>(w.tile_count);
-    p.token_of = w.memory.at<U32>(w.token_of);
-    p.hidden = w.memory.at<F32>(hidden);
     p.model_dim = weights_->description.model_dim;
     p.hidden_dim = hidden_dim;
+    p.dense_page = weights_->sharedPage();
+    p.experts = weights_->description.experts;
+    return p;
+}
+
+ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
+                               uint64_t hidden) const {
+    auto p = expertParams<ExpertUp>(w, hidden_dim);
+    p.x = w.memory.at<F32>(x);
+    p.token_of = w.memory.at<U32>(w.token_of);
+    p.hidden = w.memory.at<F32>(hidden);
     p.gate_weight = layout.gate_weight;
     p.up_weight = layout.up_weight;
     p.gate_bias = layout.gate_bias;
     p.up_bias = layout.up_bias;
-    p.dense_page = weights_->sharedPage();
-    p.experts = weights_->description.experts;
     return p;
 }
 
 ExpertDown ForwardPass::downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden,
                                    uint64_t y) const {
-    ExpertDown p{};
+    auto p = expertParams<ExpertDown>(w, hidden_dim);
     p.hidden = w.memory.at<F32>(hidden);
-    p.pages = weights_->table.at<Pages>();
-    p.offsets = w.memory.at<U32>(w.offsets);
-    p.tiles = w.memory.at<U32>(w.tiles);
-    p.tile_count = w.memory.at<U32>(w.tile_count);
     p.y = w.memory.at<F32>(y);
-    p.model_dim = weights_->description.model_dim;
-    p.hidden_dim = hidden_dim;
     p.down_weight = layout.down_weight;
     p.down_bias = layout.down_bias;
-    p.dense_page = weights_->sharedPage();
-    p.experts = weights_->description.experts;
     return p;
 }
 
 void ForwardPass::sharedUp(Commands& commands, const Workspace& w, uint32_t tokens) const {
     uint32_t S = weights_->description.shared_dim;
-    ExpertUp p = upParams(w, weights_->shared, S, shared_.operand_bits < 24 ? w.x_shared : w.x, w.shared_hidden);
+    ExpertUp p = upParams(w, weights_->shared, S, sharedOperands(w), w.shared_hidden);
     p.status = status(w, kSharedHidden);
     p.rows = tokens;
     bool few = fewRows(tokens, 1, 1);

@@ -45,12 +45,15 @@ private:
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    template <class Params>
+    Params expertParams(const Workspace& w, uint32_t hidden_dim) const;
     ExpertUp upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
                       uint64_t hidden) const;
     ExpertDown downParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t hidden,
                           uint64_t y) const;
     void sharedUp(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    uint64_t sharedOperands(const Workspace& w) const;
     U32 status(const Workspace& w, size_t stage) const;
     std::array<Stage, 8> stages() const;
     bool fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const;

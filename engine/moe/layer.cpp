@@ -67,6 +67,10 @@ struct Layer::State {
         tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
 
     Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
+    // Kernels built and proved, once for each of the four kinds of pass.
+    std::optional<ForwardPass> passes[2][2];
+
+    Result<const ForwardPass*> passFor(Precision precision, bool introspection);
     Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first,
                           uint32_t tokens, ForwardResult& result, IntrospectionSums* sums);
     Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options,
@@ -122,6 +126,15 @@ Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) 
     VKMOE_TRY(made, Workspace::create(device, weights.description, uint32_t(std::min<uint64_t>(wanted, largest))));
     workspace = std::move(made);
     return {};
+}
+
+Result<const ForwardPass*> Layer::State::passFor(Precision precision, bool introspection) {
+    std::optional<ForwardPass>& pass = passes[size_t(precision)][introspection];
+    if (!pass) {
+        VKMOE_TRY(made, ForwardPass::create(*engine, weights, precision, introspection));
+        pass = made;
+    }
+    return static_cast<const ForwardPass*>(&*pass);
 }
 
 Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced,
@@ -180,14 +193,14 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
             ErrorCode::bad_input,
             fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
     if (options.forced_routes) VKMOE_CHECK(checkForced(*options.forced_routes, d, x.size() / d.model_dim));
-    VKMOE_TRY(pass, ForwardPass::create(*state_->engine, state_->weights, options.precision, options.introspection));
+    VKMOE_TRY(pass, state_->passFor(options.precision, options.introspection));
     ForwardResult result;
     result.tokens = x.size() / d.model_dim;
     result.output.resize(x.size());
     result.routes.top_k = d.top_k;
     DeviceCounters before = state_->engine->device().counters();
     auto start = Clock::now();
-    VKMOE_CHECK(state_->runAll(pass, x, options, result));
+    VKMOE_CHECK(state_->runAll(*pass, x, options, result));
     result.seconds = secondsSince(start);
     DeviceCounters after = state_->engine->device().counters();
     result.submits = after.submits - before.submits;

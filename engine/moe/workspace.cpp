@@ -68,10 +68,6 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     return {m.bytes, u.bytes, b.bytes};
 }
 
-}  // namespace
-
-namespace {
-
 // The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for
 // each of its experts, every expert twice, and every tile of one expert).
 uint64_t sortableSlots(uint32_t experts) {

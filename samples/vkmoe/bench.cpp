@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <random>
 
 #include "engine/cases/scene.h"
 #include "engine/formats/moe0.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
 namespace {
@@ -92,13 +92,6 @@ Result<Row> timeKernel(Device& device, Device& scalar, const KernelCode& code, c
     Case test = makeCase(code, c, shapeFor(code, options));
     VKMOE_TRY(timed, run(device, test, kRepeats));
     return Row{code.name, formName(code, c), c.fused != 0, timed.seconds, test.flops, test.bytes};
-}
-
-std::vector<float> randomTokens(uint32_t tokens, uint32_t model_dim) {
-    std::mt19937 random(1);
-    std::vector<float> x(size_t{tokens} * model_dim);
-    for (float& v : x) v = float(int32_t(random())) * 0x1p-31f;
-    return x;
 }
 
 // A whole layer: shared and routed experts' GEMMs counted as work, and everything around them paid for.

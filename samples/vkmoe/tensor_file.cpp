@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cstring>
+#include <random>
 
 #include "host/file.h"
 
@@ -20,6 +21,13 @@ Result<std::vector<float>> readTokens(const std::string& path, uint32_t width) {
                                  bytes.size(), row, width)};
     std::vector<float> values(bytes.size() / 4);
     if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+}
+
+std::vector<float> randomTokens(uint32_t tokens, uint32_t width) {
+    std::mt19937 random(1);
+    std::vector<float> values(size_t{tokens} * width);
+    for (float& value : values) value = float(int32_t(random())) * 0x1p-31f;
     return values;
 }
 

@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
 #include <cstring>
-#include <random>
 
 #include "engine/cases/scene.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/tensor_file.h"
 #include "shaders/math_probe.h"
 
 namespace vkmoe::program {
@@ -42,13 +42,6 @@ Result<void> verifyKernels(Engine& engine, Verdict& verdict) {
     return {};
 }
 
-std::vector<float> someTokens(uint32_t model_dim) {
-    std::mt19937 random(1);
-    std::vector<float> x(size_t{97} * model_dim);
-    for (float& v : x) v = float(int32_t(random())) * 0x1p-31f;
-    return x;
-}
-
 // The layer's output on this engine and on the scalar CPU, in both precisions.
 Result<void> verifyLayer(Engine& engine, const Context& context, const std::string& file, Verdict& verdict) {
     EngineOptions options = context.engineOptions("cpu");
@@ -56,7 +49,7 @@ Result<void> verifyLayer(Engine& engine, const Context& context, const std::stri
     VKMOE_TRY(scalar, Engine::open(options));
     VKMOE_TRY(expected_layer, Layer::open(*scalar, file, context.compat));
     VKMOE_TRY(layer, Layer::open(engine, file, context.compat));
-    auto x = someTokens(layer.description().model_dim);
+    auto x = randomTokens(97, layer.description().model_dim);
     for (Precision precision : {Precision::exact, Precision::rounded}) {
         VKMOE_TRY(expected, expected_layer.forward(x, {.precision = precision}));
         VKMOE_TRY(got, layer.forward(x, {.precision = precision}));

@@ -19,6 +19,8 @@
 namespace vkmoe {
 inline namespace v1 {
 
+class Case;
+
 struct EngineOptions {
     // auto: the fastest real GPU, else (none, or refused) the CPU. cpu. gpu: the best Vulkan device, a software driver
     // if there is no other. gpu:N: the N-th of listVulkanDevices().
@@ -48,6 +50,7 @@ private:
     static Result<std::unique_ptr<Engine>> start(std::unique_ptr<Device> device, const EngineOptions& options);
     static Result<std::unique_ptr<Engine>> openAuto(const EngineOptions& options);
     static Result<std::unique_ptr<Engine>> openGpu(uint32_t index, const EngineOptions& options);
+    Result<void> compare(const Case& test);
     Result<void> probeMath();
     Result<void> probeKernel(const KernelCode& code, const Constants& constants);
 
