@@ -9,7 +9,7 @@ namespace vkmoe {
 inline namespace v1 {
 
 // The values of a kernel's specialization constants by id; ids a kernel does not use are ignored.
-using ConstantWords = std::array<uint32_t, 16>;
+using ConstantWords = std::array<uint32_t, 24>;
 
 // A range of workgroups.
 struct Groups {

@@ -282,6 +282,20 @@ EXACT uint bf16_encode(float x) {
     return (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
 }
 
+// ---- MXFP4 ----------------------------------------------------------------------------------------------------------
+
+// An e2m1 code doubled, an integer: 0, 1, 2, 3, 4, 6, 8, 12 and, with bit 3, the negatives (-0 for code 8).
+EXACT float mxfp4_code(uint code) {
+    float magnitude = float((0xc8643210u >> ((code & 7u) << 2)) & 15u);
+    return uintBitsToFloat(floatBitsToUint(magnitude) | ((code & 8u) << 28));
+}
+
+// Half an e8m0 scale, to meet the doubled codes: 2^(s-128); +0 for scales below 2^-60; NaN for 255.
+EXACT float mxfp4_half_scale(uint s) {
+    if (s == 255u) return canonical_nan();
+    return s < 67u ? uintBitsToFloat(0u) : uintBitsToFloat((s - 1u) << 23);
+}
+
 #ifdef __cplusplus
 }  // inline namespace v1
 }  // namespace vkmoe

@@ -27,7 +27,7 @@ void main() {
     uint row_at[8];
     [[unroll]] for (uint i = 0u; i < 8u; ++i) row_at[i] = (tile.first_row + min(i, tile.rows - 1u)) * p.hidden_dim;
     vec4 y[8];
-    tile_dot(p.hidden, row_at, page, tile, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim, y);
+    tile_dot(p.hidden, row_at, page, tile, p.down_weight, p.down_bias, kBias, p.model_dim, p.hidden_dim, y);
     uint output_ = tile.panel * kPanel + tile.lane;
     store(tile, output_, y, 0u);
     store(tile, output_ + kPanel, y, 1u);

@@ -32,7 +32,8 @@ vec4 load_bias(U32 page, uint bias, uint panel, uint lane, uint outputs) {
 
 // row_at[i] is the first element of row i in x (rows past the end repeat the last one).
 // totals[i] = bias + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
-void tile_dot(F32 x, uint row_at[8], U32 page, Tile tile, uint weight, uint bias, uint outputs, uint cols, out vec4 totals[8]) {
+void tile_dot(F32 x, uint row_at[8], U32 page, Tile tile, uint weight, uint bias, uint bias_bit, uint outputs,
+              uint cols, out vec4 totals[8]) {
     uvec4 base = panel_bases(weight, tile.panel, outputs, cols);
     for (uint k0 = 0u; k0 < cols; k0 += kBlock) {
         vec4 s[8];
@@ -43,9 +44,14 @@ void tile_dot(F32 x, uint row_at[8], U32 page, Tile tile, uint weight, uint bias
             w = load_weights(page, base, k, tile.lane);
             [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = multiply_add(vec4(x.at[row_at[i] + k]), w, s[i]);
         }
+        if (c_weight_format == kMxfp4) {
+            vec4 scale = vec4(scale_at(page, base.x, k0, tile.lane), scale_at(page, base.y, k0, tile.lane),
+                              scale_at(page, base.z, k0, tile.lane), scale_at(page, base.w, k0, tile.lane));
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = s[i] * scale;
+        }
         if (k0 != 0u) {
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = totals[i] + s[i];
-        } else if (c_bias != 0u) {
+        } else if ((c_bias & bias_bit) != 0u) {
             vec4 b = load_bias(page, bias, tile.panel, tile.lane, outputs);
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = b + s[i];
         } else {

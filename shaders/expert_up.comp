@@ -3,7 +3,8 @@
 #include "shaders/kernel.glsl"
 #include "shaders/panel.glsl"
 #include "shaders/expert_tile.glsl"
-#include "shaders/activation.glsl"
+#include "shaders/activation.h"
+#include "shaders/check_hidden.glsl"
 // expert_up: hidden[slot] = activation(gate, up), gate|up = bias + weight * x[token of slot], as a grouped GEMM.
 //   in   x [tokens, model_dim] operands; the page of each expert: gate, up panels [hidden_dim, model_dim] in c_weight_format, biases
 //        tiles, offsets, token_of from bin_tokens; with c_dense every token goes to dense_page and rows are tokens
@@ -16,7 +17,7 @@ void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
     [[unroll]] for (uint i = 0u; i < 8u; ++i) {
         if (i >= tile.rows) continue;
         uint at = (tile.first_row + i) * p.hidden_dim + output_;
-        float h = activate(gate[i][component], up[i][component]);
+        float h = activate(gate[i][component], up[i][component], c_activation, p.swiglu_limit, p.swiglu_alpha);
         check_hidden(gate[i][component], up[i][component], h, p.status, at);
         p.hidden.at[at] = as_operand(h, c_operand_bits);
     }
@@ -33,9 +34,9 @@ void main() {
         row_at[i] = (c_dense != 0u ? row : p.token_of.at[row]) * p.model_dim;
     }
     vec4 gate[8], up[8];
-    tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim, up);
+    tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, kBias, p.hidden_dim, p.model_dim, up);
     if (c_activation != kRelu)
-        tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim, gate);
+        tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, kGateBias, p.hidden_dim, p.model_dim, gate);
     else
         gate = up;
     uint output_ = tile.panel * kPanel + tile.lane;

@@ -25,10 +25,13 @@ struct ApplyRule {
 
 // A row-major matrix into panels: see pack_panels.comp.
 struct PackPanels {
-    U32 source;  // [rows, cols] in weight_format, 16-bit ones two to a word
+    U32 source;  // [rows, cols] in weight_format, 16-bit ones two to a word; kMxfp4: codes, eight to a word
+    U32 scales;  // kMxfp4: [rows, cols/32], four to a word
     U32 target;  // [ceil(rows/16)] panels, out
     U32 status;  // [2]
     uint32_t rows, cols;
+    uint32_t row_step;  // row r of the matrix is row r*row_step of the source
+    uint32_t pad;
 };
 
 struct RouterLogits {
@@ -47,21 +50,58 @@ struct RouteTopk {
     U32 selected;        // [tokens, top_k] out, best first
     F32 gates;           // [tokens, top_k] out
     F32 probabilities;   // [tokens, experts] out, if constants.probabilities
+    U32 keys;            // [tokens, experts] out, if constants.capacity: larger is better, 0 may not be chosen
+    F32 scores;          // [tokens, experts] out, if constants.capacity: what gates are made of
     U32 status;          // [2]
     uint32_t tokens, experts, top_k;
+    uint32_t groups, groups_kept;  // unless constants.group_score is kNoGroups
     float renormalize_epsilon;
     float routed_scale;
     uint32_t pad;
 };
 
+// The capacity dispatch: see assign_capacity.comp.
+struct AssignCapacity {
+    U32 keys;      // [tokens, experts]
+    F32 scores;    // [tokens, experts]
+    U32 taken;     // [experts] tokens each expert has accepted so far, in and out
+    U32 selected;  // [tokens, top_k] out
+    F32 gates;     // [tokens, top_k] out
+    U32 status;    // [2]
+    uint32_t first_token, tokens, experts, top_k;
+    uint32_t capacity;  // tokens an expert may accept
+    float renormalize_epsilon;
+    float routed_scale;
+    uint32_t pad;
+};
+
+struct AddNoise {
+    F32 logits;  // [tokens, experts] in and out
+    U32 status;  // [2]
+    uint32_t tokens, experts;
+    uint32_t first_token;  // of the call: the noise of a token does not depend on the batch
+    uint32_t seed;
+    float noise_std;
+    uint32_t pad;
+};
+
+// The gate of a sigmoid-gated shared expert.
+struct SharedGate {
+    F32 x;       // [tokens, model_dim] operands
+    F32 weight;  // [model_dim] operands
+    F32 gates;   // [tokens] out
+    U32 status;  // [2]
+    uint32_t tokens, model_dim;
+};
+
 // bin_count, bin_offsets and bin_tokens share their parameters: three steps of one stable counting sort.
 struct BinTokens {
-    U32 selected;  // [tokens*top_k] expert of each assignment
+    U32 selected;  // [tokens*top_k] expert of each assignment; not below `experts`: it goes nowhere
     U32 counts;    // [chunks, experts] assignments per chunk and expert (zeroed before bin_count); bin_offsets turns it
                    // into first slots
     U32 offsets;   // [experts+1] out: first slot of each expert
     U32 token_of;  // [tokens*top_k] out: token of each slot
-    U32 slot_of;   // [tokens*top_k] out: slot of each assignment
+    U32 slot_of;   // [tokens*top_k] out: slot of each assignment, or kAbsent
     U32 tiles;     // [tiles, 2] out: expert, first slot
     U32 tile_count;   // [1] out
     U32 up_groups;    // [3] out: indirect dispatch size of expert_up
@@ -84,7 +124,8 @@ struct ExpertUp {
     uint32_t gate_weight, up_weight, gate_bias, up_bias;
     uint32_t rows;  // slots; tokens if constants.dense
     uint32_t dense_page;
-    uint32_t experts;  // the GEMV form finds a slot's expert in `offsets`
+    uint32_t experts;                  // the GEMV form finds a slot's expert in `offsets`
+    float swiglu_limit, swiglu_alpha;  // kClampedSwiglu
     uint32_t pad;
 };
 
@@ -105,12 +146,13 @@ struct ExpertDown {
 };
 
 struct Combine {
-    F32 y;         // [slots, model_dim]
-    U32 slot_of;   // [tokens, top_k]
-    F32 gates;     // [tokens, top_k]
-    F32 shared_y;  // [tokens, model_dim], if constants.shared
-    F32 out_;      // [tokens, model_dim] out
-    U32 status;    // [2]
+    F32 y;             // [slots, model_dim]
+    U32 slot_of;       // [tokens, top_k]; kAbsent: nothing to add
+    F32 gates;         // [tokens, top_k]
+    F32 shared_y;      // [tokens, model_dim], if constants.shared
+    F32 shared_gates;  // [tokens], if constants.shared_gate
+    F32 out_;          // [tokens, model_dim] out
+    U32 status;        // [2]
     uint32_t tokens, model_dim, top_k;
     uint32_t pad;
 };

@@ -17,7 +17,7 @@ using Words = std::vector<uint32_t>;
 Words packed(uint32_t rows, uint32_t cols, uint32_t format, Values& values) {
     Words source = values.stored(size_t{rows} * cols, format), target(packedWords(rows, cols, WeightFormat(format))),
           status(2);
-    PackPanels params{{source.data()}, {target.data()}, {status.data()}, rows, cols};
+    PackPanels params{{source.data()}, {}, {target.data()}, {status.data()}, rows, cols, 1, 0};
     Constants constants;
     constants.weight_format = format;
     cpu::pack_panels(params, constants, {0, target.size() / kWorkgroup + 1});
@@ -58,7 +58,7 @@ Case packPanels(const KernelCode& code, const Constants& c, const Shape& shape, 
     VKMOE_POINT(PackPanels, source, test.input("source", values.stored(size_t{rows} * cols, c.weight_format)));
     VKMOE_POINT(PackPanels, target, test.output("target", target));
     VKMOE_POINT(PackPanels, status, test.output("status", Words(2)));
-    test.setParams(PackPanels{.rows = rows, .cols = cols});
+    test.setParams(PackPanels{.rows = rows, .cols = cols, .row_step = 1});
     test.threads = target;
     test.bytes = 8.0 * double(target);
     return test;

@@ -1,35 +1,78 @@
-#include "engine/cpu/twin.h"
+#include "engine/cpu/panel.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace cpu {
 namespace {
 
-uint32_t packedHalf(const PackPanels& p, uint32_t format, uint32_t row, uint32_t col) {
-    if (row >= p.rows || col >= p.cols) return 0;
-    uint32_t i = row * p.cols + col;
-    uint32_t half = halfAt(p.source.at, i);
-    float x = checked(decodeHalf(half, format), p.status, i);
-    return format == kBf16 && magnitude_bits(operand_rule_bf16(x)) == 0 ? 0 : half;
-}
+// What one thread of the shader sees; the functions have the names they have there.
+struct Packer {
+    const PackPanels& p;
+    const Constants& c;
 
-uint32_t packedFloat(const PackPanels& p, uint32_t format, uint32_t row, uint32_t col) {
-    if (row >= p.rows) return 0;
-    uint32_t i = row * p.cols + col;
-    return floatBitsToUint(operand_rule(checked(decodeElement(p.source.at, i, format), p.status, i)));
-}
+    float element(uint32_t row, uint32_t col) const {
+        return checked(decodeElement(p.source.at, row * p.row_step * p.cols + col, c.weight_format), p.status,
+                       row * p.cols + col);
+    }
+
+    uint32_t packedHalf(uint32_t row, uint32_t col) const {
+        if (col >= p.cols) return 0;
+        float x = element(row, col);
+        uint32_t half = halfAt(p.source.at, row * p.row_step * p.cols + col);
+        return c.weight_format == kBf16 && magnitude_bits(operand_rule_bf16(x)) == 0 ? 0 : half;
+    }
+
+    uint32_t scaleByte(uint32_t row, uint32_t block) const {
+        uint32_t i = row * p.row_step * (p.cols / kBlock) + block, s = p.scales.at[i / 4] >> (i % 4 * 8) & 255u;
+        if (s == 255) flag(p.status, row * p.cols + block * kBlock);
+        return s;
+    }
+
+    uint32_t packedScales(uint32_t row, uint32_t block) const {
+        uint32_t word = 0;
+        for (uint32_t i = 0; i < kScaleGroup && block + i < p.cols / kBlock; ++i)
+            word |= scaleByte(row, block + i) << (8 * i);
+        return word;
+    }
+
+    uint32_t codeAt(uint32_t row, uint32_t col) const {
+        uint32_t j = col % kBlock, i = c.nibbles == kAdjacent ? j : j % 16 * 2 + j / 16;
+        return p.source.at[row * p.row_step * (p.cols / 8) + col / kBlock * 4 + i / 8] >> (i % 8 * 4) & 15u;
+    }
+
+    uint32_t packedCodes(uint32_t row, uint32_t col) const {
+        uint32_t word = 0;
+        for (uint32_t i = 0; i < 8; ++i) word |= codeAt(row, col + i) << (4 * i);
+        return word;
+    }
+
+    float mxfp4Element(uint32_t row, uint32_t col) const {
+        float x = mxfp4_code(codeAt(row, col)) * mxfp4_half_scale(scaleByte(row, col / kBlock));
+        return checked(x, p.status, row * p.cols + col);
+    }
+
+    bool wide() const { return c.widen != 0 || c.weight_format == kF32; }
+
+    uint32_t panelWord(uint32_t row, uint32_t step) const {
+        if (wide())
+            return floatBitsToUint(
+                operand_rule(c.weight_format == kMxfp4 ? mxfp4Element(row, step) : element(row, step)));
+        if (c.weight_format != kMxfp4) return packedHalf(row, 2 * step) | packedHalf(row, 2 * step + 1) << 16;
+        constexpr uint32_t rows = kScaleGroup * kBlock / 8 + 1;
+        uint32_t group = step / rows, within = step % rows;
+        return within == 0 ? packedScales(row, group * kScaleGroup)
+                           : packedCodes(row, group * kScaleGroup * kBlock + (within - 1) * 8);
+    }
+};
 
 }  // namespace
 
 void pack_panels(const PackPanels& p, const Constants& c, Groups groups) {
-    bool whole_words = c.weight_format == kF32 || c.widen != 0;
-    uint32_t steps = whole_words ? p.cols : ceilDiv(p.cols, 2);
-    uint64_t count = uint64_t{ceilDiv(p.rows, kPanel)} * steps * kPanel;
-    eachThread(groups, count, [&](uint32_t i) {
-        uint32_t lane = i % kPanel, step = i / kPanel % steps, row = i / kPanel / steps * kPanel + lane;
-        p.target.at[i] = whole_words ? packedFloat(p, c.weight_format, row, step)
-                                     : packedHalf(p, c.weight_format, row, 2 * step) |
-                                           packedHalf(p, c.weight_format, row, 2 * step + 1) << 16;
+    Packer packer{p, c};
+    uint32_t steps = panelSteps(p.cols, packer.wide() ? kF32 : c.weight_format);
+    eachThread(groups, uint64_t{ceilDiv(p.rows, kPanel)} * steps * kPanel, [&](uint32_t i) {
+        uint32_t row = i / kPanel / steps * kPanel + i % kPanel, step = i / kPanel % steps;
+        p.target.at[i] = row < p.rows ? packer.panelWord(row, step) : 0;
     });
 }
 

@@ -14,13 +14,27 @@
 
 namespace vkmoe::formats {
 
-// One tensor, row-major. `name` is the layer file's name, e.g. "experts.up.weight" (experts consecutive).
+// Which two elements of a block of 32 share byte j of MXFP4 codes (low nibble, high nibble).
+enum class Nibbles : uint32_t {
+    adjacent = 0,  // 2j, 2j+1: gpt-oss checkpoints and layer files
+    halves = 1,    // j, j+16: ggml
+};
+
+// One tensor, row-major.
 struct TensorRange {
-    std::string name;
+    std::string name;  // the role, e.g. "router.weight", "experts.3.up.weight"
     WeightFormat format = WeightFormat::f32;
-    std::vector<uint64_t> shape;
-    uint64_t offset = 0;  // bytes from the start of the file
-    uint64_t bytes = 0;
+    std::vector<uint64_t> shape;                   // of the values: [rows, cols] of a matrix, [n] of a vector
+    uint64_t offset = 0;                           // bytes from the start of the source
+    uint64_t bytes = 0;                            // mxfp4: of the codes, 16 bytes a block of 32 columns
+    std::string label = {};                        // how the file calls it, e.g. "experts.up.weight[3]"; empty: `name`
+    uint64_t scales_offset = 0, scales_bytes = 0;  // mxfp4: one byte a block, [rows, cols/32]
+    Nibbles nibbles = Nibbles::adjacent;           // mxfp4
+    // Rows of a fused gate and up matrix: row r of the tensor is row r*row_step of the bytes, which start at its first.
+    // `bytes` then counts from the first row's start to the last row's end.
+    uint32_t row_step = 1;
+
+    const std::string& shown() const { return label.empty() ? name : label; }
 };
 
 // A MoE layer on disk: its description and where each tensor's bytes are. Routed experts may be scattered

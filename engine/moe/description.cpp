@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <algorithm>
 
 namespace vkmoe {
 inline namespace v1 {
@@ -16,9 +16,42 @@ Result<void> inRange(const char* field, uint64_t value, uint64_t low, uint64_t h
     return Error{ErrorCode::bad_input, fmt::format("{} is {}, must be {} to {}", field, value, low, high)};
 }
 
-Result<void> notYet(bool wanted, const char* field, const char* value) {
-    if (!wanted) return {};
-    return Error{ErrorCode::unsupported, fmt::format("{} {} is not supported by this version", field, value)};
+// Finite and with a magnitude that neither overflows nor vanishes in the kernels.
+Result<void> ordinary(const char* field, float value, float low, float high) {
+    if (value >= low && value <= high) return {};
+    return Error{ErrorCode::bad_input, fmt::format("{} is {}, must be {} to {}", field, value, low, high)};
+}
+
+Result<void> validateGroups(const Description& d) {
+    VKMOE_CHECK(inRange("groups", d.groups, 1, d.experts));
+    VKMOE_CHECK(inRange("groups_kept", d.groups_kept, 1, d.groups));
+    if (d.experts % d.groups != 0)
+        return Error{ErrorCode::bad_input, fmt::format("groups is {}, must divide experts = {}", d.groups, d.experts)};
+    uint32_t size = d.experts / d.groups;
+    if (d.groups > 1 && d.group_score == GroupScore::sum_of_top2 && size < 2)
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("group_score is sum_of_top2, but groups = {} leaves {} expert a group", d.groups, size)};
+    if (d.dispatch != Dispatch::capacity && d.top_k > size * d.groups_kept)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("top_k is {}, but groups_kept = {} leaves {} experts to choose from", d.top_k,
+                                 d.groups_kept, size * d.groups_kept)};
+    return {};
+}
+
+Result<void> validateDispatch(const Description& d) {
+    VKMOE_CHECK(ordinary("capacity_factor", d.capacity_factor, 0, 0x1p20f));
+    VKMOE_CHECK(ordinary("tokens_per_expert_ratio", d.tokens_per_expert_ratio, 0, 0x1p20f));
+    VKMOE_CHECK(ordinary("noise_std", d.noise_std, 0, 0x1p20f));
+    bool budget = d.dispatch == Dispatch::fixed_budget;
+    if (budget && (d.score != Score::softmax_selected || d.groups != 1 || d.selection_bias))
+        return Error{ErrorCode::bad_input,
+                     fmt::format("dispatch is fixed_budget, which has score softmax_selected, groups 1 and no "
+                                 "selection_bias, but score is {}, groups {} and selection_bias {}",
+                                 name(d.score), d.groups, d.selection_bias)};
+    if (budget && d.tokens_per_expert_ratio == 0)
+        return Error{ErrorCode::bad_input, "tokens_per_expert_ratio is 0, must be above 0 for fixed_budget"};
+    return {};
 }
 
 }  // namespace
@@ -27,21 +60,18 @@ Result<void> validate(const Description& d) {
     VKMOE_CHECK(inRange("model_dim", d.model_dim, 1, kLargestDim));
     VKMOE_CHECK(inRange("hidden_dim", d.hidden_dim, 1, kLargestDim));
     VKMOE_CHECK(inRange("experts", d.experts, 1, kLargestExperts));
-    VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.experts));
+    VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.dispatch == Dispatch::capacity ? std::max(d.experts, 64u) : d.experts));
     if (d.shared != Shared::none) VKMOE_CHECK(inRange("shared_dim", d.shared_dim, 1, kLargestDim));
-    if (!(std::fabs(d.routed_scale) < 0x1p40f))
-        return Error{ErrorCode::bad_input,
-                     fmt::format("routed_scale is {}, its size must be below 2^40", d.routed_scale)};
-    if (!(d.renormalize_epsilon >= 0 && d.renormalize_epsilon < 1))
-        return Error{ErrorCode::bad_input,
-                     fmt::format("renormalize_epsilon is {}, must be 0 to 1", d.renormalize_epsilon)};
-    VKMOE_CHECK(notYet(d.score == Score::sigmoid, "score", "sigmoid"));
-    VKMOE_CHECK(notYet(d.groups != 1 || d.groups_kept != 1, "groups", "above 1"));
-    VKMOE_CHECK(notYet(d.activation == Activation::gelu_glu, "activation", "gelu_glu"));
-    VKMOE_CHECK(notYet(d.activation == Activation::clamped_swiglu, "activation", "clamped_swiglu"));
-    VKMOE_CHECK(notYet(d.shared == Shared::sigmoid_gated, "shared", "sigmoid_gated"));
-    bool mixed = (d.gated() && d.gate_bias != d.up_bias) || (d.gated() && d.shared_gate_bias != d.shared_up_bias);
-    VKMOE_CHECK(notYet(mixed, "biases", "on one of gate and up alone"));
+    VKMOE_CHECK(ordinary("routed_scale", d.routed_scale, -0x1p40f, 0x1p40f));
+    VKMOE_CHECK(ordinary("renormalize_epsilon", d.renormalize_epsilon, 0, 1));
+    VKMOE_CHECK(validateGroups(d));
+    VKMOE_CHECK(validateDispatch(d));
+    if (d.activation == Activation::clamped_swiglu) {
+        VKMOE_CHECK(ordinary("swiglu_limit", d.swiglu_limit, 0x1p-20f, 0x1p20f));
+        VKMOE_CHECK(ordinary("swiglu_alpha", d.swiglu_alpha, 0x1p-20f, 0x1p20f));
+    }
+    if (!d.gated() && (d.gate_bias || d.shared_gate_bias))
+        return Error{ErrorCode::bad_input, "activation is relu, which has no gate, but there is a gate bias"};
     return {};
 }
 
@@ -93,6 +123,22 @@ const char* name(WeightFormat format) {
             return "f16";
         case WeightFormat::bf16:
             return "bf16";
+        case WeightFormat::mxfp4:
+            return "mxfp4";
+    }
+    return "?";
+}
+
+const char* name(GroupScore score) { return score == GroupScore::max ? "max" : "sum_of_top2"; }
+
+const char* name(Dispatch dispatch) {
+    switch (dispatch) {
+        case Dispatch::dropless:
+            return "dropless";
+        case Dispatch::capacity:
+            return "capacity";
+        case Dispatch::fixed_budget:
+            return "fixed_budget";
     }
     return "?";
 }

@@ -33,7 +33,8 @@ uint32_t lanesFor(uint32_t experts) {
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const Description& d, WeightFormat up,
-                                                        WeightFormat down, bool bias, bool dense, Precision precision) {
+                                                        WeightFormat down, Biases biases, bool dense,
+                                                        Precision precision) {
     ExpertKernels out;
     out.operand_bits = operandBits(up, precision);
     auto activation = uint32_t(d.activation);
@@ -41,11 +42,14 @@ Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const De
                 .operand_bits = operandBits(down, precision),
                 .fused = out.operand_bits < 24,
                 .activation = activation,
-                .bias = bias,
+                .bias = (biases.up ? kBias : 0) | (biases.gate ? kGateBias : 0),
                 .dense = dense};
     VKMOE_TRY(up_kernel, engine.kernel(kernels().expert_up, c));
     VKMOE_TRY(up_gemv, engine.kernel(kernels().expert_up_gemv, c));
-    c = {.weight_format = uint32_t(down), .fused = operandBits(down, precision) < 24, .bias = bias, .dense = dense};
+    c = {.weight_format = uint32_t(down),
+         .fused = operandBits(down, precision) < 24,
+         .bias = biases.down ? kBias : 0,
+         .dense = dense};
     VKMOE_TRY(down_kernel, engine.kernel(kernels().expert_down, c));
     VKMOE_TRY(down_gemv, engine.kernel(kernels().expert_down_gemv, c));
     out.up = up_kernel;
@@ -96,11 +100,12 @@ Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, 
     ForwardPass pass(weights, introspection);
     const Description& d = weights.description;
     VKMOE_CHECK(pass.buildRouting(engine, precision));
-    VKMOE_TRY(routed, experts(engine, d, weights.up_format, weights.down_format, d.up_bias, false, precision));
+    VKMOE_TRY(routed, experts(engine, d, weights.up_format, weights.down_format, {d.gate_bias, d.up_bias, d.down_bias},
+                              false, precision));
     pass.routed_ = routed;
     if (d.shared == Shared::none) return pass;
-    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format, d.shared_up_bias, true,
-                              precision));
+    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format,
+                              {d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias}, true, precision));
     pass.shared_ = shared;
     return pass;
 }
@@ -167,10 +172,14 @@ void ForwardPass::routeAndShare(Commands& commands, const Workspace& w, uint32_t
                    w.memory.at<U32>(w.selected),
                    w.memory.at<F32>(w.gates),
                    w.memory.at<F32>(w.probabilities),
+                   {},
+                   {},
                    status(w, kGates),
                    tokens,
                    d.experts,
                    d.top_k,
+                   d.groups,
+                   d.groups_kept,
                    d.renormalize_epsilon,
                    d.routed_scale,
                    0};
@@ -237,6 +246,8 @@ ExpertUp ForwardPass::upParams(const Workspace& w, const PageLayout& layout, uin
     p.up_weight = layout.up_weight;
     p.gate_bias = layout.gate_bias;
     p.up_bias = layout.up_bias;
+    p.swiglu_limit = weights_->description.swiglu_limit;
+    p.swiglu_alpha = weights_->description.swiglu_alpha;
     return p;
 }
 
@@ -297,6 +308,7 @@ void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint3
               w.memory.at<U32>(w.slot_of),
               w.memory.at<F32>(w.gates),
               w.memory.at<F32>(w.shared_y),
+              {},
               w.memory.at<F32>(w.out),
               status(w, kResult),
               tokens,

@@ -35,9 +35,13 @@ private:
         uint32_t operand_bits = 24;
     };
 
+    struct Biases {
+        bool gate, up, down;
+    };
+
     ForwardPass(const Weights& weights, bool introspection) : weights_(&weights), introspection_(introspection) {}
     static Result<ExpertKernels> experts(Engine& engine, const Description& description, WeightFormat up,
-                                         WeightFormat down, bool bias, bool dense, Precision precision);
+                                         WeightFormat down, Biases biases, bool dense, Precision precision);
     Result<void> buildRouting(Engine& engine, Precision precision);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const;

@@ -10,7 +10,7 @@ inline namespace v1 {
 // rounded precision, so that every product is exact; 24 (not rounded) in exact precision and for f32 weights.
 inline uint32_t operandBits(WeightFormat format, Precision precision) {
     if (precision == Precision::exact || format == WeightFormat::f32) return 24;
-    return format == WeightFormat::f16 ? 13 : 16;
+    return format == WeightFormat::f16 ? 13 : format == WeightFormat::bf16 ? 16 : 22;
 }
 
 }  // namespace v1

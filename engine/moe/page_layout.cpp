@@ -16,7 +16,10 @@ uint32_t take(PageLayout& layout, uint64_t words) {
 }  // namespace
 
 uint64_t packedWords(uint32_t rows, uint32_t cols, WeightFormat format) {
-    uint64_t steps = format == WeightFormat::f32 ? cols : (uint64_t{cols} + 1) / 2;
+    uint64_t steps = format == WeightFormat::f32 ? cols
+                     : format == WeightFormat::mxfp4
+                         ? cols / 8 + (uint64_t{cols} + kScaleGroup * kBlock - 1) / (kScaleGroup * kBlock)
+                         : (uint64_t{cols} + 1) / 2;
     return (uint64_t{rows} + kPanel - 1) / kPanel * steps * kPanel;
 }
 

@@ -77,7 +77,8 @@ Result<void> WeightLoader::record(const Slice& slice, size_t number, Staging::Sl
         return {};
     }
     VKMOE_TRY(kernel, engine_->kernel(kernels().pack_panels, {.weight_format = format, .widen = slice.widen}));
-    PackPanels params{slot.device.at<U32>(offset), pointerTo<U32>(slice.target), status, slice.rows, slice.cols};
+    PackPanels params{
+        slot.device.at<U32>(offset), {}, pointerTo<U32>(slice.target), status, slice.rows, slice.cols, 1, 0};
     commands.dispatch(*kernel, params,
                       packedWords(slice.rows, slice.cols, slice.widen ? WeightFormat::f32 : slice.tensor->format));
     return {};

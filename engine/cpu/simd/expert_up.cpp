@@ -11,7 +11,7 @@ void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const P
     for (uint32_t r = 0; r < up.row_count; ++r) {
         uint32_t at = (first_row + r) * p.hidden_dim + first;
         for (uint32_t i = 0; i < count; ++i) {
-            float h = activate(gate.totals[r][i], up.totals[r][i], c);
+            float h = activate(gate.totals[r][i], up.totals[r][i], c.activation, p.swiglu_limit, p.swiglu_alpha);
             checkHidden(gate.totals[r][i], up.totals[r][i], h, p.status, at + i);
             p.hidden.at[at + i] = as_operand(h, c.operand_bits);
         }
@@ -25,13 +25,13 @@ void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, uint32_
     up.panel_count = std::min(panels, ceilDiv(p.hidden_dim, kPanel) - panel);
     for (uint32_t row = rows.first; row < rows.end; ++row)
         up.rows[row - rows.first] = p.x.at + uint64_t{c.dense != 0 ? row : p.token_of.at[row]} * p.model_dim;
-    multiply(up, {rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim}, panel, c);
+    multiply(up, {rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim}, panel, c, kBias);
     if (c.activation == kRelu) return store(p, c, up, up, rows.first, panel * kPanel);
     PanelTile gate;
     gate.row_count = up.row_count;
     gate.panel_count = up.panel_count;
     std::copy_n(up.rows, up.row_count, gate.rows);
-    multiply(gate, {rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim}, panel, c);
+    multiply(gate, {rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim}, panel, c, kGateBias);
     store(p, c, gate, up, rows.first, panel * kPanel);
 }
 

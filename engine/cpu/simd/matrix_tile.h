@@ -15,7 +15,8 @@ struct PageMatrix {
 };
 
 // Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
-inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c) {
+inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c,
+                     uint32_t bias_bit = kBias) {
     float bias[kTilePanels][kPanel] = {};
     tile.cols = matrix.cols;
     tile.format = c.weight_format;
@@ -24,8 +25,8 @@ inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, 
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
         uint32_t first = (panel + i) * kPanel;
         tile.panels[i] = matrix.page + matrix.weight + (panel + i) * words;
-        tile.bias[i] = c.bias != 0 ? bias[i] : nullptr;
-        if (c.bias == 0) continue;
+        tile.bias[i] = (c.bias & bias_bit) != 0 ? bias[i] : nullptr;
+        if ((c.bias & bias_bit) == 0) continue;
         const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);
         std::copy_n(values + first, std::min(uint32_t{kPanel}, matrix.outputs - first), bias[i]);
     }

@@ -15,14 +15,15 @@ enum class GroupScore : uint32_t { max = 0, sum_of_top2 = 1 };
 enum class Activation : uint32_t { relu = 0, silu_glu = 1, gelu_glu = 2, clamped_swiglu = 3 };
 enum class Shared : uint32_t { none = 0, plain = 1, sigmoid_gated = 2 };
 enum class SharedOrder : uint32_t { first = 0, last = 1 };
-enum class WeightFormat : uint32_t { f32 = 0, f16 = 1, bf16 = 2 };
+enum class Dispatch : uint32_t { dropless = 0, capacity = 1, fixed_budget = 2 };
+enum class WeightFormat : uint32_t { f32 = 0, f16 = 1, bf16 = 2, mxfp4 = 3 };
 enum class Precision : uint32_t { exact = 0, rounded = 1 };
 
 struct Description {
     uint32_t model_dim = 0;   // D: width of a token
     uint32_t hidden_dim = 0;  // F: width of an expert's hidden layer
     uint32_t experts = 0;     // E: routed experts
-    uint32_t top_k = 0;       // experts a token goes to, 1..E
+    uint32_t top_k = 0;       // experts a token goes to, 1..E (with capacity dispatch up to 64 whatever E: padded)
 
     Score score = Score::softmax;
     bool renormalize = false;  // divide the chosen scores by (their sum + renormalize_epsilon)
@@ -32,6 +33,15 @@ struct Description {
     bool selection_bias = false;  // changes who is chosen, not the gate
     uint32_t groups = 1, groups_kept = 1;
     GroupScore group_score = GroupScore::max;
+
+    // capacity: an expert takes at most max(1, ceil(capacity_factor * tokens * top_k / E)) tokens of a call, in token
+    // order; a token that finds its experts full takes its next best (entrenar). fixed_budget: zml's approximate
+    // dispatch, for comparisons with it only. Both depend on which tokens share the call.
+    Dispatch dispatch = Dispatch::dropless;
+    float capacity_factor = 1.25f;
+    float tokens_per_expert_ratio = 4;
+    float noise_std = 0;  // training only: uniform noise in [-noise_std, noise_std) on the logits
+    uint32_t noise_seed = 0;
 
     Activation activation = Activation::silu_glu;
     float swiglu_limit = 7, swiglu_alpha = 1.702f;
@@ -55,6 +65,8 @@ const char* name(Activation activation);
 const char* name(Shared shared);
 const char* name(SharedOrder order);
 const char* name(WeightFormat format);
+const char* name(GroupScore score);
+const char* name(Dispatch dispatch);
 const char* name(Precision precision);
 
 }  // namespace v1
