@@ -10,6 +10,7 @@ KERNEL(BinTokens)
 
 shared uint slot_count[1024];
 shared uint first_tile[1024];
+shared uint all_slots;
 
 void write_groups(U32 groups, uint count) {
     uint x = min(count, 65535u);
@@ -28,7 +29,7 @@ void scan_experts() {
         slots += count;
         tiles += (count + kTileRows - 1u) / kTileRows;
     }
-    p.offsets.at[p.experts] = slots;
+    p.offsets.at[p.experts] = all_slots = slots;
     p.tile_count.at[0] = tiles;
     write_groups(p.up_groups, tiles * p.up_columns);
     write_groups(p.down_groups, tiles * p.down_columns);
@@ -50,7 +51,7 @@ void main() {
     memoryBarrierShared();
     barrier();
     for (uint e = lane_index(); e < p.experts; e += kWorkgroup) {
-        uint begin = slot_count[e], end = e + 1u < p.experts ? slot_count[e + 1u] : p.assignments;
+        uint begin = slot_count[e], end = e + 1u < p.experts ? slot_count[e + 1u] : all_slots;
         for (uint c = 0u; c < p.chunks; ++c) p.counts.at[c * p.experts + e] += begin;
         for (uint slot = begin, tile = first_tile[e]; slot < end; slot += kTileRows, ++tile) {
             p.tiles.at[2u * tile] = e;

@@ -10,7 +10,7 @@ KERNEL(ExpertDown)
 void main() {
     uint panels = (p.model_dim + kPanel - 1u) / kPanel;
     uint slot = group_index() / panels, panel = group_index() % panels;
-    if (slot >= p.rows) return;  // the whole workgroup
+    if (slot >= (c_dense != 0u ? p.rows : p.offsets.at[p.experts])) return;  // the whole workgroup
     uint expert = c_dense != 0u ? p.dense_page : expert_of_slot(p.offsets, p.experts, slot);
     U32 page = p.pages.at[expert];
     float y = row_dot(p.hidden, slot * p.hidden_dim, page, p.down_weight, p.down_bias, kBias, panel, p.model_dim, p.hidden_dim);

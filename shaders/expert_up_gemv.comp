@@ -12,7 +12,7 @@ KERNEL(ExpertUp)
 void main() {
     uint panels = (p.hidden_dim + kPanel - 1u) / kPanel;
     uint slot = group_index() / panels, panel = group_index() % panels;
-    if (slot >= p.rows) return;  // the whole workgroup
+    if (slot >= (c_dense != 0u ? p.rows : p.offsets.at[p.experts])) return;  // the whole workgroup
     uint expert = c_dense != 0u ? p.dense_page : expert_of_slot(p.offsets, p.experts, slot);
     uint row = (c_dense != 0u ? slot : p.token_of.at[slot]) * p.model_dim;
     U32 page = p.pages.at[expert];

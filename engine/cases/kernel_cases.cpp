@@ -14,10 +14,22 @@ using Words = std::vector<uint32_t>;
 
 #define VKMOE_POINT(Params, member, region) test.point(offsetof(Params, member), region)
 
+// A stored matrix and, of MXFP4, its scales.
+struct Stored {
+    Words values, scales;
+};
+
+Stored storedMatrix(size_t rows, size_t cols, uint32_t format, Values& values) {
+    Stored matrix{values.stored(rows * cols, format), Words(1)};
+    if (format == kMxfp4) matrix.scales = values.scales(rows * cols / kBlock);
+    return matrix;
+}
+
 Words packed(uint32_t rows, uint32_t cols, uint32_t format, Values& values) {
-    Words source = values.stored(size_t{rows} * cols, format), target(packedWords(rows, cols, WeightFormat(format))),
-          status(2);
-    PackPanels params{{source.data()}, {}, {target.data()}, {status.data()}, rows, cols, 1, 0};
+    Stored source = storedMatrix(rows, cols, format, values);
+    Words target(packedWords(rows, cols, WeightFormat(format))), status(2);
+    PackPanels params{
+        {source.values.data()}, {source.scales.data()}, {target.data()}, {status.data()}, rows, cols, 1, 0};
     Constants constants;
     constants.weight_format = format;
     cpu::pack_panels(params, constants, {0, target.size() / kWorkgroup + 1});
@@ -51,16 +63,19 @@ Case applyRule(const KernelCode& code, const Constants& c, const Shape& shape, V
     return test;
 }
 
+// Every other seed takes every second row of a fused matrix.
 Case packPanels(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
-    uint32_t rows = shape.hidden_dim, cols = shape.model_dim;
+    uint32_t rows = shape.hidden_dim, cols = shape.model_dim, row_step = 1 + shape.seed % 2;
     uint64_t target = packedWords(rows, cols, WeightFormat(c.widen != 0 ? kF32 : c.weight_format));
-    VKMOE_POINT(PackPanels, source, test.input("source", values.stored(size_t{rows} * cols, c.weight_format)));
+    Stored source = storedMatrix(size_t{rows} * row_step, cols, c.weight_format, values);
+    test.bytes = 4.0 * double(target + source.values.size() + source.scales.size());
+    VKMOE_POINT(PackPanels, source, test.input("source", std::move(source.values)));
+    VKMOE_POINT(PackPanels, scales, test.input("scales", std::move(source.scales)));
     VKMOE_POINT(PackPanels, target, test.output("target", target));
     VKMOE_POINT(PackPanels, status, test.output("status", Words(2)));
-    test.setParams(PackPanels{.rows = rows, .cols = cols, .row_step = 1});
+    test.setParams(PackPanels{.rows = rows, .cols = cols, .row_step = row_step});
     test.threads = target;
-    test.bytes = 8.0 * double(target);
     return test;
 }
 
@@ -80,6 +95,13 @@ Case routerLogits(const KernelCode& code, const Constants& c, const Shape& shape
     return test;
 }
 
+// Some number of equal groups.
+uint32_t groupsOf(const Shape& shape) {
+    for (uint32_t groups : {8u, 5u, 4u, 2u})
+        if (shape.experts % groups == 0 && shape.experts / groups > 1) return groups;
+    return 1;
+}
+
 Case routeTopk(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
     size_t logits = size_t{shape.tokens} * shape.experts, chosen = size_t{shape.tokens} * shape.top_k;
@@ -88,17 +110,81 @@ Case routeTopk(const KernelCode& code, const Constants& c, const Shape& shape, V
     VKMOE_POINT(RouteTopk, selected, test.output("selected", chosen));
     VKMOE_POINT(RouteTopk, gates, test.output("gates", chosen));
     VKMOE_POINT(RouteTopk, probabilities, test.output("probabilities", logits));
+    VKMOE_POINT(RouteTopk, keys, test.output("keys", logits));
+    VKMOE_POINT(RouteTopk, scores, test.output("scores", logits));
     VKMOE_POINT(RouteTopk, status, test.output("status", Words(2)));
     RouteTopk p{};
     p.tokens = shape.tokens;
     p.experts = shape.experts;
     p.top_k = shape.top_k;
+    p.groups = groupsOf(shape);
+    p.groups_kept = std::max(p.groups / 2, ceilDiv(shape.top_k, shape.experts / p.groups));
     p.renormalize_epsilon = 1e-20f;
     p.routed_scale = 2.5f;
     test.setParams(p);
     test.threads = uint64_t{shape.tokens} * c.lanes;
     test.bytes = 4.0 * double(logits + 2 * chosen);
     return test;
+}
+
+Case assignCapacity(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    size_t cells = size_t{shape.tokens} * shape.experts, chosen = size_t{shape.tokens} * shape.top_k;
+    Words keys = values.floats(cells), taken(shape.experts);
+    for (auto& key : keys) key = values.below(20) == 0 ? 0 : order_key(uintBitsToFloat(key));
+    for (auto& count : taken) count = values.below(3);
+    VKMOE_POINT(AssignCapacity, keys, test.input("keys", keys));
+    VKMOE_POINT(AssignCapacity, scores, test.input("scores", values.positive(cells)));
+    VKMOE_POINT(AssignCapacity, taken, test.output("taken", taken));
+    VKMOE_POINT(AssignCapacity, selected, test.output("selected", chosen));
+    VKMOE_POINT(AssignCapacity, gates, test.output("gates", chosen));
+    VKMOE_POINT(AssignCapacity, status, test.output("status", Words(2)));
+    AssignCapacity p{};
+    p.first_token = shape.tokens / 5;
+    p.tokens = shape.tokens - p.first_token;
+    p.experts = shape.experts;
+    p.top_k = shape.top_k;
+    p.capacity = std::max(1u, shape.tokens * shape.top_k / shape.experts);
+    p.routed_scale = 2.5f;
+    test.setParams(p);
+    test.threads = kWorkgroup;
+    test.bytes = 4.0 * double(cells + 2 * chosen);
+    return test;
+}
+
+Case addNoise(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t count = shape.tokens * shape.experts;
+    VKMOE_POINT(AddNoise, logits, test.output("logits", values.floats(count)));
+    VKMOE_POINT(AddNoise, status, test.output("status", Words(2)));
+    test.setParams(AddNoise{
+        .tokens = shape.tokens, .experts = shape.experts, .first_token = 7, .seed = shape.seed, .noise_std = 0.3f});
+    test.threads = count;
+    test.bytes = 8.0 * count;
+    return test;
+}
+
+Case sharedGate(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    VKMOE_POINT(SharedGate, x, test.input("x", values.operands(size_t{shape.tokens} * shape.model_dim)));
+    VKMOE_POINT(SharedGate, weight, test.input("weight", values.operands(shape.model_dim)));
+    VKMOE_POINT(SharedGate, gates, test.output("gates", shape.tokens));
+    VKMOE_POINT(SharedGate, status, test.output("status", Words(2)));
+    test.setParams(SharedGate{.tokens = shape.tokens, .model_dim = shape.model_dim});
+    test.threads = uint64_t{shape.tokens} * kWorkgroup;
+    test.flops = 2.0 * shape.tokens * shape.model_dim;
+    test.bytes = 4.0 * (double(shape.tokens) + 1) * shape.model_dim;
+    return test;
+}
+
+// Some assignments go to no expert.
+void dropSome(Routing& routing, const Shape& shape, Values& values) {
+    for (auto& expert : routing.selected)
+        if (values.below(4) == 0) expert = shape.experts + values.below(2) * 1000;
+    routing.offsets.assign(shape.experts + 1, 0);
+    for (uint32_t expert : routing.selected)
+        if (expert < shape.experts) ++routing.offsets[expert + 1];
+    for (uint32_t e = 0; e < shape.experts; ++e) routing.offsets[e + 1] += routing.offsets[e];
 }
 
 Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
@@ -114,9 +200,11 @@ Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, V
     p.up_columns = ceilDiv(shape.hidden_dim, kPanel * kTilePanels);
     p.down_columns = ceilDiv(shape.model_dim, kPanel * kTilePanels);
     std::string step = code.name;
+    if (shape.seed % 3 == 0) dropSome(routing, shape, values);
     if (step != "bin_count")
         for (uint32_t a = 0; a < assignments; ++a)
-            ++counts[size_t{a / kBinChunk} * shape.experts + routing.selected[a]];
+            if (routing.selected[a] < shape.experts)
+                ++counts[size_t{a / kBinChunk} * shape.experts + routing.selected[a]];
     if (step == "bin_tokens") {  // counts are first slots by now
         Words next(routing.offsets.begin(), routing.offsets.end() - 1);
         for (auto& cell : counts) {
@@ -175,7 +263,8 @@ uint64_t expertThreads(const KernelCode& code, const ExpertRegions& regions, uin
 
 double weightBytes(const Constants& c, const Shape& shape, double matrices) {
     double experts = c.dense != 0 ? 1 : std::min<double>(shape.experts, double(shape.tokens) * shape.top_k);
-    return experts * matrices * shape.model_dim * shape.hidden_dim * (c.weight_format == kF32 ? 4 : 2);
+    double element = c.weight_format == kF32 ? 4 : c.weight_format == kMxfp4 ? 17.0 / 32 : 2;
+    return experts * matrices * shape.model_dim * shape.hidden_dim * element;
 }
 
 Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
@@ -186,8 +275,8 @@ Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Va
         Words words;
         if (c.activation != kRelu) p.gate_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
         p.up_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
-        if (c.bias != 0) p.gate_bias = uint32_t(append(words, biasWords(F, values)));
-        if (c.bias != 0) p.up_bias = uint32_t(append(words, biasWords(F, values)));
+        if ((c.bias & kGateBias) != 0) p.gate_bias = uint32_t(append(words, biasWords(F, values)));
+        if ((c.bias & kBias) != 0) p.up_bias = uint32_t(append(words, biasWords(F, values)));
         return words;
     };
     ExpertRegions regions = addExperts(test, c, shape, values, page);
@@ -205,6 +294,8 @@ Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Va
     p.rows = regions.rows;
     p.dense_page = shape.experts - 1;
     p.experts = shape.experts;
+    p.swiglu_limit = 0.75f;  // met often
+    p.swiglu_alpha = 1.702f;
     test.setParams(p);
     test.threads = expertThreads(code, regions, F);
     double matrices = c.activation != kRelu ? 2 : 1;
@@ -249,11 +340,14 @@ Case expertDown(const KernelCode& code, const Constants& c, const Shape& shape, 
 Case combineCase(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
     Routing routing = makeRouting(shape, values);
+    for (auto& slot : routing.slot_of)
+        if (shape.seed % 3 == 0 && values.below(3) == 0) slot = kAbsent;
     size_t slots = routing.slot_of.size(), outputs = size_t{shape.tokens} * shape.model_dim;
     VKMOE_POINT(Combine, y, test.input("y", values.floats(slots * shape.model_dim)));
     VKMOE_POINT(Combine, slot_of, test.input("slot_of", routing.slot_of));
     VKMOE_POINT(Combine, gates, test.input("gates", values.floats(slots)));
     VKMOE_POINT(Combine, shared_y, test.input("shared_y", values.floats(outputs)));
+    VKMOE_POINT(Combine, shared_gates, test.input("shared_gates", values.positive(shape.tokens)));
     VKMOE_POINT(Combine, out_, test.output("out", outputs));
     VKMOE_POINT(Combine, status, test.output("status", Words(2)));
     test.setParams(Combine{.tokens = shape.tokens, .model_dim = shape.model_dim, .top_k = shape.top_k});
@@ -308,20 +402,38 @@ Case peakRead(const KernelCode& code, const Constants& c, const Shape& shape, Va
 
 }  // namespace
 
-Case makeCase(const KernelCode& code, const Constants& constants, const Shape& shape) {
-    Values values(shape.seed);
+Case makeCase(const KernelCode& code, const Constants& constants, const Shape& wanted) {
+    Values values(wanted.seed);
+    Shape shape = wanted;
+    if (constants.weight_format == kMxfp4) {  // columns come in blocks
+        shape.model_dim = ceilDiv(shape.model_dim, kBlock) * kBlock;
+        shape.hidden_dim = ceilDiv(shape.hidden_dim, kBlock) * kBlock;
+    }
     const Kernels& k = kernels();
     struct Maker {
         const KernelCode* code;
         Case (*make)(const KernelCode&, const Constants&, const Shape&, Values&);
     };
     const Maker makers[] = {
-        {&k.apply_rule, applyRule},   {&k.pack_panels, packPanels},      {&k.router_logits, routerLogits},
-        {&k.route_topk, routeTopk},   {&k.bin_count, binTokens},         {&k.bin_offsets, binTokens},
-        {&k.bin_tokens, binTokens},   {&k.expert_up, expertUp},          {&k.expert_up_gemv, expertUp},
-        {&k.expert_down, expertDown}, {&k.expert_down_gemv, expertDown}, {&k.combine, combineCase},
-        {&k.slot_stats, slotStats},   {&k.math_probe, mathProbe},        {&k.peak_multiply_add, peakMultiplyAdd},
+        {&k.apply_rule, applyRule},
+        {&k.pack_panels, packPanels},
+        {&k.router_logits, routerLogits},
+        {&k.route_topk, routeTopk},
+        {&k.bin_count, binTokens},
+        {&k.bin_offsets, binTokens},
+        {&k.bin_tokens, binTokens},
+        {&k.expert_up, expertUp},
+        {&k.expert_up_gemv, expertUp},
+        {&k.expert_down, expertDown},
+        {&k.expert_down_gemv, expertDown},
+        {&k.combine, combineCase},
+        {&k.slot_stats, slotStats},
+        {&k.math_probe, mathProbe},
+        {&k.peak_multiply_add, peakMultiplyAdd},
         {&k.peak_read, peakRead},
+        {&k.assign_capacity, assignCapacity},
+        {&k.add_noise, addNoise},
+        {&k.shared_gate, sharedGate},
     };
     for (const Maker& maker : makers)
         if (maker.code == &code) return maker.make(code, constants, shape, values);

@@ -40,8 +40,28 @@ std::vector<uint32_t> Values::operands(size_t count, uint32_t operand_bits) {
     return out;
 }
 
+std::vector<uint32_t> Values::positive(size_t count) {
+    std::vector<uint32_t> out = floats(count);
+    for (auto& word : out) word &= 0x7fffffffu;
+    return out;
+}
+
+std::vector<uint32_t> Values::scales(size_t count) {
+    std::vector<uint32_t> out((count + 3) / 4);
+    for (size_t i = 0; i < count; ++i) {
+        uint32_t scale = below(10) == 0 ? 64 + below(6) : 117 + below(16);  // around the smallest that counts; ordinary
+        out[i / 4] |= (below(50) == 0 ? 0 : scale) << (i % 4 * 8);
+    }
+    return out;
+}
+
 std::vector<uint32_t> Values::stored(size_t count, uint32_t format) {
     if (format == kF32) return floats(count);
+    if (format == kMxfp4) {
+        std::vector<uint32_t> codes((count + 7) / 8);
+        for (auto& word : codes) word = bits();
+        return codes;
+    }
     std::vector<uint32_t> out((count + 1) / 2);
     for (size_t i = 0; i < count; ++i)
         out[i / 2] |= (format == kF16 ? f16_encode(next()) : bf16_encode(next())) << (i % 2 * 16);

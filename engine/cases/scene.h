@@ -32,6 +32,8 @@ public:
     float next();
     std::vector<uint32_t> floats(size_t count);                        // bits of next()
     std::vector<uint32_t> operands(size_t count, uint32_t bits = 24);  // as_operand(next(), bits)
+    std::vector<uint32_t> positive(size_t count);                      // the same without signs
+    std::vector<uint32_t> scales(size_t count);                        // e8m0 bytes, four to a word
     std::vector<uint32_t> stored(size_t count, uint32_t format);       // a row-major array in a weight format
 
 private:

@@ -16,17 +16,24 @@ std::vector<Constants> storedFormats(const std::vector<uint32_t>& operand_bits) 
 std::vector<Constants> packForms() {
     std::vector<Constants> all = storedFormats({0});
     for (uint32_t format : {kF16, kBf16}) all.push_back({.weight_format = format, .widen = 1});
+    for (uint32_t nibbles : {kAdjacent, kHalves})
+        for (uint32_t widen : {0u, 1u}) all.push_back({.weight_format = kMxfp4, .widen = widen, .nibbles = nibbles});
     return all;
 }
 
+// Every activation in every format and precision; biases and the dense form with each.
 std::vector<Constants> expertForms(bool up) {
     std::vector<Constants> all;
-    for (uint32_t format : {kF32, kF16, kBf16})
+    for (uint32_t format : {kF32, kF16, kBf16, kMxfp4})
         for (uint32_t fused : {0u, 1u})
-            for (uint32_t activation : up ? std::vector{kRelu, kSiluGlu} : std::vector{kRelu})
-                for (uint32_t bias : {0u, 1u})
+            for (uint32_t activation : up ? std::vector{kRelu, kSiluGlu, kGeluGlu, kClampedSwiglu} : std::vector{kRelu})
+                for (uint32_t bias : {0u, kBias, kGateBias, kBias | kGateBias})
                     for (uint32_t dense : {0u, 1u}) {
-                        if (fused && format == kF32) continue;
+                        bool gated = activation != kRelu;
+                        if ((fused && format == kF32) || (!gated && bias > kBias)) continue;
+                        bool one_bias = gated && (bias == kBias || bias == kGateBias);
+                        if (one_bias && (dense || activation != kSiluGlu)) continue;  // as in silu_glu
+                        if (activation > kSiluGlu && (bias == 0 || dense)) continue;
                         uint32_t bits = operandBits(format, fused != 0);
                         all.push_back({.weight_format = format,
                                        .operand_bits = up ? bits : 0u,
@@ -42,11 +49,36 @@ std::vector<Constants> routeForms() {
     std::vector<Constants> all;
     for (uint32_t lanes : {8u, 64u}) {
         all.push_back({.score = kSoftmaxSelected, .lanes = lanes});
-        all.push_back({.score = kSoftmaxSelected, .probabilities = 1, .lanes = lanes});
+        all.push_back({.score = kSoftmaxSelected, .selection_bias = 1, .probabilities = 1, .lanes = lanes});
         all.push_back({.score = kSoftmax, .lanes = lanes});
         all.push_back({.score = kSoftmax, .renormalize = 1, .probabilities = 1, .lanes = lanes});
         all.push_back({.score = kSoftmax, .renormalize = 1, .selection_bias = 1, .scaled = 1, .lanes = lanes});
+        all.push_back({.score = kSoftmax, .scaled = 1, .lanes = lanes, .group_score = kGroupMax});
+        all.push_back({.score = kSigmoid, .probabilities = 1, .lanes = lanes});
+        all.push_back({.score = kSigmoid,
+                       .renormalize = 1,
+                       .selection_bias = 1,
+                       .scaled = 1,
+                       .lanes = lanes,
+                       .group_score = kGroupSumOfTop2});
+        all.push_back(
+            {.score = kSigmoid, .renormalize = 1, .lanes = lanes, .group_score = kGroupSumOfTop2, .capacity = 1});
     }
+    return all;
+}
+
+std::vector<Constants> capacityForms() {
+    std::vector<Constants> all;
+    for (uint32_t score : {kSoftmax, kSoftmaxSelected})
+        for (uint32_t renormalize : {0u, 1u})
+            all.push_back({.score = score, .renormalize = renormalize, .scaled = renormalize});
+    return all;
+}
+
+std::vector<Constants> combineForms() {
+    std::vector<Constants> all{{.shared = kSharedNone}};
+    for (uint32_t shared : {kSharedFirst, kSharedLast})
+        for (uint32_t gate : {0u, 1u}) all.push_back({.shared = shared, .shared_gate = gate});
     return all;
 }
 
@@ -60,7 +92,8 @@ std::vector<Constants> productionConstants(const KernelCode& code) {
     if (&code == &k.route_topk) return routeForms();
     if (&code == &k.expert_up || &code == &k.expert_up_gemv) return expertForms(true);
     if (&code == &k.expert_down || &code == &k.expert_down_gemv) return expertForms(false);
-    if (&code == &k.combine) return {{.shared = kSharedNone}, {.shared = kSharedFirst}, {.shared = kSharedLast}};
+    if (&code == &k.combine) return combineForms();
+    if (&code == &k.assign_capacity) return capacityForms();
     if (&code == &k.peak_multiply_add) return {{.fused = 0}};  // fused, its rounding is the device's own affair
     return {{}};
 }

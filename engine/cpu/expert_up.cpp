@@ -29,7 +29,8 @@ void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.hidden_dim, kPanel);
-    for (uint64_t group = groups.begin; group < std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels); ++group) {
+    for (uint64_t group = groups.begin; group < std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
+         ++group) {
         uint32_t row = static_cast<uint32_t>(group / panels), first = static_cast<uint32_t>(group % panels) * kPanel;
         const uint32_t* page = pageOfSlot(p, c, row);
         for (uint32_t output = first; output < std::min(first + kPanel, p.hidden_dim); ++output)

@@ -86,6 +86,12 @@ TileRows findTile(const Params& p, const Constants& c, uint64_t index) {
     return tile;
 }
 
+// Rows of the GEMV form: of the slots, those that were filled.
+template <class Params>
+uint32_t gemvRows(const Params& p, const Constants& c) {
+    return c.dense != 0 ? p.rows : p.offsets.at[p.experts];
+}
+
 // The page of a slot in the GEMV form.
 template <class Params>
 const uint32_t* pageOfSlot(const Params& p, const Constants& c, uint32_t slot) {

@@ -3,78 +3,117 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/cpu/twin.h"
+#include "engine/cpu/gates.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace cpu {
 namespace {
 
-// Sum of term(0..count-1) in order R32.
-template <class Term>
-float sumR32(uint32_t count, const Term& term) {
-    float total = 0;
-    for (uint32_t first = 0; first < count; first += kBlock) {
-        float s = term(first);
-        for (uint32_t i = first + 1; i < std::min(first + kBlock, count); ++i) s = s + term(i);
-        total = first == 0 ? s : total + s;
-    }
-    return total;
-}
+float keyValue(uint32_t key) { return uintBitsToFloat((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key); }
 
-// The top_k experts of one token, best first, ties to the lower index.
-void choose(const RouteTopk& p, const Constants& c, const float* logits, std::vector<uint64_t>& order) {
-    order.resize(p.experts);
-    for (uint32_t e = 0; e < p.experts; ++e) {
-        float score = c.selection_bias != 0 ? logits[e] + p.selection_bias.at[e] : logits[e];
-        order[e] = uint64_t{~order_key(score)} << 32 | e;
-    }
-    std::partial_sort(order.begin(), order.begin() + p.top_k, order.end());
-}
+// One token at a time; the vectors are scratch.
+struct Router {
+    const RouteTopk& p;
+    const Constants& c;
+    std::vector<float> score = std::vector<float>(p.experts), chosen = {};
+    std::vector<uint32_t> key = std::vector<uint32_t>(p.experts), group_keys = {};
+    std::vector<uint64_t> order = {};
 
-void gates(const RouteTopk& p, const Constants& c, uint32_t token, const float* logits, float m, float sum) {
-    const uint32_t* chosen = p.selected.at + uint64_t{token} * p.top_k;
-    float m_chosen = logits[chosen[0]];
-    for (uint32_t j = 1; j < p.top_k; ++j) m_chosen = std::max(m_chosen, logits[chosen[j]]);
-    std::vector<float> numerator(p.top_k);
-    for (uint32_t j = 0; j < p.top_k; ++j) {
-        float x = logits[chosen[j]];
-        numerator[j] = c.score == kSoftmax ? exact_div(exact_exp(x - m), sum) : exact_exp(x - m_chosen);
+    void route(uint32_t token) {
+        const float* logits = p.logits.at + uint64_t{token} * p.experts;
+        computeScores(token, logits);
+        computeKeys(logits);
+        if (c.group_score != kNoGroups) dropGroups();
+        if (c.capacity != 0) {
+            std::copy(key.begin(), key.end(), p.keys.at + uint64_t{token} * p.experts);
+            std::copy(score.begin(), score.end(), p.scores.at + uint64_t{token} * p.experts);
+            return;
+        }
+        choose(token);
+        writeGates(token);
     }
-    bool divide = c.score == kSoftmaxSelected || c.renormalize != 0;
-    float divisor = divide ? sumR32(p.top_k, [&](uint32_t j) { return numerator[j]; }) : m;
-    if (c.score == kSoftmax && c.renormalize != 0) divisor = divisor + p.renormalize_epsilon;
-    for (uint32_t j = 0; j < p.top_k; ++j) {
-        float gate = divide ? exact_div(numerator[j], divisor) : numerator[j];
-        if (c.scaled != 0) gate = operand_rule(gate) * p.routed_scale;
-        uint32_t at = token * p.top_k + j;
-        p.gates.at[at] = state_rule(checked(gate, p.status, at));
-    }
-}
 
-void route(const RouteTopk& p, const Constants& c, uint32_t token, std::vector<uint64_t>& order) {
-    const float* logits = p.logits.at + uint64_t{token} * p.experts;
-    choose(p, c, logits, order);
-    for (uint32_t j = 0; j < p.top_k; ++j)
-        p.selected.at[uint64_t{token} * p.top_k + j] = static_cast<uint32_t>(order[j]);
-    float m = logits[0], sum = 0;
-    if (c.score == kSoftmax || c.probabilities != 0) {
-        for (uint32_t e = 1; e < p.experts; ++e) m = std::max(m, logits[e]);
-        sum = sumR32(p.experts, [&](uint32_t e) { return exact_exp(logits[e] - m); });
+private:
+    void computeScores(uint32_t token, const float* logits) {
+        if (c.score == kSoftmax || c.probabilities != 0) {
+            float m = *std::max_element(logits, logits + p.experts);
+            for (uint32_t e = 0; e < p.experts; ++e) score[e] = exact_exp(logits[e] - m);
+            float sum = sumR32(p.experts, [&](uint32_t e) { return score[e]; });
+            for (float& s : score) s = exact_div(s, sum);
+        }
+        if (c.probabilities != 0)
+            std::transform(score.begin(), score.end(), p.probabilities.at + uint64_t{token} * p.experts, state_rule);
+        if (c.score == kSoftmax) return;
+        for (uint32_t e = 0; e < p.experts; ++e) score[e] = c.score == kSigmoid ? exact_sigmoid(logits[e]) : logits[e];
     }
-    gates(p, c, token, logits, m, sum);
-    if (c.probabilities == 0) return;
-    float* probabilities = p.probabilities.at + uint64_t{token} * p.experts;
-    for (uint32_t e = 0; e < p.experts; ++e) probabilities[e] = state_rule(exact_div(exact_exp(logits[e] - m), sum));
-}
+
+    void computeKeys(const float* logits) {
+        bool by_score = c.selection_bias != 0 || c.group_score == kGroupSumOfTop2;
+        for (uint32_t e = 0; e < p.experts; ++e) {
+            float s = score[e];
+            if (c.selection_bias != 0) s = s + p.selection_bias.at[e];
+            key[e] = order_key(by_score ? state_rule(s) : logits[e]);
+        }
+    }
+
+    uint32_t groupKey(uint32_t first, uint32_t size) const {
+        uint32_t best = key[first], second = 0;
+        for (uint32_t e = first + 1; e < first + size; ++e) {
+            second = std::max(second, std::min(best, key[e]));
+            best = std::max(best, key[e]);
+        }
+        return c.group_score == kGroupMax ? best : order_key(keyValue(best) + keyValue(second));
+    }
+
+    // Experts outside the best groups get key 0, which is below that of -infinity.
+    void dropGroups() {
+        uint32_t size = p.experts / p.groups;
+        group_keys.resize(p.groups);
+        for (uint32_t g = 0; g < p.groups; ++g) group_keys[g] = groupKey(g * size, size);
+        for (uint32_t g = 0; g < p.groups; ++g) {
+            uint32_t rank = 0;
+            for (uint32_t other = 0; other < p.groups; ++other)
+                rank += group_keys[other] > group_keys[g] || (group_keys[other] == group_keys[g] && other < g);
+            if (rank >= p.groups_kept) std::fill_n(key.begin() + ptrdiff_t(g) * size, size, 0u);
+        }
+    }
+
+    // Best first, ties to the lower index.
+    void choose(uint32_t token) {
+        order.resize(p.experts);
+        for (uint32_t e = 0; e < p.experts; ++e) order[e] = uint64_t{~key[e]} << 32 | e;
+        std::partial_sort(order.begin(), order.begin() + p.top_k, order.end());
+        for (uint32_t j = 0; j < p.top_k; ++j)
+            p.selected.at[uint64_t{token} * p.top_k + j] = static_cast<uint32_t>(order[j]);
+    }
+
+    void writeGates(uint32_t token) {
+        const uint32_t* selected = p.selected.at + uint64_t{token} * p.top_k;
+        chosen.resize(p.top_k);
+        for (uint32_t j = 0; j < p.top_k; ++j) chosen[j] = score[selected[j]];
+        bool divide = c.score == kSoftmaxSelected || c.renormalize != 0;
+        if (c.score == kSoftmaxSelected) exponentiate(chosen);
+        if (divide) {
+            float divisor = chosenSum(chosen);
+            if (c.score != kSoftmaxSelected) divisor = divisor + p.renormalize_epsilon;
+            bool even = magnitude_bits(divisor) == 0;
+            for (float& g : chosen) g = even ? exact_div(1, float(p.top_k)) : exact_div(g, divisor);
+        }
+        for (uint32_t j = 0; j < p.top_k; ++j) {
+            uint32_t at = token * p.top_k + j;
+            p.gates.at[at] = state_rule(checked(scaledGate(chosen[j], p.routed_scale, c), p.status, at));
+        }
+    }
+};
 
 }  // namespace
 
 void route_topk(const RouteTopk& p, const Constants& c, Groups groups) {
     uint64_t group_tokens = kWorkgroup / c.lanes;
-    std::vector<uint64_t> order;
+    Router router{p, c};
     for (uint64_t t = groups.begin * group_tokens; t < std::min<uint64_t>(groups.end * group_tokens, p.tokens); ++t)
-        route(p, c, static_cast<uint32_t>(t), order);
+        router.route(static_cast<uint32_t>(t));
 }
 
 }  // namespace cpu

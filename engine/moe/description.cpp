@@ -9,7 +9,7 @@ inline namespace v1 {
 namespace {
 
 // Kernels index tensors with 32 bits and no invocation loops more than 32,768 times.
-constexpr uint32_t kLargestDim = 16000, kLargestExperts = 1024;
+constexpr uint32_t kLargestDim = 16000, kLargestExperts = 1024, kLargestGroups = 256;
 
 Result<void> inRange(const char* field, uint64_t value, uint64_t low, uint64_t high) {
     if (value >= low && value <= high) return {};
@@ -23,7 +23,7 @@ Result<void> ordinary(const char* field, float value, float low, float high) {
 }
 
 Result<void> validateGroups(const Description& d) {
-    VKMOE_CHECK(inRange("groups", d.groups, 1, d.experts));
+    VKMOE_CHECK(inRange("groups", d.groups, 1, std::min(d.experts, kLargestGroups)));
     VKMOE_CHECK(inRange("groups_kept", d.groups_kept, 1, d.groups));
     if (d.experts % d.groups != 0)
         return Error{ErrorCode::bad_input, fmt::format("groups is {}, must divide experts = {}", d.groups, d.experts)};

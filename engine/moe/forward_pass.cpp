@@ -5,13 +5,24 @@
 #include <algorithm>
 
 #include "engine/moe/numerics.h"
+#include "shaders/exact_math.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
 
 // Status rows, in the order in which values come about: the first row that is not clean names the cause.
-enum StageIndex : size_t { kInput, kLogits, kGates, kSharedHidden, kSharedOutput, kHidden, kOutput, kResult };
+enum StageIndex : size_t {
+    kInput,
+    kLogits,
+    kGates,
+    kSharedGate,
+    kSharedHidden,
+    kSharedOutput,
+    kHidden,
+    kOutput,
+    kResult
+};
 
 uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
@@ -68,25 +79,38 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     VKMOE_TRY(shared, engine.kernel(kernels().apply_rule,
                                     {.operand_bits = operandBits(weights_->shared_up_format, precision)}));
     VKMOE_TRY(logits, engine.kernel(kernels().router_logits, {.bias = d.router_bias}));
-    VKMOE_TRY(topk, engine.kernel(kernels().route_topk, {.score = uint32_t(d.score),
-                                                         .renormalize = d.renormalize,
-                                                         .selection_bias = d.selection_bias,
-                                                         .scaled = d.routed_scale != 1,
-                                                         .probabilities = introspection_,
-                                                         .lanes = lanes_}));
+    uint32_t group_score = d.groups == 1 ? kNoGroups : d.group_score == GroupScore::max ? kGroupMax : kGroupSumOfTop2;
+    Constants routing{.score = uint32_t(d.score),
+                      .renormalize = d.renormalize,
+                      .selection_bias = d.selection_bias,
+                      .scaled = d.routed_scale != 1,
+                      .probabilities = introspection_,
+                      .lanes = lanes_,
+                      .group_score = group_score,
+                      .capacity = d.dispatch == Dispatch::capacity};
+    VKMOE_TRY(topk, engine.kernel(kernels().route_topk, routing));
+    VKMOE_TRY(noise, engine.kernel(kernels().add_noise, {}));
+    VKMOE_TRY(capacity,
+              engine.kernel(kernels().assign_capacity,
+                            {.score = routing.score, .renormalize = routing.renormalize, .scaled = routing.scaled}));
+    VKMOE_TRY(shared_gate, engine.kernel(kernels().shared_gate, {}));
     VKMOE_TRY(count, engine.kernel(kernels().bin_count, {}));
     VKMOE_TRY(offsets, engine.kernel(kernels().bin_offsets, {}));
     VKMOE_TRY(bin, engine.kernel(kernels().bin_tokens, {}));
     uint32_t order = d.shared == Shared::none               ? kSharedNone
                      : d.shared_order == SharedOrder::first ? kSharedFirst
                                                             : kSharedLast;
-    VKMOE_TRY(combine, engine.kernel(kernels().combine, {.shared = order}));
+    VKMOE_TRY(combine,
+              engine.kernel(kernels().combine, {.shared = order, .shared_gate = d.shared == Shared::sigmoid_gated}));
     VKMOE_TRY(stats, engine.kernel(kernels().slot_stats, {}));
     apply_ = apply;
     apply_rounded_ = rounded;
     apply_shared_ = shared;
     logits_ = logits;
     topk_ = topk;
+    noise_ = noise;
+    capacity_ = capacity;
+    shared_gate_ = shared_gate;
     count_ = count;
     offsets_ = offsets;
     tokens_ = bin;
@@ -112,14 +136,25 @@ Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, 
 
 // ---- recording ------------------------------------------------------------------------------------------------------
 
-Commands ForwardPass::record(const Workspace& w, uint32_t tokens, bool forced_routes) const {
+Commands ForwardPass::record(const Workspace& w, const Batch& batch) const {
     Commands commands;
-    conditionInput(commands, w, tokens);
-    routeAndShare(commands, w, tokens);
-    if (forced_routes) forceRoutes(commands, w, tokens);
-    bin(commands, w, tokens);
-    runExperts(commands, w, tokens);
-    combineAndReturn(commands, w, tokens);
+    conditionInput(commands, w, batch.tokens);
+    logits(commands, w, batch);
+    route(commands, w, batch);
+    if (batch.forced) forceRoutes(commands, w, batch.tokens);
+    bin(commands, w, batch.tokens);
+    runExperts(commands, w, batch.tokens);
+    combineAndReturn(commands, w, batch.tokens);
+    return commands;
+}
+
+Commands ForwardPass::recordLogits(const Workspace& w, const Batch& batch) const {
+    Commands commands;
+    conditionInput(commands, w, batch.tokens);
+    logits(commands, w, batch);
+    commands.copy(w.memory, w.logits, w.download, w.back.logits,
+                  uint64_t{batch.tokens} * weights_->description.experts * 4);
+    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
     return commands;
 }
 
@@ -152,44 +187,97 @@ void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_
     commands.barrier();
 }
 
-// The shared expert needs no routes: it runs beside them.
-void ForwardPass::routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const {
+// The shared expert needs no routes: it runs beside the router.
+void ForwardPass::logits(Commands& commands, const Workspace& w, const Batch& batch) const {
     const Description& d = weights_->description;
     RouterLogits logits{w.memory.at<F32>(w.x),
                         weights_->router.at<U32>(),
                         weights_->router.at<F32>(weights_->router_bias),
                         w.memory.at<F32>(w.logits),
                         status(w, kLogits),
-                        tokens,
+                        batch.tokens,
                         d.experts,
                         d.model_dim,
                         0};
-    commands.dispatch(*logits_, logits, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
-    if (d.shared != Shared::none) sharedUp(commands, w, tokens);
+    commands.dispatch(*logits_, logits, uint64_t{batch.tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+    if (d.shared != Shared::none) sharedUp(commands, w, batch.tokens);
+    if (d.shared == Shared::sigmoid_gated) sharedGate(commands, w, batch.tokens);
     commands.barrier();
+    if (!batch.training || d.noise_std == 0) return;
+    AddNoise noise{w.memory.at<F32>(w.logits),
+                   status(w, kLogits),
+                   batch.tokens,
+                   d.experts,
+                   uint32_t(batch.first),
+                   d.noise_seed,
+                   state_rule(d.noise_std),
+                   0};
+    commands.dispatch(*noise_, noise, uint64_t{batch.tokens} * d.experts);
+    commands.barrier();
+}
+
+void ForwardPass::sharedGate(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    SharedGate p{w.memory.at<F32>(w.x),
+                 weights_->router.at<F32>(weights_->shared_router),
+                 w.memory.at<F32>(w.shared_gates),
+                 status(w, kSharedGate),
+                 tokens,
+                 weights_->description.model_dim};
+    commands.dispatch(*shared_gate_, p, uint64_t{tokens} * kWorkgroup);
+}
+
+void ForwardPass::route(Commands& commands, const Workspace& w, const Batch& batch) const {
+    const Description& d = weights_->description;
     RouteTopk topk{w.memory.at<F32>(w.logits),
                    weights_->router.at<F32>(weights_->selection_bias),
                    w.memory.at<U32>(w.selected),
                    w.memory.at<F32>(w.gates),
                    w.memory.at<F32>(w.probabilities),
-                   {},
-                   {},
+                   w.memory.at<U32>(w.keys),
+                   w.memory.at<F32>(w.scores),
                    status(w, kGates),
-                   tokens,
+                   batch.tokens,
                    d.experts,
                    d.top_k,
                    d.groups,
                    d.groups_kept,
-                   d.renormalize_epsilon,
+                   state_rule(d.renormalize_epsilon),
                    d.routed_scale,
                    0};
-    commands.dispatch(*topk_, topk, uint64_t{tokens} * lanes_);
-    if (d.shared != Shared::none) sharedDown(commands, w, tokens);
+    commands.dispatch(*topk_, topk, uint64_t{batch.tokens} * lanes_);
+    if (d.shared != Shared::none) sharedDown(commands, w, batch.tokens);
     commands.barrier();
+    if (d.dispatch == Dispatch::capacity && !batch.forced) assignCapacity(commands, w, batch);
+}
+
+// Tokens take their turns; so many a dispatch that no invocation loops too often.
+void ForwardPass::assignCapacity(Commands& commands, const Workspace& w, const Batch& batch) const {
+    const Description& d = weights_->description;
+    AssignCapacity p{w.memory.at<U32>(w.keys),
+                     w.memory.at<F32>(w.scores),
+                     batch.taken->at<U32>(),
+                     w.memory.at<U32>(w.selected),
+                     w.memory.at<F32>(w.gates),
+                     status(w, kGates),
+                     0,
+                     0,
+                     d.experts,
+                     d.top_k,
+                     batch.capacity,
+                     state_rule(d.renormalize_epsilon),
+                     d.routed_scale,
+                     0};
+    uint32_t choices = std::min(d.top_k, d.experts), share = ceilDiv(d.experts, kWorkgroup);
+    uint32_t trips = 1 + share + choices * (1 + share + std::min(kWorkgroup, d.experts)) + 4 * d.top_k;
+    for (uint32_t step = std::max(30000 / trips, 1u); p.first_token < batch.tokens; p.first_token += step) {
+        p.tokens = std::min(step, batch.tokens - p.first_token);
+        commands.dispatch(*capacity_, p, kWorkgroup);
+        commands.barrier();
+    }
 }
 
 void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const {
-    uint64_t bytes = uint64_t{tokens} * weights_->description.top_k * 4;
+    uint64_t bytes = uint64_t{tokens} * w.width * 4;
     commands.copy(w.upload, w.forced_selected, w.memory, w.selected, bytes);
     commands.copy(w.upload, w.forced_gates, w.memory, w.gates, bytes);
     commands.barrier();
@@ -197,7 +285,7 @@ void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t t
 
 void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
-    uint32_t assignments = tokens * d.top_k;
+    uint32_t assignments = tokens * w.width;
     BinTokens p{w.memory.at<U32>(w.selected),
                 w.memory.at<U32>(w.counts),
                 w.memory.at<U32>(w.offsets),
@@ -209,7 +297,7 @@ void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) c
                 w.memory.at<U32>(w.down_groups),
                 assignments,
                 d.experts,
-                d.top_k,
+                w.width,
                 ceilDiv(assignments, kBinChunk),
                 ceilDiv(d.hidden_dim, kPanel * kTilePanels),
                 ceilDiv(d.model_dim, kPanel * kTilePanels)};
@@ -283,13 +371,13 @@ void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t to
 
 void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
-    uint32_t slots = tokens * d.top_k;
+    uint32_t slots = tokens * w.width;
     ExpertUp up = upParams(w, weights_->routed, d.hidden_dim, routed_.operand_bits < 24 ? w.x_rounded : w.x, w.hidden);
     ExpertDown down = downParams(w, weights_->routed, d.hidden_dim, w.hidden, w.y);
     up.status = status(w, kHidden);
     down.status = status(w, kOutput);
     up.rows = down.rows = slots;
-    if (fewRows(tokens, d.top_k, d.experts)) {
+    if (fewRows(tokens, w.width, d.experts)) {
         commands.dispatch(*routed_.up_gemv, up, gemvThreads(slots, d.hidden_dim));
         commands.barrier();
         commands.dispatch(*routed_.down_gemv, down, gemvThreads(slots, d.model_dim));
@@ -303,17 +391,17 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
 
 void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
-    uint32_t slots = tokens * d.top_k;
+    uint32_t slots = tokens * w.width;
     Combine p{w.memory.at<F32>(w.y),
               w.memory.at<U32>(w.slot_of),
               w.memory.at<F32>(w.gates),
               w.memory.at<F32>(w.shared_y),
-              {},
+              w.memory.at<F32>(w.shared_gates),
               w.memory.at<F32>(w.out),
               status(w, kResult),
               tokens,
               d.model_dim,
-              d.top_k,
+              w.width,
               0};
     commands.dispatch(*combine_, p, uint64_t{tokens} * d.model_dim);
     if (introspection_) {
@@ -343,22 +431,23 @@ void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint3
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
 
-std::array<Stage, 8> ForwardPass::stages() const {
+std::vector<Stage> ForwardPass::stages(uint32_t width) const {
     const Description& d = weights_->description;
-    return {{{"the input", "token", d.model_dim},
-             {"the router logits", "token", d.experts},
-             {"the gates", "token", d.top_k},
-             {"the shared expert's hidden values", "token", d.shared_dim},
-             {"the shared expert's output", "token", d.model_dim},
-             {"the experts' hidden values", "slot", d.hidden_dim},
-             {"the experts' outputs", "slot", d.model_dim},
-             {"the layer's output", "token", d.model_dim}}};
+    return {{"the input", "token", d.model_dim},
+            {"the router logits", "token", d.experts},
+            {"the gates", "token", width},
+            {"the shared expert's gate", "token", 1},
+            {"the shared expert's hidden values", "token", d.shared_dim},
+            {"the shared expert's output", "token", d.model_dim},
+            {"the experts' hidden values", "slot", d.hidden_dim},
+            {"the experts' outputs", "slot", d.model_dim},
+            {"the layer's output", "token", d.model_dim}};
 }
 
 Result<void> ForwardPass::check(const Workspace& w, uint64_t first_token) const {
     uint32_t words[2 * Workspace::kStatusRows];
     std::memcpy(words, w.download.mapped().data() + w.back.status, sizeof words);
-    auto all = stages();
+    auto all = stages(w.width);
     for (size_t i = 0; i < all.size(); ++i) {
         if (words[2 * i] == 0) continue;
         uint64_t index = ~words[2 * i + 1], row = index / all[i].row_width;

@@ -2,7 +2,7 @@
 // between.
 #pragma once
 
-#include <array>
+#include <vector>
 
 #include "engine/moe/workspace.h"
 
@@ -21,9 +21,21 @@ public:
     // Builds (and, at first use, probes) every kernel this layer needs in this precision.
     static Result<ForwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool introspection);
 
-    // Work for `tokens` tokens of the upload buffer, results into the download buffer: one command list. With
-    // `forced_routes` the routes in the upload buffer replace the router's.
-    Commands record(const Workspace& workspace, uint32_t tokens, bool forced_routes) const;
+    // What a batch of a call is.
+    struct Batch {
+        uint64_t first = 0;  // token of the call
+        uint32_t tokens = 0;
+        bool forced = false;            // the routes in the upload buffer replace the router's
+        bool training = false;          // noise on the logits
+        uint32_t capacity = 0;          // tokens an expert may accept in the whole call (capacity dispatch)
+        const Buffer* taken = nullptr;  // [experts] how many it has accepted in the call so far
+    };
+
+    // Work for the tokens in the upload buffer, results into the download buffer: one command list.
+    Commands record(const Workspace& workspace, const Batch& batch) const;
+
+    // Only as far as the logits, into the download buffer: what fixed_budget is decided by.
+    Commands recordLogits(const Workspace& workspace, const Batch& batch) const;
 
     // The error in the status words of a finished pass; `first_token` is the batch's place in the call's input.
     Result<void> check(const Workspace& workspace, uint64_t first_token) const;
@@ -44,7 +56,10 @@ private:
                                          WeightFormat down, Biases biases, bool dense, Precision precision);
     Result<void> buildRouting(Engine& engine, Precision precision);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void routeAndShare(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    void logits(Commands& commands, const Workspace& w, const Batch& batch) const;
+    void route(Commands& commands, const Workspace& w, const Batch& batch) const;
+    void assignCapacity(Commands& commands, const Workspace& w, const Batch& batch) const;
+    void sharedGate(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
@@ -59,13 +74,13 @@ private:
     void sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const;
     uint64_t sharedOperands(const Workspace& w) const;
     U32 status(const Workspace& w, size_t stage) const;
-    std::array<Stage, 8> stages() const;
+    std::vector<Stage> stages(uint32_t width) const;
     bool fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const;
 
     const Weights* weights_;
     bool introspection_;
     const Kernel *apply_ = nullptr, *apply_rounded_ = nullptr, *apply_shared_ = nullptr, *logits_ = nullptr,
-                 *topk_ = nullptr;
+                 *topk_ = nullptr, *noise_ = nullptr, *capacity_ = nullptr, *shared_gate_ = nullptr;
     const Kernel *count_ = nullptr, *offsets_ = nullptr, *tokens_ = nullptr, *combine_ = nullptr, *stats_ = nullptr;
     ExpertKernels routed_, shared_;
     uint32_t lanes_ = 8;

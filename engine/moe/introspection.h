@@ -9,9 +9,9 @@
 namespace vkmoe {
 inline namespace v1 {
 
-// What one batch brings back from the device; S = tokens * top_k.
+// What one batch brings back from the device; S = tokens * width.
 struct BatchFacts {
-    uint32_t tokens = 0;
+    uint32_t tokens = 0, width = 0;
     std::span<const uint32_t> selected;    // [S]
     std::span<const float> gates;          // [S]
     std::span<const float> probabilities;  // [tokens, experts]
@@ -27,15 +27,16 @@ public:
         : description_(description), sums_(description.experts) {}
     void add(const BatchFacts& batch);
     Introspection result() const;
+    std::vector<PoolStatistics::Sums> pool() const;
 
 private:
     struct Sums {
         uint64_t tokens = 0, quiet = 0;
-        double gates = 0, energy = 0, probability = 0;
+        double gates = 0, energy = 0, magnitude = 0, probability = 0;
     };
     Description description_;
     std::vector<Sums> sums_;
-    uint64_t tokens_ = 0;
+    uint64_t tokens_ = 0, assignments_ = 0;
 };
 
 }  // namespace v1

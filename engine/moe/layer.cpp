@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <optional>
 
 #include "engine/formats/moe0.h"
+#include "engine/moe/fixed_budget.h"
 #include "engine/moe/forward_pass.h"
 #include "engine/moe/introspection.h"
 #include "shaders/exact_math.h"
@@ -37,22 +39,33 @@ uint32_t tokensFor(const Description& d, double operations, uint32_t most) {
     return uint32_t(std::clamp(operations / token, 1.0, double(most)));
 }
 
-// Kernels trust the routes: every expert must exist, once a token, with a gate that may be used.
-Result<void> checkForced(const Routes& routes, const Description& d, uint64_t tokens) {
-    if (routes.top_k != d.top_k || routes.experts.size() != tokens * d.top_k ||
+// Kernels trust the routes: every expert must exist, once a token, with a gate that may be used; a pool is more
+// lenient.
+Result<void> checkForced(const Routes& routes, const Description& d, uint64_t tokens, bool pool) {
+    bool budget = d.dispatch == Dispatch::fixed_budget && routes.top_k >= 1 && routes.top_k <= d.experts;
+    if ((routes.top_k != d.top_k && !budget) || routes.experts.size() != tokens * routes.top_k ||
         routes.gates.size() != routes.experts.size())
         return Error{ErrorCode::bad_input,
                      fmt::format("the forced routes are not {} tokens of top_k = {}", tokens, d.top_k)};
     for (uint64_t a = 0; a < routes.experts.size(); ++a) {
         uint32_t expert = routes.experts[a];
-        auto token = routes.experts.begin() + std::ptrdiff_t(a / d.top_k * d.top_k);
-        if (expert >= d.experts || out_of_range(routes.gates[a]) || std::count(token, token + d.top_k, expert) != 1)
+        auto token = routes.experts.begin() + std::ptrdiff_t(a / routes.top_k * routes.top_k);
+        bool absent = expert >= d.experts && (pool || (budget && expert == kNoExpert));
+        bool once =
+            pool || absent || d.dispatch == Dispatch::capacity || std::count(token, token + routes.top_k, expert) == 1;
+        if ((expert >= d.experts && !absent) || out_of_range(routes.gates[a]) || !once)
             return Error{ErrorCode::bad_input,
                          fmt::format("the forced routes send token {} to expert {} with gate {}: experts are 0 to {}, "
                                      "each once a token, gates finite and below 2^63",
-                                     a / d.top_k, expert, routes.gates[a], d.experts - 1)};
+                                     a / routes.top_k, expert, routes.gates[a], d.experts - 1)};
     }
     return {};
+}
+
+// Tokens an expert accepts of a call (entrenar's formula, in f32).
+uint32_t capacityOf(const Description& d, uint64_t tokens) {
+    float capacity = std::ceil(d.capacity_factor * float(tokens * d.top_k) / float(d.experts));
+    return capacity < 1 ? 1 : uint32_t(std::min(capacity, 0x1p30f));
 }
 
 }  // namespace
@@ -61,20 +74,36 @@ struct Layer::State {
     Engine* engine;
     Weights weights;
     std::vector<std::string> warnings;
-    std::optional<Workspace> workspace;
+    PoolStatistics pool{weights.description.experts};
+    std::optional<Workspace> workspace = {};
     bool workspace_is_largest = false;  // memory allows no more tokens at a time
     uint32_t batch =
         tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
+    Buffer taken = {};  // [experts] of capacity dispatch: it outlives the batches of a call
 
-    Result<void> ensureWorkspace(uint64_t tokens, uint32_t max_batch);
     // Kernels built and proved, once for each of the four kinds of pass.
-    std::optional<ForwardPass> passes[2][2];
+    std::optional<ForwardPass> passes[2][2] = {};
 
+    // What all batches of one call share.
+    struct Call {
+        const ForwardPass* pass;
+        std::span<const float> x;
+        const ForwardOptions& options;
+        const Routes* forced;
+        uint32_t width, capacity;
+    };
+
+    Result<void> ensureWorkspace(uint64_t tokens, uint32_t width, uint32_t max_batch);
     Result<const ForwardPass*> passFor(Precision precision, bool introspection);
-    Result<void> runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced, uint64_t first,
-                          uint32_t tokens, ForwardResult& result, IntrospectionSums* sums);
-    Result<void> runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options,
-                        ForwardResult& result);
+    void fillUpload(const Call& call, uint64_t first, uint32_t tokens);
+    Result<void> submit(const Commands& commands, const Call& call, uint64_t first);
+    Result<void> runBatch(const Call& call, uint64_t first, uint32_t tokens, ForwardResult& result,
+                          IntrospectionSums* sums);
+    Result<void> runAll(const Call& call, ForwardResult& result);
+    // Calls body(first, tokens) batch by batch until all tokens are done.
+    template <class Body>
+    Result<void> eachBatch(const Call& call, const Body& body);
+    Result<std::vector<float>> allLogits(const Call& call);
 };
 
 Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -93,6 +122,7 @@ Layer::~Layer() {
 }
 
 const Description& Layer::description() const { return state_->weights.description; }
+PoolStatistics& Layer::pool() { return state_->pool; }
 const std::vector<std::string>& Layer::warnings() const { return state_->warnings; }
 uint64_t Layer::pageBytes() const { return state_->weights.routed.bytes(); }
 uint64_t Layer::weightBytes() const { return state_->weights.bytes; }
@@ -106,24 +136,31 @@ Result<Layer> Layer::open(Engine& engine, const std::string& path, bool compat) 
 Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) {
     std::lock_guard lock(engine.mutex());
     VKMOE_TRY(weights, Weights::load(engine, source));
-    return Layer(std::unique_ptr<State>(new State{&engine, std::move(weights), source.warnings, std::nullopt}));
+    auto state = std::unique_ptr<State>(new State{&engine, std::move(weights), source.warnings});
+    if (source.description.dispatch == Dispatch::capacity) {
+        VKMOE_TRY(taken, engine.device().allocate(uint64_t{source.description.experts} * 4, Memory::device,
+                                                  "tokens taken by each expert"));
+        state->taken = std::move(taken);
+    }
+    return Layer(std::move(state));
 }
 
 // A workspace for this many tokens, or for as many at a time as memory allows.
-Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t max_batch) {
+Result<void> Layer::State::ensureWorkspace(uint64_t tokens, uint32_t width, uint32_t max_batch) {
     uint64_t wanted = std::min<uint64_t>(tokens, max_batch != 0 ? std::min(max_batch, batch) : batch);
-    if (workspace && (workspace->capacity >= wanted || workspace_is_largest)) return {};
+    if (workspace && workspace->width == width && (workspace->capacity >= wanted || workspace_is_largest)) return {};
     workspace.reset();
     Device& device = engine->device();
     uint64_t left = device.ledger().budget() - std::min(device.ledger().used(), device.ledger().budget());
     uint64_t allowed = std::min({left / 10 * 9, device.info().limits.max_allocation, kWorkspaceBytes});
-    uint32_t largest = Workspace::largestCapacity(weights.description, allowed);
+    uint32_t largest = Workspace::largestCapacity(weights.description, width, allowed);
     if (largest == 0)
         return Error{ErrorCode::out_of_memory,
                      fmt::format("activations: not even one token fits in the {} bytes left of {}", left,
                                  device.ledger().budget())};
     workspace_is_largest = wanted >= largest;
-    VKMOE_TRY(made, Workspace::create(device, weights.description, uint32_t(std::min<uint64_t>(wanted, largest))));
+    VKMOE_TRY(made,
+              Workspace::create(device, weights.description, width, uint32_t(std::min<uint64_t>(wanted, largest))));
     workspace = std::move(made);
     return {};
 }
@@ -137,19 +174,34 @@ Result<const ForwardPass*> Layer::State::passFor(Precision precision, bool intro
     return static_cast<const ForwardPass*>(&*pass);
 }
 
-Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const float> x, const Routes* forced,
-                                    uint64_t first, uint32_t tokens, ForwardResult& result, IntrospectionSums* sums) {
+void Layer::State::fillUpload(const Call& call, uint64_t first, uint32_t tokens) {
+    Workspace& w = *workspace;
+    uint32_t D = weights.description.model_dim;
+    size_t slots = size_t{tokens} * call.width;
+    std::memcpy(w.upload.mapped().data(), call.x.data() + first * D, size_t{tokens} * D * 4);
+    if (!call.forced) return;
+    std::byte* upload = w.upload.mapped().data();
+    std::memcpy(upload + w.forced_selected, call.forced->experts.data() + first * call.width, slots * 4);
+    std::memcpy(upload + w.forced_gates, call.forced->gates.data() + first * call.width, slots * 4);
+}
+
+Result<void> Layer::State::submit(const Commands& commands, const Call& call, uint64_t first) {
+    VKMOE_TRY(value, engine->device().submit(commands));
+    VKMOE_CHECK(engine->device().wait(value));
+    return call.pass->check(*workspace, first);
+}
+
+Result<void> Layer::State::runBatch(const Call& call, uint64_t first, uint32_t tokens, ForwardResult& result,
+                                    IntrospectionSums* sums) {
     const Description& d = weights.description;
     Workspace& w = *workspace;
-    size_t slots = size_t{tokens} * d.top_k, values = size_t{tokens} * d.model_dim;
-    std::memcpy(w.upload.mapped().data(), x.data() + first * d.model_dim, values * 4);
-    if (forced) {
-        std::memcpy(w.upload.mapped().data() + w.forced_selected, forced->experts.data() + first * d.top_k, slots * 4);
-        std::memcpy(w.upload.mapped().data() + w.forced_gates, forced->gates.data() + first * d.top_k, slots * 4);
-    }
-    VKMOE_TRY(value, engine->device().submit(pass.record(w, tokens, forced != nullptr)));
-    VKMOE_CHECK(engine->device().wait(value));
-    VKMOE_CHECK(pass.check(w, first));
+    size_t slots = size_t{tokens} * call.width, values = size_t{tokens} * d.model_dim;
+    fillUpload(call, first, tokens);
+    Commands commands;
+    if (taken && first == 0) commands.fill(taken, 0, taken.size(), 0);
+    commands.append(call.pass->record(
+        w, {first, tokens, call.forced != nullptr, call.options.training, call.capacity, taken ? &taken : nullptr}));
+    VKMOE_CHECK(submit(commands, call, first));
     auto out = view<float>(w.download, w.back.out, values);
     auto selected = view<uint32_t>(w.download, w.back.selected, slots);
     auto gates = view<float>(w.download, w.back.gates, slots);
@@ -157,31 +209,62 @@ Result<void> Layer::State::runBatch(const ForwardPass& pass, std::span<const flo
     result.routes.experts.insert(result.routes.experts.end(), selected.begin(), selected.end());
     result.routes.gates.insert(result.routes.gates.end(), gates.begin(), gates.end());
     if (!sums) return {};
-    sums->add({tokens, selected, gates, view<float>(w.download, w.back.probabilities, size_t{tokens} * d.experts),
+    sums->add({tokens, call.width, selected, gates,
+               view<float>(w.download, w.back.probabilities, size_t{tokens} * d.experts),
                view<uint32_t>(w.download, w.back.slot_of, slots), view<float>(w.download, w.back.energy, slots),
                view<uint32_t>(w.download, w.back.scale, slots), view<uint32_t>(w.download, w.back.quiet, slots)});
     return {};
 }
 
-Result<void> Layer::State::runAll(const ForwardPass& pass, std::span<const float> x, const ForwardOptions& options,
-                                  ForwardResult& result) {
-    IntrospectionSums sums(weights.description);
-    for (uint64_t first = 0; first < result.tokens;) {
-        VKMOE_CHECK(ensureWorkspace(result.tokens - first, options.max_batch));
-        uint64_t most = std::min<uint64_t>(workspace->capacity,
-                                           options.max_batch != 0 ? std::min(options.max_batch, batch) : batch);
-        auto tokens = uint32_t(std::min(result.tokens - first, most));
+template <class Body>
+Result<void> Layer::State::eachBatch(const Call& call, const Body& body) {
+    const Description& d = weights.description;
+    uint64_t all = call.x.size() / d.model_dim;
+    uint32_t max_batch = call.options.max_batch;
+    for (uint64_t first = 0; first < all;) {
+        VKMOE_CHECK(ensureWorkspace(all - first, call.width, max_batch));
+        uint64_t most = std::min(workspace->capacity, max_batch != 0 ? std::min(max_batch, batch) : batch);
+        auto tokens = uint32_t(std::min(all - first, most));
         auto start = Clock::now();
-        VKMOE_CHECK(
-            runBatch(pass, x, options.forced_routes, first, tokens, result, options.introspection ? &sums : nullptr));
+        VKMOE_CHECK(body(first, tokens));
         double seconds = secondsSince(start);
-        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, tokensFor(weights.description, kSmallSubmit, 256));
+        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, tokensFor(d, kSmallSubmit, 256));
         if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
         first += tokens;
-        if (options.progress && !options.progress(first, result.tokens))
-            return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} tokens", first, result.tokens)};
     }
-    result.introspection = options.introspection ? sums.result() : Introspection{};
+    return {};
+}
+
+Result<std::vector<float>> Layer::State::allLogits(const Call& call) {
+    std::vector<float> logits;
+    auto done = eachBatch(call, [&](uint64_t first, uint32_t tokens) -> Result<void> {
+        fillUpload(call, first, tokens);
+        VKMOE_CHECK(submit(
+            call.pass->recordLogits(*workspace, {.first = first, .tokens = tokens, .training = call.options.training}),
+            call, first));
+        auto some =
+            view<float>(workspace->download, workspace->back.logits, size_t{tokens} * weights.description.experts);
+        logits.insert(logits.end(), some.begin(), some.end());
+        return {};
+    });
+    if (!done) return std::move(done).error();
+    return logits;
+}
+
+Result<void> Layer::State::runAll(const Call& call, ForwardResult& result) {
+    IntrospectionSums sums(weights.description);
+    bool introspect = call.options.introspection;
+    auto ran = eachBatch(call, [&](uint64_t first, uint32_t tokens) -> Result<void> {
+        VKMOE_CHECK(runBatch(call, first, tokens, result, introspect ? &sums : nullptr));
+        uint64_t done = first + tokens;
+        if (call.options.progress && !call.options.progress(done, result.tokens))
+            return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} tokens", done, result.tokens)};
+        return {};
+    });
+    if (!ran || !introspect) return ran;
+    pool.add(sums.pool(), result.tokens, weights.description.hidden_dim);
+    result.introspection = sums.result();
+    result.introspection.pool = pool.introspect();
     return {};
 }
 
@@ -192,15 +275,25 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
         return Error{
             ErrorCode::bad_input,
             fmt::format("the input has {} values, no whole number of tokens of {} values", x.size(), d.model_dim)};
-    if (options.forced_routes) VKMOE_CHECK(checkForced(*options.forced_routes, d, x.size() / d.model_dim));
-    VKMOE_TRY(pass, state_->passFor(options.precision, options.introspection));
     ForwardResult result;
     result.tokens = x.size() / d.model_dim;
-    result.output.resize(x.size());
-    result.routes.top_k = d.top_k;
+    const Routes* forced = options.forced_routes;
+    if (forced) VKMOE_CHECK(checkForced(*forced, d, result.tokens, options.pool_routes));
+    VKMOE_TRY(pass, state_->passFor(options.precision, options.introspection));
+    State::Call call{pass, x, options, forced, forced ? forced->top_k : d.top_k, capacityOf(d, result.tokens)};
     DeviceCounters before = state_->engine->device().counters();
     auto start = Clock::now();
-    VKMOE_CHECK(state_->runAll(*pass, x, options, result));
+    Routes budget_routes;
+    auto budget = tokensPerExpert(d, result.tokens);
+    if (d.dispatch == Dispatch::fixed_budget && budget && !forced) {
+        VKMOE_TRY(logits, state_->allLogits(call));
+        budget_routes = fixedBudgetRoutes(d, logits, *budget);
+        call.forced = &budget_routes;
+        call.width = budget_routes.top_k;
+    }
+    result.output.resize(x.size());
+    result.routes.top_k = call.width;
+    VKMOE_CHECK(state_->runAll(call, result));
     result.seconds = secondsSince(start);
     DeviceCounters after = state_->engine->device().counters();
     result.submits = after.submits - before.submits;

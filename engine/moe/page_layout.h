@@ -10,7 +10,7 @@ inline namespace v1 {
 struct ExpertShape {
     uint32_t model_dim = 0, hidden_dim = 0;
     bool gated = false, gate_bias = false, up_bias = false, down_bias = false;
-    WeightFormat up_format = WeightFormat::f32;  // of gate and up
+    WeightFormat up_format = WeightFormat::f32;  // of gate and up: if the file's differ, both are widened to f32
     WeightFormat down_format = WeightFormat::f32;
 };
 

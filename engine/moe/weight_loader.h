@@ -16,8 +16,8 @@ public:
 
     // Packs a matrix into panels at `target` (a device address); `widen` makes them f32 whatever the file holds.
     void matrix(const formats::TensorRange& tensor, uint64_t target, bool widen = false);
-    // Copies a vector as f32, under the state rule.
-    void vector(const formats::TensorRange& tensor, uint64_t target);
+    // Copies a vector as f32, under the state rule, or under the operand rule if it is one of a dot product.
+    void vector(const formats::TensorRange& tensor, uint64_t target, bool operand = false);
 
     // Does all that was asked for, and reports the first tensor with values that are not finite.
     Result<void> finish();
@@ -28,12 +28,16 @@ private:
         const formats::TensorRange* tensor;
         uint32_t first_row, rows, cols;
         uint64_t target;
-        bool widen;
+        bool widen, operand;
+    };
+    struct Bytes {
+        uint64_t values, scales;  // of one slice; the scales follow the values, aligned
     };
 
     WeightLoader(Engine& engine, const formats::LayerSource& source, Staging staging)
         : engine_(&engine), source_(&source), staging_(std::move(staging)) {}
-    static uint64_t sliceBytes(const Slice& slice);
+    static Bytes sliceBytes(const Slice& slice);
+    Result<void> readSlice(const Slice& slice, std::span<std::byte> into) const;
     Result<void> record(const Slice& slice, size_t number, Staging::Slot& slot, uint64_t offset, Commands& commands);
     Result<void> runSlices();
     Result<void> checkStatus();

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <optional>
-
 #include "engine/moe/weight_loader.h"
 #include "host/transfer.h"
 
@@ -19,22 +17,52 @@ Result<const TensorRange*> require(const LayerSource& source, const std::string&
     return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is missing", source.bytes->name(), name)};
 }
 
-// The same, and it has this shape and format and as many bytes as they say: kernels trust them.
+// Bytes of a matrix or vector in the file; rows of a fused matrix lie row_step apart.
+uint64_t storedBytes(const TensorRange& tensor, const std::vector<uint64_t>& shape) {
+    uint64_t cols = shape.back(), rows = shape.size() > 1 ? shape[0] : 1;
+    uint64_t row = tensor.format == WeightFormat::f32     ? cols * 4
+                   : tensor.format == WeightFormat::mxfp4 ? cols / 2
+                                                          : cols * 2;
+    return ((rows - 1) * tensor.row_step + 1) * row;
+}
+
+// The same, and it has this shape and as many bytes as that says: kernels trust them.
 Result<const TensorRange*> require(const LayerSource& source, const std::string& name,
-                                   const std::vector<uint64_t>& shape, std::optional<WeightFormat> format = {}) {
+                                   const std::vector<uint64_t>& shape) {
     VKMOE_TRY(tensor, require(source, name));
-    uint64_t bytes = tensor->format == WeightFormat::f32 ? 4 : 2;
-    for (uint64_t n : shape) bytes *= n;
-    if (tensor->shape != shape || tensor->bytes != bytes)
-        return Error{ErrorCode::bad_input,
-                     fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}] and {} bytes",
-                                 source.bytes->name(), name, fmt::join(tensor->shape, ", "), tensor->bytes,
-                                 fmt::join(shape, ", "), bytes)};
-    if (format && tensor->format != *format)
-        return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(),
-                                                       name, vkmoe::name(tensor->format), vkmoe::name(*format))};
+    uint64_t bytes = tensor->shape == shape ? storedBytes(*tensor, shape) : 0;
+    if (tensor->shape != shape || tensor->bytes != bytes || tensor->row_step == 0)
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}]", source.bytes->name(),
+                        tensor->shown(), fmt::join(tensor->shape, ", "), tensor->bytes, fmt::join(shape, ", "))};
+    if (tensor->format != WeightFormat::mxfp4) return tensor;
+    uint64_t blocks = shape.back() / 32, rows = (shape[0] - 1) * tensor->row_step + 1;
+    if (shape.size() != 2 || shape.back() % 32 != 0 || tensor->scales_bytes != rows * blocks)
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("{}: tensor {} is mxfp4 of shape [{}] with {} bytes of scales: columns come in blocks of "
+                        "32 with a scale each",
+                        source.bytes->name(), tensor->shown(), fmt::join(shape, ", "), tensor->scales_bytes)};
     return tensor;
 }
+
+// The same, in the format expert 0 has.
+Result<const TensorRange*> requireAlike(const LayerSource& source, const std::string& name,
+                                        const std::vector<uint64_t>& shape, WeightFormat format) {
+    VKMOE_TRY(tensor, require(source, name, shape));
+    if (tensor->format != format)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(), tensor->shown(),
+                                 vkmoe::name(tensor->format), vkmoe::name(format))};
+    return tensor;
+}
+
+// What an expert's matrices are in the file. Gate and up meet the same operands, so if they differ both become f32.
+struct ExpertFormats {
+    WeightFormat gate = WeightFormat::f32, up = WeightFormat::f32, down = WeightFormat::f32;
+    WeightFormat packedUp() const { return gate == up ? up : WeightFormat::f32; }
+};
 
 std::string expertPrefix(uint32_t expert) { return fmt::format("experts.{}", expert); }
 
@@ -54,66 +82,82 @@ Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes,
     return addresses;
 }
 
-// One expert's tensors into its page.
+// One expert's tensors into its page; every expert has the formats of the first.
 Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const std::string& prefix,
-                        const ExpertShape& shape, const PageLayout& layout, uint64_t page) {
-    struct Part {
+                        const ExpertFormats& formats, const ExpertShape& shape, const PageLayout& layout,
+                        uint64_t page) {
+    struct Matrix {
         const char* name;
         bool present;
-        std::vector<uint64_t> shape;
-        std::optional<WeightFormat> format;
+        uint64_t rows, cols;
+        WeightFormat stored, packed;
+        uint32_t at;
+    };
+    struct Vector {
+        const char* name;
+        bool present;
+        uint64_t size;
         uint32_t at;
     };
     uint64_t D = shape.model_dim, F = shape.hidden_dim;
-    const Part parts[] = {{".gate.weight", shape.gated, {F, D}, shape.up_format, layout.gate_weight},
-                          {".up.weight", true, {F, D}, shape.up_format, layout.up_weight},
-                          {".down.weight", true, {D, F}, shape.down_format, layout.down_weight},
-                          {".gate.bias", shape.gate_bias, {F}, {}, layout.gate_bias},
-                          {".up.bias", shape.up_bias, {F}, {}, layout.up_bias},
-                          {".down.bias", shape.down_bias, {D}, {}, layout.down_bias}};
-    for (const Part& part : parts) {
-        if (!part.present) continue;
-        VKMOE_TRY(tensor, require(source, prefix + part.name, part.shape, part.format));
-        uint64_t target = page + uint64_t{part.at} * 4;
-        part.shape.size() == 2 ? loader.matrix(*tensor, target) : loader.vector(*tensor, target);
+    const Matrix matrices[] = {{".gate.weight", shape.gated, F, D, formats.gate, shape.up_format, layout.gate_weight},
+                               {".up.weight", true, F, D, formats.up, shape.up_format, layout.up_weight},
+                               {".down.weight", true, D, F, formats.down, shape.down_format, layout.down_weight}};
+    for (const Matrix& m : matrices) {
+        if (!m.present) continue;
+        VKMOE_TRY(tensor, requireAlike(source, prefix + m.name, {m.rows, m.cols}, m.stored));
+        loader.matrix(*tensor, page + uint64_t{m.at} * 4, m.packed != m.stored);
     }
+    const Vector vectors[] = {{".gate.bias", shape.gate_bias, F, layout.gate_bias},
+                              {".up.bias", shape.up_bias, F, layout.up_bias},
+                              {".down.bias", shape.down_bias, D, layout.down_bias}};
+    for (const Vector& v : vectors) {
+        if (!v.present) continue;
+        VKMOE_TRY(tensor, require(source, prefix + v.name, {v.size}));
+        loader.vector(*tensor, page + uint64_t{v.at} * 4);
+    }
+    return {};
+}
+
+// A vector of the router buffer, if it is there: its place was carved by the caller.
+Result<void> loadVector(WeightLoader& loader, const LayerSource& source, const char* name, bool present, uint64_t size,
+                        uint64_t target, bool operand = false) {
+    if (!present) return {};
+    VKMOE_TRY(tensor, require(source, name, {size}));
+    loader.vector(*tensor, target, operand);
     return {};
 }
 
 Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device& device, Weights& weights) {
     const Description& d = source.description;
-    uint64_t panels = packedWords(d.experts, d.model_dim, WeightFormat::f32) * 4,
-             vector = (uint64_t{d.experts} * 4 + 15) / 16 * 16;
-    weights.router_bias = panels;
-    weights.selection_bias = panels + vector;
-    VKMOE_TRY(router, device.allocate(panels + 2 * vector, Memory::device, "router"));
+    auto aligned = [](uint64_t words) { return (words * 4 + 15) / 16 * 16; };
+    weights.router_bias = packedWords(d.experts, d.model_dim, WeightFormat::f32) * 4;
+    weights.selection_bias = weights.router_bias + aligned(d.experts);
+    weights.shared_router = weights.selection_bias + aligned(d.experts);
+    VKMOE_TRY(router, device.allocate(weights.shared_router + aligned(d.model_dim), Memory::device, "router"));
     weights.router = std::move(router);
     weights.bytes += weights.router.size();
     uint64_t address = weights.router.address();
     VKMOE_TRY(weight, require(source, "router.weight", {d.experts, d.model_dim}));
     loader.matrix(*weight, address, true);
-    if (d.router_bias) {
-        VKMOE_TRY(bias, require(source, "router.bias", {d.experts}));
-        loader.vector(*bias, address + weights.router_bias);
-    }
-    if (d.selection_bias) {
-        VKMOE_TRY(bias, require(source, "router.selection_bias", {d.experts}));
-        loader.vector(*bias, address + weights.selection_bias);
-    }
-    return {};
+    VKMOE_CHECK(loadVector(loader, source, "router.bias", d.router_bias, d.experts, address + weights.router_bias));
+    VKMOE_CHECK(loadVector(loader, source, "router.selection_bias", d.selection_bias, d.experts,
+                           address + weights.selection_bias));
+    return loadVector(loader, source, "shared.router.weight", d.shared == Shared::sigmoid_gated, d.model_dim,
+                      address + weights.shared_router, true);
 }
 
-Result<void> readFormats(const LayerSource& source, Weights& weights) {
-    VKMOE_TRY(up, require(source, "experts.0.up.weight"));
-    VKMOE_TRY(down, require(source, "experts.0.down.weight"));
-    weights.up_format = up->format;
-    weights.down_format = down->format;
-    if (source.description.shared == Shared::none) return {};
-    VKMOE_TRY(shared_up, require(source, "shared.up.weight"));
-    VKMOE_TRY(shared_down, require(source, "shared.down.weight"));
-    weights.shared_up_format = shared_up->format;
-    weights.shared_down_format = shared_down->format;
-    return {};
+// The formats an expert's matrices have in the file.
+Result<ExpertFormats> readFormats(const LayerSource& source, const std::string& prefix) {
+    ExpertFormats formats;
+    VKMOE_TRY(up, require(source, prefix + ".up.weight"));
+    VKMOE_TRY(down, require(source, prefix + ".down.weight"));
+    formats.gate = formats.up = up->format;
+    formats.down = down->format;
+    if (!source.description.gated()) return formats;
+    VKMOE_TRY(gate, require(source, prefix + ".gate.weight"));
+    formats.gate = gate->format;
+    return formats;
 }
 
 }  // namespace
@@ -124,21 +168,26 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source) {
     const Description& d = source.description;
     Weights weights;
     weights.description = d;
-    VKMOE_CHECK(readFormats(source, weights));
+    VKMOE_TRY(formats, readFormats(source, "experts.0"));
+    weights.up_format = formats.packedUp();
+    weights.down_format = formats.down;
     ExpertShape routed = routedShape(d, weights.up_format, weights.down_format);
     weights.routed = layoutPage(routed);
     VKMOE_TRY(pages, allocatePages(engine.device(), weights.routed.bytes(), d.experts, weights));
     VKMOE_TRY(loader, WeightLoader::create(engine, source));
     VKMOE_CHECK(loadRouter(loader, source, engine.device(), weights));
     if (d.shared != Shared::none) {
+        VKMOE_TRY(shared_formats, readFormats(source, "shared"));
+        weights.shared_up_format = shared_formats.packedUp();
+        weights.shared_down_format = shared_formats.down;
         ExpertShape shared = sharedShape(d, weights.shared_up_format, weights.shared_down_format);
         weights.shared = layoutPage(shared);
         VKMOE_TRY(page, allocatePages(engine.device(), weights.shared.bytes(), 1, weights));
         pages.push_back(page[0]);
-        VKMOE_CHECK(loadExpert(loader, source, "shared", shared, weights.shared, page[0]));
+        VKMOE_CHECK(loadExpert(loader, source, "shared", shared_formats, shared, weights.shared, page[0]));
     }
     for (uint32_t e = 0; e < d.experts; ++e)
-        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), routed, weights.routed, pages[e]));
+        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), formats, routed, weights.routed, pages[e]));
     VKMOE_TRY(table, upload(engine.device(), pages, "page table"));
     weights.table = std::move(table);
     weights.bytes += weights.table.size();

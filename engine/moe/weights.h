@@ -15,11 +15,11 @@ struct Weights {
     WeightFormat up_format = WeightFormat::f32, down_format = WeightFormat::f32;                // routed experts
     WeightFormat shared_up_format = WeightFormat::f32, shared_down_format = WeightFormat::f32;  // the shared one
     PageLayout routed, shared;
-    std::vector<Buffer> slabs;                     // routed pages, none across two slabs; the shared page last
-    Buffer table;                                  // [experts + 1] addresses, the shared expert's last
-    Buffer router;                                 // f32 panels, then the bias, then the selection bias
-    uint64_t router_bias = 0, selection_bias = 0;  // bytes into `router`
-    uint64_t bytes = 0;                            // of all of the above
+    std::vector<Buffer> slabs;  // routed pages, none across two slabs; the shared page last
+    Buffer table;               // [experts + 1] addresses, the shared expert's last
+    Buffer router;              // f32 panels, biases, the shared expert's gate
+    uint64_t router_bias = 0, selection_bias = 0, shared_router = 0;  // bytes into `router`
+    uint64_t bytes = 0;                                               // of all of the above
 
     uint32_t sharedPage() const { return description.experts; }
 

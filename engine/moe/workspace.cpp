@@ -23,7 +23,7 @@ struct Sizes {
 };
 
 Sizes carve(Workspace& w, const Description& d, uint64_t T) {
-    uint64_t S = T * d.top_k, chunks = (S + kBinChunk - 1) / kBinChunk;
+    uint64_t S = T * w.width, chunks = (S + kBinChunk - 1) / kBinChunk;
     Carver m;
     w.raw = m.words(T * d.model_dim);
     w.x = m.words(T * d.model_dim);
@@ -31,6 +31,9 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.x_shared = m.words(T * d.model_dim);
     w.logits = m.words(T * d.experts);
     w.probabilities = m.words(T * d.experts);
+    uint64_t capacity_cells = d.dispatch == Dispatch::capacity ? T * d.experts : 0;
+    w.keys = m.words(capacity_cells);
+    w.scores = m.words(capacity_cells);
     w.selected = m.words(S);
     w.gates = m.words(S);
     w.counts = m.words(chunks * d.experts);
@@ -46,6 +49,7 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.y = m.words(S * d.model_dim);
     w.shared_hidden = m.words(T * d.shared_dim);
     w.shared_y = m.words(T * d.model_dim);
+    w.shared_gates = m.words(T);
     w.out = m.words(T * d.model_dim);
     w.energy = m.words(S);
     w.scale = m.words(S);
@@ -64,7 +68,8 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
               b.words(S),
               b.words(S),
               b.words(S),
-              b.words(2 * Workspace::kStatusRows)};
+              b.words(2 * Workspace::kStatusRows),
+              b.words(d.dispatch == Dispatch::fixed_budget ? T * d.experts : 0)};
     return {m.bytes, u.bytes, b.bytes};
 }
 
@@ -78,10 +83,11 @@ uint64_t sortableSlots(uint32_t experts) {
 
 }  // namespace
 
-uint32_t Workspace::largestCapacity(const Description& d, uint64_t bytes) {
+uint32_t Workspace::largestCapacity(const Description& d, uint32_t width, uint64_t bytes) {
     uint64_t widest = std::max<uint64_t>({d.model_dim, d.hidden_dim, d.shared_dim, d.experts, kBinChunk});
-    uint64_t low = 0, high = std::min(sortableSlots(d.experts) / d.top_k, (uint64_t{1} << 31) / (widest * d.top_k));
+    uint64_t low = 0, high = std::min(sortableSlots(d.experts) / width, (uint64_t{1} << 31) / (widest * width));
     Workspace probe;
+    probe.width = width;
     while (low < high) {
         uint64_t middle = (low + high + 1) / 2;
         Sizes sizes = carve(probe, d, middle);
@@ -93,9 +99,10 @@ uint32_t Workspace::largestCapacity(const Description& d, uint64_t bytes) {
     return uint32_t(low);
 }
 
-Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t capacity) {
+Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t width, uint32_t capacity) {
     Workspace w;
     w.capacity = capacity;
+    w.width = width;
     Sizes sizes = carve(w, d, capacity);
     VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations"));
     VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));

@@ -8,18 +8,21 @@ inline namespace v1 {
 
 struct Workspace {
     uint32_t capacity = 0;  // tokens
+    uint32_t width = 0;     // experts a token may go to: top_k, more where forced routes are wider
     Buffer memory, upload, download;
 
-    // Byte offsets into `memory`. T: tokens, S: slots = T * top_k.
+    // Byte offsets into `memory`. T: tokens, S: slots = T * width.
     uint64_t raw;                                 // [T, model_dim] the caller's input
     uint64_t x, x_rounded;                        // [T, model_dim] operands: as they are, and rounded for the experts
     uint64_t x_shared;                            // [T, model_dim] rounded for the shared expert
     uint64_t logits, probabilities;               // [T, experts]
-    uint64_t selected, gates;                     // [T, top_k]
+    uint64_t keys, scores;                        // [T, experts] with capacity dispatch
+    uint64_t selected, gates;                     // [T, width]
     uint64_t counts, offsets, token_of, slot_of;  // the counting sort, see bin_tokens.comp
     uint64_t tiles, tile_count, up_groups, down_groups;
     uint64_t hidden, y;                // [S, hidden_dim], [S, model_dim]
     uint64_t shared_hidden, shared_y;  // [T, shared_dim], [T, model_dim]
+    uint64_t shared_gates;             // [T]
     uint64_t out;                      // [T, model_dim]
     uint64_t energy, scale, quiet;     // [S] see slot_stats.comp
     uint64_t status;                   // [kStatusRows, 2]
@@ -29,14 +32,14 @@ struct Workspace {
 
     // Byte offsets into `download`.
     struct Download {
-        uint64_t out, selected, gates, probabilities, slot_of, energy, scale, quiet, status;
+        uint64_t out, selected, gates, probabilities, slot_of, energy, scale, quiet, status, logits;
     } back;
 
     static constexpr uint32_t kStatusRows = 16;
 
     // The most tokens whose workspace fits `bytes` and whose tensors have 32-bit indices; 0: not even one.
-    static uint32_t largestCapacity(const Description& description, uint64_t bytes);
-    static Result<Workspace> create(Device& device, const Description& description, uint32_t capacity);
+    static uint32_t largestCapacity(const Description& description, uint32_t width, uint64_t bytes);
+    static Result<Workspace> create(Device& device, const Description& description, uint32_t width, uint32_t capacity);
 };
 
 }  // namespace v1

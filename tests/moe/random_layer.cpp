@@ -20,10 +20,10 @@ public:
         uint64_t count = 1;
         for (uint64_t n : shape) count *= n;
         bytes_.resize((bytes_.size() + 3) / 4 * 4);
-        formats::TensorRange range{name, format, std::move(shape), bytes_.size(), 0};
-        std::vector<double> values(count);
-        for (double& value : values) value = double(store(float(unit() * scale), format));
-        range.bytes = bytes_.size() - range.offset;
+        formats::TensorRange range{.name = name, .format = format, .shape = std::move(shape), .offset = bytes_.size()};
+        std::vector<double> values =
+            format == WeightFormat::mxfp4 ? blocks(range, count, scale) : numbers(count, scale, format);
+        if (format != WeightFormat::mxfp4) range.bytes = bytes_.size() - range.offset;
         source_.tensors.push_back(std::move(range));
         return values;
     }
@@ -50,6 +50,32 @@ public:
     double unit() { return double(int32_t(random_())) * 0x1p-31; }
 
 private:
+    std::vector<double> numbers(uint64_t count, double scale, WeightFormat format) {
+        std::vector<double> values(count);
+        for (double& value : values) value = double(store(float(unit() * scale), format));
+        return values;
+    }
+
+    // Random codes under scales of about the right size; codes first, then the scales.
+    std::vector<double> blocks(formats::TensorRange& range, uint64_t count, double scale) {
+        static const double magnitudes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+        int exponent = int(std::floor(std::log2(scale / 4)));
+        std::vector<double> values(count);
+        std::vector<std::byte> scales(count / 32);
+        bytes_.resize(bytes_.size() + count / 2);
+        for (uint64_t i = 0; i < count; ++i) {
+            if (i % 32 == 0) scales[i / 32] = std::byte(127 + exponent + int(random_() % 3) - 1);
+            uint32_t code = random_() % 16;
+            bytes_[range.offset + i / 2] |= std::byte(code << (i % 2 * 4));
+            values[i] = std::ldexp(magnitudes[code % 8] * (code > 7 ? -1 : 1), int(scales[i / 32]) - 127);
+        }
+        range.bytes = count / 2;
+        range.scales_offset = bytes_.size();
+        range.scales_bytes = scales.size();
+        bytes_.insert(bytes_.end(), scales.begin(), scales.end());
+        return values;
+    }
+
     float store(float value, WeightFormat format) {
         uint32_t bits = floatBitsToUint(value);
         if (format == WeightFormat::f16) bits = f16_encode(value);
@@ -73,6 +99,11 @@ RandomLayer makeRandomLayer(const Description& d, WeightFormat format, uint32_t 
     RandomLayer layer;
     layer.reference.description = d;
     layer.reference.router = builder.tensor("router.weight", {d.experts, d.model_dim}, 1, WeightFormat::f32);
+    if (d.router_bias) layer.reference.router_bias = builder.tensor("router.bias", {d.experts}, 1, WeightFormat::f32);
+    if (d.selection_bias)
+        layer.reference.selection_bias = builder.tensor("router.selection_bias", {d.experts}, 0.3, WeightFormat::f32);
+    if (d.shared == Shared::sigmoid_gated)
+        layer.reference.shared_router = builder.tensor("shared.router.weight", {d.model_dim}, 0.5, WeightFormat::bf16);
     if (d.shared != Shared::none)
         layer.reference.shared =
             builder.expert("shared", d, d.shared_dim, d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias);

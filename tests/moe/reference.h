@@ -15,16 +15,17 @@ struct ReferenceExpert {
 
 struct ReferenceLayer {
     vkmoe::Description description;
-    std::vector<double> router;
+    std::vector<double> router, router_bias, selection_bias;
     std::vector<ReferenceExpert> experts;
     ReferenceExpert shared;
+    std::vector<double> shared_router;  // of a sigmoid-gated shared expert
 };
 
 struct ReferenceResult {
     std::vector<double> output;
-    std::vector<uint32_t> selected;
+    std::vector<uint32_t> selected;  // [tokens, top_k]
     std::vector<double> gates;
-    double smallest_margin;  // between the last chosen logit and the first one left out, over all tokens
+    double smallest_margin = 1e30;  // between neighbours in any ranking that decides something, over all tokens
 };
 
 ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x);

@@ -21,7 +21,9 @@ void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, uin
 
 }  // namespace
 
+// (MXFP4 has no SIMD form yet.)
 void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
+    if (c.weight_format == kMxfp4) return cpu::expert_down(p, c, groups);
     uint32_t columns = ceilDiv(p.model_dim, kPanel * kTilePanels);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
@@ -31,8 +33,9 @@ void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
 }
 
 void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
+    if (c.weight_format == kMxfp4) return cpu::expert_down_gemv(p, c, groups);
     uint32_t panels = ceilDiv(p.model_dim, kPanel);
-    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels);
+    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
     for (uint64_t group = groups.begin; group < end;) {
         uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
         uint32_t count = static_cast<uint32_t>(std::min<uint64_t>({end - group, kTilePanels, panels - panel}));

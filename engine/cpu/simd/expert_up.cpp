@@ -37,7 +37,9 @@ void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, uint32_
 
 }  // namespace
 
+// (MXFP4 has no SIMD form yet.)
 void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
+    if (c.weight_format == kMxfp4) return cpu::expert_up(p, c, groups);
     uint32_t columns = ceilDiv(p.hidden_dim, kPanel * kTilePanels);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
@@ -47,8 +49,9 @@ void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
 }
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
+    if (c.weight_format == kMxfp4) return cpu::expert_up_gemv(p, c, groups);
     uint32_t panels = ceilDiv(p.hidden_dim, kPanel);
-    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels);
+    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
     for (uint64_t group = groups.begin; group < end;) {
         uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
         uint32_t count = static_cast<uint32_t>(std::min<uint64_t>({end - group, kTilePanels, panels - panel}));

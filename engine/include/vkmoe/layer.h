@@ -1,7 +1,7 @@
 // Layer: one mixture-of-experts layer on an engine's device: route tokens, run their experts, tell what happened.
 //
-// A layer's output has the same bits on every device, for any batch: a token's result does not depend on which other
-// tokens are with it. Tokens are rows of f32, [tokens, model_dim], row-major.
+// A layer's output has the same bits on every device, for any batch: with dropless dispatch a token's result does not
+// depend on which other tokens are with it. Tokens are rows of f32, [tokens, model_dim], row-major.
 #pragma once
 
 #include <functional>
@@ -12,6 +12,7 @@
 
 #include "vkmoe/description.h"
 #include "vkmoe/engine.h"
+#include "vkmoe/pool_statistics.h"
 
 namespace vkmoe {
 
@@ -22,9 +23,11 @@ struct LayerSource;
 inline namespace v1 {
 
 // Who went where. Row t holds token t's experts in selection order (best first) and their gates.
+inline constexpr uint32_t kNoExpert = 0xffffffff;
+
 struct Routes {
-    uint32_t top_k = 0;
-    std::vector<uint32_t> experts;  // [tokens, top_k]
+    uint32_t top_k = 0;             // width of a row: the description's top_k, but for fixed_budget dispatch
+    std::vector<uint32_t> experts;  // [tokens, top_k]; fixed_budget: the row's rest is kNoExpert
     std::vector<float> gates;       // [tokens, top_k] final: renormalised and scaled
 };
 
@@ -39,14 +42,20 @@ struct ExpertStatistics {
 struct Introspection {
     std::vector<ExpertStatistics> experts;
     double load_balance_loss =
-        0;  // E * sum over e of (share of assignments)*(mean probability); 1 is even, E is collapse
+        0;                   // E * sum over e of (share of assignments)*(mean probability); 1 is even, E is collapse
+    PoolIntrospection pool;  // over all calls since the layer was opened or its statistics were reset
 };
 
 struct ForwardOptions {
     Precision precision = Precision::exact;
     bool introspection = true;
-    // Routes to follow instead of the router's, for all tokens of the call; experts of a token must differ.
+    // Routes to follow instead of the router's, for all tokens of the call. Experts must exist and (but for the padding
+    // of capacity dispatch) differ.
     const Routes* forced_routes = nullptr;
+    // The forced routes' rules are those of titan-synapse's pool: an expert that does not exist is skipped, its gate
+    // lost; one that is listed twice runs twice and counts twice.
+    bool pool_routes = false;
+    bool training = false;  // noise on the logits, where the description has it
     uint32_t max_batch =
         0;  // tokens of one submit at most; 0: chosen by memory and by measured time. Never changes bits.
     // Called after each submit with tokens done and all; returning false cancels (the result is then an error). It runs
@@ -83,7 +92,11 @@ public:
     uint64_t pageBytes() const;    // of one routed expert on the device
     uint64_t weightBytes() const;  // of all weights on the device
 
-    // Runs tokens [tokens, model_dim] (any number, also none).
+    // Running statistics of the experts; a call with introspection adds to them when it succeeds.
+    PoolStatistics& pool();
+
+    // Runs tokens [tokens, model_dim] (any number, also none). With capacity and fixed_budget dispatch the result
+    // depends on which tokens are in the call (never on the device or on max_batch).
     // Errors: bad_input if x is no whole number of tokens or holds a value that is not finite or not below 2^63; the
     // sentence names token and element. Nothing is delivered then.
     Result<ForwardResult> forward(std::span<const float> x, const ForwardOptions& options = {});
