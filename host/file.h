@@ -47,7 +47,6 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
 // The same for bytes that come in pieces: `fill` puts them, front to back. An error it returns is returned, and leaves
 // the old file.
 using ByteSink = std::function<Result<void>(std::span<const std::byte>)>;
-Result<void> writeFileInPieces(const std::string& path,
-                               const std::function<Result<void>(const ByteSink& put)>& fill);
+Result<void> writeFileInPieces(const std::string& path, const std::function<Result<void>(const ByteSink& put)>& fill);
 
 }  // namespace vkmoe

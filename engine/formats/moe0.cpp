@@ -36,9 +36,7 @@ static_assert(sizeof(Header) == kMoe0HeaderBytes);
 
 Error inputError(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
 
-Error inputError(const ByteSource& file, const std::string& detail) {
-    return formats::inputError(file.name(), detail);
-}
+Error inputError(const ByteSource& file, const std::string& detail) { return formats::inputError(file.name(), detail); }
 
 std::string dimensions(const Moe0Config& config) {
     return fmt::format("modelDim {}, hiddenDim {}, numExperts {}", config.model_dim, config.hidden_dim, config.experts);

@@ -76,8 +76,9 @@ const TensorRange* LayerSource::find(const std::string& name) const {
             std::find_if(tensors.begin(), tensors.end(), [&](const auto& tensor) { return tensor.name == name; });
         return found == tensors.end() ? nullptr : &*found;
     }
-    const auto found = std::lower_bound(by_name.begin(), by_name.end(), name,
-                                        [&](uint32_t i, const std::string& wanted) { return tensors[i].name < wanted; });
+    const auto found =
+        std::lower_bound(by_name.begin(), by_name.end(), name,
+                         [&](uint32_t i, const std::string& wanted) { return tensors[i].name < wanted; });
     return found == by_name.end() || tensors[*found].name != name ? nullptr : &tensors[*found];
 }
 
