@@ -31,6 +31,7 @@ Result<Kind> kindOf(const ByteSource& file) {
 
 Result<ModelSource> readMoe0Model(std::shared_ptr<const ByteSource> file, ReadOptions options) {
     VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
+    if (const auto valid = validate(layer.description); !valid) return inFile(layer.bytes->name(), valid.error());
     ModelSource model;
     model.warnings = layer.warnings;
     model.layers.push_back(std::move(layer));
