@@ -155,10 +155,16 @@ bool flush(int file) {
     return uninterrupted([&] { return ::fsync(file); }) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS;
 }
 
-Result<void> writeInPlace(const std::string& path, std::span<const std::byte> bytes) {
+using Fill = std::function<Result<void>(const ByteSink& put)>;
+
+Result<void> fillFile(int file, const Fill& fill, const std::string& path) {
+    return fill([&](std::span<const std::byte> bytes) { return writeAll(file, bytes, path); });
+}
+
+Result<void> writeInPlace(const std::string& path, const Fill& fill) {
     Descriptor file = open(path.c_str(), O_WRONLY);
     if (!file.isOpen()) return systemError(path, "cannot be written");
-    VKMOE_CHECK(writeAll(file.number(), bytes, path));
+    VKMOE_CHECK(fillFile(file.number(), fill, path));
     if (!flush(file.number()) || !file.close()) return systemError(path, "cannot be written");
     return {};
 }
@@ -203,7 +209,7 @@ private:
 
 // `old` is the status of the file to replace, or null if there is none. The temporary file is created with no more
 // permissions than it shall end with, so that nobody can open it early.
-Result<void> replaceFile(const std::string& path, const struct stat* old, std::span<const std::byte> bytes) {
+Result<void> replaceFile(const std::string& path, const struct stat* old, const Fill& fill) {
     std::error_code failure;
     const std::filesystem::path target = old ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
     if (failure) return systemError(path, "its links cannot be followed", failure.value());
@@ -214,7 +220,7 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, std::s
 
     const mode_t mode = old ? old->st_mode & 0777 : 0666;
     VKMOE_TRY(temporary, TemporaryFile::create(folder.number(), mode, path));
-    VKMOE_CHECK(writeAll(temporary.file().number(), bytes, path));
+    VKMOE_CHECK(fillFile(temporary.file().number(), fill, path));
     if (old && ::fchmod(temporary.file().number(), mode) != 0)
         return systemError(path, "its permissions cannot be kept");
     if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.file().close())
@@ -225,6 +231,8 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, std::s
 }
 
 }  // namespace
+
+const std::string& ByteSource::nameAt(uint64_t) const { return name(); }
 
 Result<std::shared_ptr<const ByteSource>> openFile(const std::string& path) {
     VKMOE_CHECK(checkPath(path));
@@ -255,6 +263,10 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit)
 }
 
 Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes) {
+    return writeFileInPieces(path, [&](const ByteSink& put) { return put(bytes); });
+}
+
+Result<void> writeFileInPieces(const std::string& path, const Fill& fill) {
     VKMOE_CHECK(checkPath(path));
     struct stat status = {};
     const bool exists = ::stat(path.c_str(), &status) == 0;
@@ -262,8 +274,8 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
     if (exists && S_ISDIR(status.st_mode)) return inputError(path, "is a folder; it cannot be written");
     if (exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)
         return systemError(path, "cannot be written");
-    if (exists && !S_ISREG(status.st_mode)) return writeInPlace(path, bytes);
-    return replaceFile(path, exists ? &status : nullptr, bytes);
+    if (exists && !S_ISREG(status.st_mode)) return writeInPlace(path, fill);
+    return replaceFile(path, exists ? &status : nullptr, fill);
 }
 
 }  // namespace vkmoe

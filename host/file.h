@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +18,8 @@ class ByteSource {
 public:
     virtual ~ByteSource() = default;
     virtual const std::string& name() const = 0;  // for error sentences: the path
+    // The same for the byte at `offset`, where a source joins several files.
+    virtual const std::string& nameAt(uint64_t offset) const;
     virtual uint64_t size() const = 0;
     // Fills `into` from `offset`. A short read, or a file that changed since it was opened, is an error with the path
     // and offset; what `into` then holds is unspecified.
@@ -40,5 +43,10 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit 
 // a file is followed. "-"-like special names have no meaning. What exists but is no regular file (/dev/null, a pipe) is
 // written in place; there a pipe without a reader is waited for, and one whose reader left raises SIGPIPE, as usual.
 Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes);
+
+// The same for bytes that come in pieces: `fill` puts them, front to back. An error it returns is returned, and leaves
+// the old file.
+using ByteSink = std::function<Result<void>(std::span<const std::byte>)>;
+Result<void> writeFileInPieces(const std::string& path, const std::function<Result<void>(const ByteSink& put)>& fill);
 
 }  // namespace vkmoe

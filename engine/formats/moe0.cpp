@@ -13,6 +13,7 @@
 #include <string>
 #include <utility>
 
+#include "engine/formats/checked.h"
 #include "engine/formats/fp16_truncate.h"
 #include "host/cpu/float_environment.h"
 
@@ -35,14 +36,7 @@ static_assert(sizeof(Header) == kMoe0HeaderBytes);
 
 Error inputError(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
 
-Error inputError(const ByteSource& file, const std::string& detail) {
-    return inputError(fmt::format("{}: {}", file.name(), detail));
-}
-
-// An error of what `file` holds, found by code that does not know the file.
-Error inFile(const ByteSource& file, const Error& error) {
-    return {error.code, fmt::format("{}: {}", file.name(), error.detail)};
-}
+Error inputError(const ByteSource& file, const std::string& detail) { return formats::inputError(file.name(), detail); }
 
 std::string dimensions(const Moe0Config& config) {
     return fmt::format("modelDim {}, hiddenDim {}, numExperts {}", config.model_dim, config.hidden_dim, config.experts);
@@ -64,10 +58,8 @@ Result<void> checkFields(const Moe0Config& config) {
 
 // The length of a file, or nothing where 64 bits cannot count it.
 std::optional<uint64_t> fileBytes(uint64_t parameters, bool fp16) {
-    uint64_t bytes = 0;
-    if (__builtin_mul_overflow(parameters, fp16 ? 2 : 4, &bytes)) return {};
-    if (__builtin_add_overflow(bytes, kMoe0HeaderBytes, &bytes)) return {};
-    return bytes;
+    const std::optional<uint64_t> bytes = checkedMul(parameters, fp16 ? 2 : 4);
+    return bytes ? checkedAdd(*bytes, kMoe0HeaderBytes) : bytes;
 }
 
 // --------------------------------------------------------------------------------------------------------- reading
@@ -86,8 +78,9 @@ Result<Header> readHeader(const ByteSource& file) {
     if (file.size() == 0) return inputError(file, "is empty; a MoE0 file starts with a header of 24 bytes");
     std::array<std::byte, kMoe0HeaderBytes> bytes = {};
     const uint64_t available = std::min(file.size(), kMoe0HeaderBytes);
-    VKMOE_CHECK(file.read(0, std::span(bytes).first(available)));
-    const Header header = std::bit_cast<Header>(bytes);
+    VKMOE_CHECK(readField(file, "the header", 0, std::span(bytes).first(available)));
+    const auto field = [&](size_t i) { return littleU32(std::span(bytes).subspan(4 * i)); };
+    const Header header = {field(0), field(1), field(2), field(3), field(4), field(5)};
     if (available >= sizeof header.magic) VKMOE_CHECK(checkMagic(file, header.magic));
     if (available < kMoe0HeaderBytes)
         return inputError(file, fmt::format("length is {} bytes; the header of a MoE0 file has 24", available));
@@ -166,7 +159,7 @@ Result<std::vector<std::byte>> complete(const ByteSource& file, const Moe0Config
             file, fmt::format("length is {} bytes; {} make exactly {}, and at most {} missing bytes are completed",
                               file.size(), dimensions(config), expected, limit));
     Result<std::vector<std::byte>> bytes = initMoe0(config);
-    if (!bytes) return inFile(file, bytes.error());
+    if (!bytes) return inFile(file.name(), bytes.error());
     const uint64_t available = file.size() - kMoe0HeaderBytes;
     VKMOE_CHECK(file.read(kMoe0HeaderBytes, std::span(*bytes).subspan(kMoe0HeaderBytes, available)));
     return bytes;
@@ -250,12 +243,12 @@ Result<uint64_t> moe0ParameterCount(const Moe0Config& config) {
     const uint64_t weights = uint64_t{config.model_dim} * config.hidden_dim;
     const uint64_t biases = uint64_t{config.model_dim} + config.hidden_dim;
     const uint64_t router = uint64_t{config.experts} * config.model_dim;
-    uint64_t count = 0;
-    if (__builtin_mul_overflow(weights, 2, &count) || __builtin_add_overflow(count, biases, &count) ||
-        __builtin_mul_overflow(count, uint64_t{config.experts} + 1, &count) ||
-        __builtin_add_overflow(count, router, &count))
-        return inputError(fmt::format("{} make more parameters than 64 bits can count", dimensions(config)));
-    return count;
+    std::optional<uint64_t> count = checkedMul(weights, 2);
+    if (count) count = checkedAdd(*count, biases);
+    if (count) count = checkedMul(*count, uint64_t{config.experts} + 1);
+    if (count) count = checkedAdd(*count, router);
+    if (!count) return inputError(fmt::format("{} make more parameters than 64 bits can count", dimensions(config)));
+    return *count;
 }
 
 Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options options) {
@@ -266,7 +259,7 @@ Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options
         return inputError(
             *file, fmt::format("version is {}; MoE0 files have version 1 (float32) or 2 (float16)", header.version));
     const Result<uint64_t> parameters = moe0ParameterCount(header.config());
-    if (!parameters) return inFile(*file, parameters.error());
+    if (!parameters) return inFile(file->name(), parameters.error());
     const std::optional<uint64_t> expected = fileBytes(parameters.value(), fp16);
     if (!expected)
         return inputError(*file, fmt::format("{} make more bytes than 64 bits can count", dimensions(header.config())));
@@ -285,6 +278,7 @@ Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options
     if (!exact) VKMOE_CHECK(acceptLength(layer, header, *expected, options.max_completed_bytes));
     layer.description = describe(header.config());
     layer.tensors = listTensors(header.config(), fp16);
+    layer.index();
     return layer;
 }
 

@@ -37,6 +37,13 @@ struct TensorRange {
     const std::string& shown() const { return label.empty() ? name : label; }
 };
 
+// Bytes of `count` values; for mxfp4 of the codes, with `count` a multiple of 32. Asks for a count that was checked.
+uint64_t formatBytes(WeightFormat format, uint64_t count);
+
+// Puts a tensor's values row by row, whatever their row step; mxfp4: its codes, in adjacent nibbles.
+Result<void> copyTensor(const ByteSource& bytes, const TensorRange& tensor, const ByteSink& put);
+Result<void> copyScales(const ByteSource& bytes, const TensorRange& tensor, const ByteSink& put);
+
 // A MoE layer on disk: its description and where each tensor's bytes are. Routed experts may be scattered
 // (MoE0 keeps an expert's tensors together), so a tensor of expert e is looked up by (role, e).
 struct LayerSource {
@@ -44,8 +51,13 @@ struct LayerSource {
     std::vector<TensorRange> tensors;   // "router.weight", "shared.up.weight", "experts.3.up.weight", ...
     std::vector<std::string> warnings;  // sentences for the user, e.g. what --compat let pass
     std::shared_ptr<const ByteSource> bytes;
+    std::vector<uint32_t> by_name = {};  // `tensors` in the order of their names, made by index()
 
+    // Null if there is none. Fast once index() was called after the last change of `tensors`; right in any case.
     const TensorRange* find(const std::string& name) const;
+    void index();
+    // "file: tensor name", for sentences about a tensor.
+    std::string place(const TensorRange& tensor) const;
 };
 
 }  // namespace vkmoe::formats

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <optional>
 
-#include "engine/formats/moe0.h"
+#include "engine/formats/model_source.h"
 #include "engine/moe/fixed_budget.h"
 #include "engine/moe/forward_pass.h"
 #include "engine/moe/introspection.h"
@@ -128,9 +128,11 @@ uint64_t Layer::pageBytes() const { return state_->weights.routed.bytes(); }
 uint64_t Layer::weightBytes() const { return state_->weights.bytes; }
 
 Result<Layer> Layer::open(Engine& engine, const std::string& path, bool compat) {
-    VKMOE_TRY(file, openFile(path));
-    VKMOE_TRY(source, formats::readMoe0(file, {.compat = compat}));
-    return create(engine, source);
+    VKMOE_TRY(model, formats::openModel(path, {.compat = compat}));
+    if (model.stack)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: a stack of {} layers, not one layer", path, model.layers.size())};
+    return create(engine, model.layers.front());
 }
 
 Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) {

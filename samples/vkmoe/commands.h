@@ -17,6 +17,12 @@ int verify(const Context& context, bool device_given, const std::string& file);
 
 int inspect(const Context& context, const std::string& file);
 
+struct ConvertOptions {
+    std::string input, output;
+    std::string format;  // "moe0", "layer", or empty: as the output's name ends
+};
+int convert(const Context& context, const ConvertOptions& options);
+
 struct InitOptions {
     uint32_t model_dim = 64, hidden_dim = 128, experts = 8, top_k = 2;
     std::optional<double> seed;  // read as the reference engine reads it
@@ -27,6 +33,7 @@ int init(const Context& context, const InitOptions& options);
 
 struct RunOptions {
     std::string file, input, output, routes, routes_in;
+    bool pool_routes = false, training = false;
 };
 int run(const Context& context, const RunOptions& options);
 

@@ -56,6 +56,7 @@ int parseAndRun(int argc, char** argv) {
         app.add_subcommand("verify", "every kernel, and FILE's layer, on every device against the CPU: bits");
     auto* inspect_command =
         app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
+    auto* convert_command = app.add_subcommand("convert", "write FILE's layer or layers in another format");
     auto* init_command = app.add_subcommand("init", "write a new layer with seeded random weights");
     auto* run_command = app.add_subcommand("run", "route tokens through FILE's layer and run their experts");
     auto* bench_command =
@@ -64,17 +65,27 @@ int parseAndRun(int argc, char** argv) {
         "demo", "the whole job on this machine: a checkpoint, tokens, pictures, a report, the bit comparison");
 
     std::string file;
-    for (auto* command :
-         {devices_command, verify_command, inspect_command, init_command, run_command, bench_command, demo_command})
+    for (auto* command : {devices_command, verify_command, inspect_command, convert_command, init_command, run_command,
+                          bench_command, demo_command})
         addShared(*command, context);
-    for (auto* command : {verify_command, inspect_command, run_command})
+    for (auto* command : {verify_command, inspect_command, convert_command, run_command})
         command->add_flag("--compat", context.compat, "accept what the reference engine accepts, with a warning");
 
     devices_command->callback([&] { exit_code = devices(context); });
     verify_command->add_option("file", file, "a MoE0 file");
     verify_command->callback([&] { exit_code = verify(context, verify_command->count("--device") > 0, file); });
-    inspect_command->add_option("file", file, "a MoE0 file")->required();
+    inspect_command->add_option("file", file, "a MoE0 or layer file, an index of several, or their folder")->required();
     inspect_command->callback([&] { exit_code = inspect(context, file); });
+
+    ConvertOptions convert_options;
+    convert_command
+        ->add_option("file", convert_options.input, "a MoE0 or layer file, an index of several, or their folder")
+        ->required();
+    convert_command->add_option("-o,--output", convert_options.output, "the file to write")->required();
+    convert_command
+        ->add_option("--format", convert_options.format, "moe0 or layer; default: as OUTPUT ends (.moe0, .safetensors)")
+        ->check(CLI::IsMember({"moe0", "layer"}));
+    convert_command->callback([&] { exit_code = convert(context, convert_options); });
 
     InitOptions init_options;
     init_command->add_option("--model-dim", init_options.model_dim, "D, width of a token")->capture_default_str();
@@ -93,6 +104,10 @@ int parseAndRun(int argc, char** argv) {
     run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")->required();
     run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON");
     run_command->add_option("--routes-in", run_options.routes_in, "routes to force, in the form --routes writes");
+    run_command->add_flag("--pool-routes", run_options.pool_routes,
+                          "forced routes may repeat experts, and those that do not exist are skipped");
+    run_command->add_flag("--training", run_options.training,
+                          "as in training: noise on the logits, if the file has any");
     run_command->callback([&] { exit_code = run(context, run_options); });
 
     BenchOptions bench_options;

@@ -12,20 +12,28 @@
 namespace vkmoe::program {
 namespace {
 
-uint64_t touchedExperts(const Introspection& introspection) {
-    return uint64_t(std::count_if(introspection.experts.begin(), introspection.experts.end(),
-                                  [](const auto& e) { return e.tokens > 0; }));
-}
-
 // Every page is resident: uses are hits of tier 1.
-Json pagesJson(const Layer& layer, const ForwardResult& result) {
-    return {{"hits", {{"tier1", touchedExperts(result.introspection)}, {"tier2", 0}, {"tier3", 0}}},
-            {"bytes", layer.pageBytes() * layer.description().experts},
+Json pagesJson(const Stack& stack, const StackResult& result) {
+    uint64_t hits = 0, bytes = 0;
+    for (size_t i = 0; i < result.layers.size(); ++i) {
+        const auto& experts = result.layers[i].introspection.experts;
+        hits += uint64_t(std::count_if(experts.begin(), experts.end(), [](const auto& e) { return e.tokens > 0; }));
+        bytes += stack.layers()[i].pageBytes() * stack.layers()[i].description().experts;
+    }
+    return {{"hits", {{"tier1", hits}, {"tier2", 0}, {"tier3", 0}}},
+            {"bytes", bytes},
             {"evictions", 0},
             {"cpu_computed", 0}};
 }
 
-void printSummary(const Context& context, const std::string& device, const Layer& layer, const ForwardResult& result) {
+Json introspectionJson(const Stack& stack, const StackResult& result) {
+    if (!stack.residual()) return introspectionToJson(result.layers.front().introspection);
+    Json layers = Json::array();
+    for (const auto& layer : result.layers) layers.push_back(introspectionToJson(layer.introspection));
+    return {{"layers", layers}};
+}
+
+void printSummary(const Context& context, const std::string& device, const Stack& stack, const StackResult& result) {
     if (context.json) {
         print({{"device", device},
                {"precision", context.precision},
@@ -33,14 +41,17 @@ void printSummary(const Context& context, const std::string& device, const Layer
                {"seconds", result.seconds},
                {"submits", result.submits},
                {"host_waits", result.host_waits},
-               {"pages", pagesJson(layer, result)},
-               {"introspection", introspectionToJson(result.introspection)}});
+               {"pages", pagesJson(stack, result)},
+               {"introspection", introspectionJson(stack, result)}});
         return;
     }
     fmt::print("{} tokens on {} ({}) in {:.1f} ms: {:.0f} tokens/s, {} submits, {} host waits\n", result.tokens, device,
                context.precision, result.seconds * 1e3, result.tokens == 0 ? 0 : double(result.tokens) / result.seconds,
                result.submits, result.host_waits);
-    fmt::print("{}", loadPicture(result.introspection));
+    for (size_t i = 0; i < result.layers.size(); ++i) {
+        if (stack.residual()) fmt::print("layer {}\n", i);
+        fmt::print("{}", loadPicture(result.layers[i].introspection));
+    }
 }
 
 // Before any work: the results have places to go, and not the same one.
@@ -59,10 +70,10 @@ Result<void> checkTargets(const RunOptions& options) {
 }
 
 // Both files or neither.
-Result<void> writeResults(const RunOptions& options, const ForwardResult& result) {
+Result<void> writeResults(const RunOptions& options, const Stack& stack, const StackResult& result) {
     VKMOE_CHECK(writeTokens(options.output, result.output));
     if (options.routes.empty()) return {};
-    auto written = writeText(options.routes, routesToJson(result.routes).dump() + "\n");
+    auto written = writeText(options.routes, routesToJson(stack, result).dump() + "\n");
     if (!written) std::remove(options.output.c_str());
     return written;
 }
@@ -73,24 +84,27 @@ Error aboutInput(const RunOptions& options, Error error) {
     return error;
 }
 
-Result<void> runLayer(const Context& context, const RunOptions& options, Engine& engine) {
-    VKMOE_TRY(layer, Layer::open(engine, options.file, context.compat));
-    for (const auto& warning : layer.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
-    const Description& description = layer.description();
-    VKMOE_TRY(tokens, readTokens(options.input, description.model_dim));
+Result<void> runModel(const Context& context, const RunOptions& options, Engine& engine) {
+    VKMOE_TRY(stack, Stack::open(engine, options.file, context.compat));
+    for (const auto& warning : stack.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
+    VKMOE_TRY(tokens, readTokens(options.input, stack.modelDim()));
     ForwardOptions forward{.precision = context.chosenPrecision()};
-    Routes forced;
+    forward.training = options.training;
+    forward.pool_routes = options.pool_routes;
+    std::vector<Routes> forced;
     if (!options.routes_in.empty()) {
-        VKMOE_TRY(routes, routesFromFile(options.routes_in, description, tokens.size() / description.model_dim));
+        VKMOE_TRY(routes,
+                  routesFromFile(options.routes_in, stack, tokens.size() / stack.modelDim(), options.pool_routes));
         forced = std::move(routes);
-        forward.forced_routes = &forced;
     }
+    std::vector<const Routes*> pointers;
+    for (const Routes& routes : forced) pointers.push_back(&routes);
     Progress progress("running");
     forward.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), true; };
-    auto result = layer.forward(tokens, forward);
+    auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());
-    VKMOE_CHECK(writeResults(options, *result));
-    printSummary(context, engine.device().info().name, layer, *result);
+    VKMOE_CHECK(writeResults(options, stack, *result));
+    printSummary(context, engine.device().info().name, stack, *result);
     return {};
 }
 
@@ -98,7 +112,7 @@ Result<void> runLayer(const Context& context, const RunOptions& options, Engine&
 
 int run(const Context& context, const RunOptions& options) {
     if (auto targets = checkTargets(options); !targets) return fail(targets.error());
-    return context.runOnDevice([&](Engine& engine) { return runLayer(context, options, engine); });
+    return context.runOnDevice([&](Engine& engine) { return runModel(context, options, engine); });
 }
 
 }  // namespace vkmoe::program

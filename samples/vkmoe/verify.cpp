@@ -6,6 +6,7 @@
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/tensor_file.h"
 #include "shaders/math_probe.h"
+#include "vkmoe/stack.h"
 
 namespace vkmoe::program {
 namespace {
@@ -42,22 +43,27 @@ Result<void> verifyKernels(Engine& engine, Verdict& verdict) {
     return {};
 }
 
-// The layer's output on this engine and on the scalar CPU, in both precisions.
-Result<void> verifyLayer(Engine& engine, const Context& context, const std::string& file, Verdict& verdict) {
+bool sameBits(const StackResult& a, const StackResult& b) {
+    bool same = std::memcmp(a.output.data(), b.output.data(), a.output.size() * 4) == 0;
+    for (size_t i = 0; i < a.layers.size(); ++i)
+        same = same && a.layers[i].routes.experts == b.layers[i].routes.experts;
+    return same;
+}
+
+// The model's output on this engine and on the scalar CPU, in both precisions.
+Result<void> verifyModel(Engine& engine, const Context& context, const std::string& file, Verdict& verdict) {
     EngineOptions options = context.engineOptions("cpu");
     options.device_options.simd = false;
     VKMOE_TRY(scalar, Engine::open(options));
-    VKMOE_TRY(expected_layer, Layer::open(*scalar, file, context.compat));
-    VKMOE_TRY(layer, Layer::open(engine, file, context.compat));
-    auto x = randomTokens(97, layer.description().model_dim);
+    VKMOE_TRY(expected_model, Stack::open(*scalar, file, context.compat));
+    VKMOE_TRY(model, Stack::open(engine, file, context.compat));
+    auto x = randomTokens(97, model.modelDim());
     for (Precision precision : {Precision::exact, Precision::rounded}) {
-        VKMOE_TRY(expected, expected_layer.forward(x, {.precision = precision}));
-        VKMOE_TRY(got, layer.forward(x, {.precision = precision}));
+        VKMOE_TRY(expected, expected_model.forward(x, {.precision = precision}));
+        VKMOE_TRY(got, model.forward(x, {.precision = precision}));
         ++verdict.compared;
-        if (std::memcmp(got.output.data(), expected.output.data(), x.size() * 4) != 0 ||
-            got.routes.experts != expected.routes.experts)
-            verdict.differences.push_back(
-                fmt::format("{}: the layer's output differs in {} precision", file, name(precision)));
+        if (!sameBits(got, expected))
+            verdict.differences.push_back(fmt::format("{}: the output differs in {} precision", file, name(precision)));
     }
     return {};
 }
@@ -91,8 +97,8 @@ int report(const Context& context, const std::vector<Verdict>& verdicts) {
 // The file is bad or good before any device is tried.
 Result<void> checkFile(const Context& context, const std::string& file) {
     VKMOE_TRY(engine, Engine::open(context.engineOptions("cpu")));
-    VKMOE_TRY(layer, Layer::open(*engine, file, context.compat));
-    for (const auto& warning : layer.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
+    VKMOE_TRY(model, Stack::open(*engine, file, context.compat));
+    for (const auto& warning : model.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
     return {};
 }
 
@@ -102,7 +108,7 @@ Result<void> verifyDevice(const Context& context, const std::string& file, Verdi
     VKMOE_TRY(engine, Engine::open(options));
     verdict.name = engine->device().info().name;
     VKMOE_CHECK(verifyKernels(*engine, verdict));
-    return file.empty() ? Result<void>() : verifyLayer(*engine, context, file, verdict);
+    return file.empty() ? Result<void>() : verifyModel(*engine, context, file, verdict);
 }
 
 }  // namespace

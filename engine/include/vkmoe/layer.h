@@ -75,7 +75,8 @@ struct ForwardResult {
 // A layer must be gone before its engine.
 class Layer {
 public:
-    // Reads a MoE0 file. With `compat` what the reference engine accepts is accepted, with warnings.
+    // Reads a MoE0 file or a safetensors layer file (stack.h runs those with several layers). With `compat` what the
+    // reference engine accepts is accepted, with warnings.
     // Errors: io, bad_input (the sentence names file, field and number; non-finite weights are among it),
     // out_of_memory.
     static Result<Layer> open(Engine& engine, const std::string& path, bool compat = false);

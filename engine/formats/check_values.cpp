@@ -1,0 +1,88 @@
+#include "engine/formats/check_values.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace vkmoe::formats {
+namespace {
+
+constexpr uint32_t kExponent63 = 127 + 63;  // of 2^63 as f32 and bf16 hold it
+
+// Counts strange values as they come by.
+struct Strange {
+    uint64_t seen = 0, count = 0, first = 0;
+
+    void next(bool strange) {
+        if (strange && count++ == 0) first = seen;
+        ++seen;
+    }
+};
+
+template <class Word, class IsStrange>
+ByteSink words(Strange& strange, IsStrange is_strange) {
+    return [&strange, is_strange](std::span<const std::byte> bytes) -> Result<void> {
+        for (; bytes.size() >= sizeof(Word); bytes = bytes.subspan(sizeof(Word))) {
+            Word word = 0;
+            std::memcpy(&word, bytes.data(), sizeof word);
+            strange.next(is_strange(word));
+        }
+        return {};
+    };
+}
+
+ByteSink plainSink(WeightFormat format, Strange& strange) {
+    if (format == WeightFormat::f32)
+        return words<uint32_t>(strange, [](uint32_t bits) { return (bits >> 23 & 255) >= kExponent63; });
+    if (format == WeightFormat::f16)
+        return words<uint16_t>(strange, [](uint16_t bits) { return (bits >> 10 & 31) == 31; });
+    return words<uint16_t>(strange, [](uint16_t bits) { return (bits >> 7 & 255u) >= kExponent63; });
+}
+
+bool isStrangeCode(uint32_t code, uint32_t scale) {
+    constexpr double kMagnitudes[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    return scale == 255 || std::ldexp(kMagnitudes[code & 7], int(scale) - 127) >= 0x1p63;
+}
+
+Result<Strange> lookAt(const LayerSource& layer, const TensorRange& tensor) {
+    Strange strange;
+    if (tensor.format != WeightFormat::mxfp4) {
+        VKMOE_CHECK(copyTensor(*layer.bytes, tensor, plainSink(tensor.format, strange)));
+        return strange;
+    }
+    std::vector<std::byte> scales;
+    VKMOE_CHECK(copyScales(*layer.bytes, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
+        scales.insert(scales.end(), bytes.begin(), bytes.end());
+        return {};
+    }));
+    VKMOE_CHECK(copyTensor(*layer.bytes, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
+        for (const std::byte codes : bytes) {
+            const uint32_t scale = std::to_integer<uint32_t>(scales[strange.seen / 32]);
+            strange.next(isStrangeCode(std::to_integer<uint32_t>(codes & std::byte{15}), scale));
+            strange.next(isStrangeCode(std::to_integer<uint32_t>(codes >> 4), scale));
+        }
+        return {};
+    }));
+    return strange;
+}
+
+}  // namespace
+
+Result<void> checkValues(const LayerSource& layer) {
+    for (const TensorRange& tensor : layer.tensors) {
+        VKMOE_TRY(strange, lookAt(layer, tensor));
+        if (strange.count == 0) continue;
+        const uint64_t cols = tensor.shape.back();
+        const std::string where = tensor.shape.size() > 1
+                                      ? fmt::format("row {}, column {}", strange.first / cols, strange.first % cols)
+                                      : fmt::format("element {}", strange.first);
+        return Error{
+            ErrorCode::bad_input,
+            fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}",
+                        layer.bytes->nameAt(tensor.offset), tensor.shown(), strange.count, where)};
+    }
+    return {};
+}
+
+}  // namespace vkmoe::formats

@@ -1,0 +1,12 @@
+// CheckValues: whether every weight of a layer is a number that the engine computes with.
+#pragma once
+
+#include "engine/formats/tensor_source.h"
+
+namespace vkmoe::formats {
+
+// Reads every tensor. Values that are not finite or not below 2^63 in size are an error that names file and tensor, how
+// many there are, and the first one's row and column.
+Result<void> checkValues(const LayerSource& layer);
+
+}  // namespace vkmoe::formats

@@ -1,0 +1,77 @@
+#include "engine/formats/model_source.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+
+#include "engine/formats/checked.h"
+#include "engine/formats/layer_file.h"
+#include "engine/formats/moe0.h"
+
+namespace vkmoe::formats {
+namespace {
+
+enum class Kind { moe0, safetensors, index };
+
+// All else is left to MoE0's reader, whose errors tell what the first bytes look like.
+Result<Kind> kindOf(const ByteSource& file) {
+    const std::string& name = file.name();
+    std::array<std::byte, 9> first = {};
+    const uint64_t available = std::min<uint64_t>(first.size(), file.size());
+    VKMOE_CHECK(file.read(0, std::span(first).first(available)));
+    if (looksLikeMoe0(std::span(first).first(available))) return Kind::moe0;
+    if (name.ends_with(".json")) return Kind::index;
+    if (name.ends_with(".safetensors")) return Kind::safetensors;
+    if (name.ends_with(".moe0")) return Kind::moe0;
+    if (available == first.size() && first[8] == std::byte{'{'} && littleU64(first) <= file.size() - 8)
+        return Kind::safetensors;
+    return first[0] == std::byte{'{'} ? Kind::index : Kind::moe0;
+}
+
+Result<ModelSource> readMoe0Model(std::shared_ptr<const ByteSource> file, ReadOptions options) {
+    VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
+    if (const auto valid = validate(layer.description); !valid) return inFile(layer.bytes->name(), valid.error());
+    ModelSource model;
+    model.warnings = layer.warnings;
+    model.layers.push_back(std::move(layer));
+    return model;
+}
+
+bool isFolder(const std::string& path) {
+    struct stat status = {};
+    return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+bool exists(const std::string& path) {
+    struct stat status = {};
+    return ::stat(path.c_str(), &status) == 0;
+}
+
+}  // namespace
+
+const char* name(FileFormat format) { return format == FileFormat::moe0 ? "MoE0" : "layer file"; }
+
+Result<ModelSource> readModel(std::shared_ptr<const ByteSource> file, ReadOptions options, const std::string& folder) {
+    VKMOE_TRY(kind, kindOf(*file));
+    if (kind == Kind::moe0) return readMoe0Model(std::move(file), options);
+    if (kind == Kind::safetensors) {
+        VKMOE_TRY(files, SafetensorsFiles::open(std::move(file)));
+        return readLayerFile(files);
+    }
+    const OpenShard open = [&](const std::string& name) { return openFile(folder + "/" + name); };
+    VKMOE_TRY(files, SafetensorsFiles::openIndex(*file, open));
+    return readLayerFile(files);
+}
+
+Result<ModelSource> openModel(const std::string& path, ReadOptions options) {
+    if (isFolder(path)) {
+        const std::string index = path + "/model.safetensors.index.json";
+        return openModel(exists(index) ? index : path + "/model.safetensors", options);
+    }
+    VKMOE_TRY(file, openFile(path));
+    const size_t slash = path.rfind('/');
+    return readModel(file, options, slash == path.npos ? "." : path.substr(0, slash));
+}
+
+}  // namespace vkmoe::formats

@@ -1,0 +1,22 @@
+// ShardIndex: what a model.safetensors.index.json says: which file holds each tensor.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/formats/name_table.h"
+#include "host/file.h"
+#include "host/result.h"
+
+namespace vkmoe::formats {
+
+struct ShardIndex {
+    NameTable tensors;
+    std::vector<uint32_t> file_of;   // each tensor's file
+    std::vector<std::string> files;  // plain names ending in .safetensors, in the order of their first tensors
+
+    static Result<ShardIndex> read(const ByteSource& file);
+};
+
+}  // namespace vkmoe::formats

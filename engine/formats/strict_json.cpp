@@ -1,0 +1,200 @@
+#include "engine/formats/strict_json.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "engine/formats/checked.h"
+
+namespace vkmoe::formats {
+namespace {
+
+constexpr uint64_t kPieceBytes = uint64_t{1} << 16;
+constexpr uint64_t kNumberBytes = 64;
+
+// Hands out the text byte by byte. It ends early where a token is longer than the parser may keep, or cannot be read.
+class Feed {
+public:
+    Feed(const ByteSource& file, uint64_t offset, uint64_t bytes) : file_(file), offset_(offset), left_(bytes) {
+        refill();
+    }
+
+    bool done() const { return at_ == piece_.size(); }
+    char current() const { return piece_[at_]; }
+    void advance() {
+        watch(piece_[at_]);
+        if (++at_ == piece_.size()) refill();
+    }
+    const std::optional<Error>& error() const { return error_; }
+
+private:
+    void refill() {
+        at_ = 0;
+        piece_.resize(error_ ? 0 : std::min(left_, kPieceBytes));
+        if (piece_.empty()) return;
+        auto read = file_.read(offset_, std::as_writable_bytes(std::span(piece_)));
+        if (!read) return stop(std::move(read).error());
+        offset_ += piece_.size();
+        left_ -= piece_.size();
+    }
+    void stop(Error error) {
+        error_ = std::move(error);
+        piece_.clear();
+        at_ = 0;
+    }
+    void refuse(std::string detail) {
+        error_ = inputError(file_.name(), detail);
+        piece_.resize(at_ + 1);  // what follows is not handed out
+        left_ = 0;
+    }
+    void watch(char c) {
+        if (c == 0) return refuse("a zero byte is in JSON");
+        if (in_string_) return watchString(c);
+        const bool number = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E';
+        run_ = number ? run_ + 1 : 0;
+        in_string_ = c == '"';
+        if (run_ > kNumberBytes) refuse(fmt::format("a number in JSON has more than {} bytes", kNumberBytes));
+    }
+    void watchString(char c) {
+        const bool end = c == '"' && !escaped_;
+        escaped_ = c == '\\' && !escaped_;
+        in_string_ = !end;
+        if (end)
+            run_ = 0;
+        else if (++run_ > kJsonStringBytes)
+            refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes));
+    }
+
+    const ByteSource& file_;
+    uint64_t offset_, left_;
+    std::vector<char> piece_;
+    size_t at_ = 0;
+    bool in_string_ = false, escaped_ = false;
+    uint64_t run_ = 0;
+    std::optional<Error> error_;
+};
+
+// An input iterator over a feed; without one, the end.
+class FeedIterator {
+public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = char;
+    using difference_type = std::ptrdiff_t;
+    using pointer = const char*;
+    using reference = char;
+
+    explicit FeedIterator(Feed* feed = nullptr) : feed_(feed) {}
+    char operator*() const { return feed_->current(); }
+    FeedIterator& operator++() {
+        feed_->advance();
+        return *this;
+    }
+    void operator++(int) { feed_->advance(); }
+    bool operator==(const FeedIterator& other) const { return done() == other.done(); }
+
+private:
+    bool done() const { return feed_ == nullptr || feed_->done(); }
+
+    Feed* feed_;
+};
+
+// The parser's events, with the limits, to the visitor.
+class Events {
+public:
+    using number_integer_t = nlohmann::json::number_integer_t;
+    using number_unsigned_t = nlohmann::json::number_unsigned_t;
+    using number_float_t = nlohmann::json::number_float_t;
+    using string_t = nlohmann::json::string_t;
+    using binary_t = nlohmann::json::binary_t;
+
+    Events(const char* what, JsonVisitor& visitor) : what_(what), visitor_(visitor) {}
+
+    bool null() { return scalar({}); }
+    bool boolean(bool value) { return scalar({.kind = JsonScalar::Kind::boolean, .boolean = value}); }
+    bool number_unsigned(number_unsigned_t value) {
+        return scalar({.kind = JsonScalar::Kind::integer, .integer = value});
+    }
+    bool number_integer(number_integer_t value) {
+        const std::string text = value == 0 ? "-0" : std::to_string(value);
+        return scalar({.kind = JsonScalar::Kind::number, .text = text});
+    }
+    bool number_float(number_float_t, const string_t& text) {
+        return scalar({.kind = JsonScalar::Kind::number, .text = text});
+    }
+    bool string(const string_t& text) { return scalar({.kind = JsonScalar::Kind::string, .text = text}); }
+    bool binary(binary_t&) { return false; }
+    bool start_object(size_t) { return deeper() && keep(visitor_.startObject()); }
+    bool end_object() { return --depth_, keep(visitor_.endObject()); }
+    bool start_array(size_t) { return deeper() && keep(visitor_.startArray()); }
+    bool end_array() { return --depth_, keep(visitor_.endArray()); }
+    bool key(const string_t& name) {
+        if (name.size() <= kJsonNameBytes) return keep(visitor_.key(name));
+        return keep(Error{ErrorCode::bad_input, fmt::format("{} has a name of {} bytes, at most {} are read: {}", what_,
+                                                            name.size(), kJsonNameBytes, shown(name))});
+    }
+    bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
+        const bool utf8 = std::strstr(error.what(), "UTF-8") != nullptr;
+        error_ = Error{ErrorCode::bad_input,
+                       fmt::format("{} is {} at its byte {}", what_, utf8 ? "not UTF-8" : "no valid JSON", position)};
+        return false;
+    }
+
+    const std::optional<Error>& error() const { return error_; }
+
+private:
+    bool deeper() {
+        if (++depth_ <= kJsonDepth) return true;
+        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, kJsonDepth)});
+    }
+    bool scalar(const JsonScalar& value) { return keep(visitor_.scalar(value)); }
+    bool keep(Result<void> result) {
+        if (!result) error_ = std::move(result).error();
+        return !error_;
+    }
+
+    const char* what_;
+    JsonVisitor& visitor_;
+    uint32_t depth_ = 0;
+    std::optional<Error> error_;
+};
+
+}  // namespace
+
+std::string JsonScalar::shown() const {
+    switch (kind) {
+        case Kind::null:
+            return "null";
+        case Kind::boolean:
+            return boolean ? "true" : "false";
+        case Kind::integer:
+            return std::to_string(integer);
+        case Kind::number:
+            return std::string(text);
+        case Kind::string:
+            return fmt::format("\"{}\"", formats::shown(text));
+    }
+    return "?";
+}
+
+Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor) {
+    Feed feed(file, offset, bytes);
+    Events events(what, visitor);
+    const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
+    if (feed.error()) return *feed.error();
+    if (events.error()) return inFile(file.name(), *events.error());
+    if (!parsed) return inputError(file.name(), fmt::format("{} is no valid JSON", what));
+    return {};
+}
+
+Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor) {
+    const auto bytes = std::as_bytes(std::span(text));
+    const auto source = memorySource(file, {bytes.begin(), bytes.end()});
+    return readJson(*source, 0, source->size(), what, visitor);
+}
+
+}  // namespace vkmoe::formats
