@@ -1,10 +1,12 @@
 // The layer: against the oracle, across devices and batches, and what it says when something is wrong.
 #include "vkmoe/layer.h"
 
+#include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 
 #include "engine/formats/moe0.h"
 #include "tests/engines.h"
@@ -180,6 +182,73 @@ TEST_CASE("outputs match a double-precision oracle and are the same bits on ever
             }
         }
     }
+}
+
+namespace {
+
+// Any valid description there is, small enough for the oracle.
+Description randomDescription(std::mt19937& random) {
+    auto below = [&](uint32_t bound) { return uint32_t(random() % bound); };
+    Description d{.model_dim = 32 * (1 + below(3)), .hidden_dim = 32 * (1 + below(3))};
+    d.groups = 1u << below(3);
+    d.experts = d.groups * (2 + below(9));
+    d.groups_kept = 1 + below(d.groups);
+    d.group_score = GroupScore(below(2));
+    d.top_k = 1 + below(std::min(6u, d.experts / d.groups * d.groups_kept));
+    d.score = Score(below(3));
+    d.renormalize = below(2);
+    d.renormalize_epsilon = below(2) ? 0x1p-20f : 0;
+    d.routed_scale = below(2) ? 2.5f : 1;
+    d.router_bias = below(2);
+    d.selection_bias = below(2);
+    d.dispatch = below(4) == 0 ? Dispatch::capacity : Dispatch::dropless;
+    d.capacity_factor = 0.5f + 0.25f * float(below(4));
+    d.activation = Activation(below(4));
+    d.swiglu_limit = 0.5f;
+    d.gate_bias = d.gated() && below(2);
+    d.up_bias = below(2);
+    d.down_bias = below(2);
+    d.shared = Shared(below(3));
+    d.shared_order = SharedOrder(below(2));
+    if (d.shared == Shared::none) return d;
+    d.shared_dim = 32 * (1 + below(2));
+    d.shared_gate_bias = d.gated() && below(2);
+    d.shared_up_bias = below(2);
+    d.shared_down_bias = below(2);
+    return d;
+}
+
+}  // namespace
+
+TEST_CASE("random descriptions match the oracle and have the same bits on every device", "[layer][device]") {
+    uint32_t seed = Catch::getSeed(), close_calls = 0;
+    std::mt19937 random(seed);
+    for (uint32_t round = 0; round < 24; ++round) {
+        Description d = randomDescription(random);
+        auto format = WeightFormat(random() % 4);
+        test::RandomLayer layer = test::makeRandomLayer(d, format, random());
+        auto x = test::randomTokens(1 + uint32_t(random() % 40), d.model_dim, random());
+        auto oracle = test::referenceForward(layer.reference, x);
+        CAPTURE(seed, round, name(format), name(d.score), name(d.activation), name(d.shared), name(d.dispatch),
+                d.experts, d.top_k, d.groups);
+        bool same_choice = oracle.smallest_margin > 1e-5;
+        close_calls += !same_choice;
+        std::vector<float> first;
+        for (Engine* engine : test::engines()) {
+            Layer loaded = load(*engine, layer.source);
+            auto result = loaded.forward(x, {.max_batch = uint32_t(random() % 3) * 7});
+            if (!result) FAIL(result.error().detail);
+            if (same_choice) {
+                CHECK(result->routes.experts == oracle.selected);
+                CHECK(worstDifference(result->routes.gates, oracle.gates) <=
+                      1e-5 * std::max(1.0, largest(oracle.gates)));
+                CHECK(worstDifference(result->output, oracle.output) <= 1e-5 * largest(oracle.output));
+            }
+            if (first.empty()) first = result->output;
+            CHECK(sameBits(first, result->output));
+        }
+    }
+    CHECK(close_calls <= 12);
 }
 
 TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer][device]") {
