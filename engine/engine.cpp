@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "engine/cases/scene.h"
+#include "engine/clamp.h"
 #include "engine/verdicts.h"
 #include "shaders/math_probe.h"
 
@@ -90,7 +91,12 @@ Result<std::unique_ptr<Engine>> Engine::openAuto(const EngineOptions& options) {
     return engine;
 }
 
-Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& wanted) {
+    EngineOptions options = wanted;
+    if (!options.device_options.clamp) {
+        VKMOE_TRY(clamp, clampFromEnvironment());
+        options.device_options.clamp = clamp;
+    }
     if (options.device == "auto") return openAuto(options);
     if (options.device == "cpu") return start(openCpuDevice(options.device_options), options);
     if (options.device != "gpu") {

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <memory>
 
+#include "engine/clamp.h"
+
 namespace test {
 namespace {
 
@@ -16,9 +18,14 @@ Opened openAll() {
     Opened opened;
     opened.owned.push_back(vkmoe::openCpuDevice());
     auto candidates = vkmoe::listVulkanDevices();
+    auto clamp = vkmoe::clampFromEnvironment();
+    if (!clamp) {
+        std::fprintf(stderr, "%s\n", clamp.error().detail.c_str());
+        std::exit(1);
+    }
     if (candidates) {
         for (uint32_t i = 0; i < candidates->size(); ++i) {
-            auto device = vkmoe::openVulkanDevice(i);
+            auto device = vkmoe::openVulkanDevice(i, {.clamp = *clamp});
             if (!device) {
                 std::fprintf(stderr, "%s\n", device.error().detail.c_str());
                 std::exit(1);

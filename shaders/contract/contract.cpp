@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <unordered_map>
 
 #include "shaders/contract/rules.h"
 
@@ -10,6 +11,8 @@ namespace vkmoe::spirv {
 using spv::Op;
 
 namespace {
+
+constexpr uint64_t kSharedMemory = 16384;  // bytes every Vulkan device has
 
 bool isFma(const Instruction& instruction) { return instruction.op == Op::OpExtInst && isGlslFma(instruction[4]); }
 bool needsNoContraction(const Instruction& instruction) { return isArithmetic(instruction.op) || isFma(instruction); }
@@ -32,9 +35,13 @@ public:
         for (const Instruction& instruction : module_.instructions()) {
             if (instruction.op == Op::OpFunction) function_ = instruction.result;
             learn(instruction);
+            measure(instruction);
             check(instruction);
             if (instruction.op == Op::OpFunctionEnd) function_ = 0;
         }
+        if (shared_ > kSharedMemory)
+            refuse("shared variables of " + std::to_string(shared_) + " bytes: devices may have no more than " +
+                   std::to_string(kSharedMemory));
         return std::move(found_);
     }
 
@@ -51,13 +58,18 @@ private:
     void checkOperands(const Instruction& instruction, size_t first, const std::string& what);
     void checkIntegers(const Instruction& instruction);
     void checkSpecConstantOp(const Instruction& instruction);
+    void measure(const Instruction& instruction);
     bool isInside(const char* prefix) const { return function_ && module_.name(function_).starts_with(prefix); }
     void refuse(const std::string& why);
 
     const Module& module_;
     Contract contract_;
-    std::vector<Value> values_;  // by id
-    uint32_t function_ = 0;      // the id of the function being read, 0 outside
+    std::vector<Value> values_;                       // by id
+    std::unordered_map<uint32_t, uint64_t> bytes_;    // of types, by id
+    std::unordered_map<uint32_t, uint32_t> pointee_;  // of pointers to shared memory
+    std::unordered_map<uint32_t, uint32_t> numbers_;  // values of constants
+    uint64_t shared_ = 0;                             // bytes of the shared variables
+    uint32_t function_ = 0;                           // the id of the function being read, 0 outside
     std::vector<std::string> found_;
 };
 
@@ -116,6 +128,36 @@ void Scan::check(const Instruction& instruction) {
     if (!isExact(op)) return refuse(refusalOf(op));
     if (isForIntegersOnly(op)) checkIntegers(instruction);
     checkDeclaration(instruction);
+}
+
+// Adds up shared variables. An array whose length is set when the pipeline is built counts as too large.
+void Scan::measure(const Instruction& instruction) {
+    switch (instruction.op) {
+        case Op::OpTypeBool:
+        case Op::OpTypeInt:
+        case Op::OpTypeFloat:
+            bytes_[instruction[1]] = 4;
+            break;
+        case Op::OpTypeVector:
+            bytes_[instruction[1]] = bytes_[instruction[2]] * instruction[3];
+            break;
+        case Op::OpConstant:
+            numbers_[instruction[2]] = instruction[3];
+            break;
+        case Op::OpTypeArray:
+            bytes_[instruction[1]] = numbers_.contains(instruction[3])
+                                         ? bytes_[instruction[2]] * numbers_[instruction[3]]
+                                         : kSharedMemory + 1;
+            break;
+        case Op::OpTypePointer:
+            if (instruction[2] == uint32_t(spv::StorageClass::Workgroup)) pointee_[instruction[1]] = instruction[3];
+            break;
+        case Op::OpVariable:
+            if (instruction[3] == uint32_t(spv::StorageClass::Workgroup)) shared_ += bytes_[pointee_[instruction[1]]];
+            break;
+        default:
+            break;
+    }
 }
 
 void Scan::checkDeclaration(const Instruction& instruction) {
