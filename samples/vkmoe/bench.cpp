@@ -1,11 +1,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cstring>
 
 #include "engine/cases/scene.h"
-#include "engine/formats/moe0.h"
+#include "samples/vkmoe/bench_layer.h"
+#include "samples/vkmoe/bench_table.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/tensor_file.h"
 
@@ -14,23 +13,7 @@ namespace {
 
 constexpr uint32_t kRepeats = 5;
 constexpr double kLongEnough = 0.02;  // seconds a peak measurement takes at least
-
-struct Peaks {
-    double multiply_add = 0, fused = 0;  // flop/s
-    double read = 0;                     // bytes/s
-};
-
-struct Row {
-    std::string kernel, form;
-    bool fused = false;
-    double seconds = 0, flops = 0, bytes = 0;
-};
-
-// What fraction of the peak that bounds this row it reaches.
-double fraction(const Row& row, const Peaks& peaks) {
-    double compute = row.flops / (row.fused ? peaks.fused : peaks.multiply_add), memory = row.bytes / peaks.read;
-    return std::max(compute, memory) / row.seconds;
-}
+constexpr double kSlow = 0.5;         // seconds from which on a kernel is timed once
 
 Result<double> measureArithmetic(Device& device, uint32_t fused) {
     for (uint32_t groups = 256;; groups *= 4) {
@@ -58,11 +41,17 @@ bool isPeak(const KernelCode& code) {
     return std::string(code.name).starts_with("peak_") || &code == &kernels().math_probe;
 }
 
-// The forms worth timing: for experts every format and precision without bias, else the first.
-std::vector<Constants> formsToTime(const KernelCode& code) {
+// The forms worth timing: for experts silu_glu (and relu in f32) in every format and precision, without bias, else the
+// first.
+std::vector<Constants> formsToTime(const KernelCode& code, const BenchOptions& options) {
     auto all = productionConstants(code);
     if (!isExpert(code)) return {all.front()};
-    std::erase_if(all, [](const Constants& c) { return c.bias != 0 || c.dense != 0; });
+    bool up = std::string(code.name).starts_with("expert_up");
+    bool blocks = options.model_dim % kBlock == 0 && options.hidden_dim % kBlock == 0;
+    std::erase_if(all, [&](const Constants& c) {
+        if (c.bias != 0 || c.dense != 0 || (c.weight_format == kMxfp4 && !blocks)) return true;
+        return up && c.activation != kSiluGlu && (c.activation != kRelu || c.weight_format != kF32);
+    });
     return all;
 }
 
@@ -83,76 +72,73 @@ Shape shapeFor(const KernelCode& code, const BenchOptions& o) {
 }
 
 // Bits first, on a shape with every edge; then time on the real one.
-Result<Row> timeKernel(Device& device, Device& scalar, const KernelCode& code, const Constants& c,
-                       const BenchOptions& options) {
+Result<BenchRow> timeKernel(Device& device, Device& scalar, const KernelCode& code, const Constants& c,
+                            const BenchOptions& options) {
     Case check = makeCase(code, c, edgeShapes(code)[5]);
     VKMOE_TRY(got, run(device, check));
     VKMOE_TRY(expected, run(scalar, check));
     if (auto row = difference(check, got, expected)) return Error{ErrorCode::refused_device, *row};
     Case test = makeCase(code, c, shapeFor(code, options));
-    VKMOE_TRY(timed, run(device, test, kRepeats));
-    return Row{code.name, formName(code, c), c.fused != 0, timed.seconds, test.flops, test.bytes};
+    VKMOE_TRY(once, run(device, test, 1));
+    double seconds = once.seconds;
+    if (seconds < kSlow) {
+        VKMOE_TRY(timed, run(device, test, kRepeats));
+        seconds = std::min(seconds, timed.seconds);
+    }
+    return BenchRow{code.name, formName(code, c), c.fused != 0, seconds, test.flops, test.bytes};
 }
 
-// A whole layer: shared and routed experts' GEMMs counted as work, and everything around them paid for.
-Result<Row> timeLayer(Engine& engine, const BenchOptions& o, uint32_t tokens) {
-    VKMOE_TRY(file, formats::initMoe0({o.model_dim, o.hidden_dim, o.experts, o.top_k}));
-    VKMOE_TRY(source, formats::readMoe0(memorySource("bench layer", std::move(file))));
-    VKMOE_TRY(layer, Layer::create(engine, source));
-    auto x = randomTokens(tokens, o.model_dim);
+// A whole layer: its GEMMs counted as work, and everything around them paid for.
+Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat format, Precision precision,
+                           uint32_t tokens) {
     double best = 1e30;
-    for (uint32_t i = 0; i <= kRepeats; ++i) {
-        VKMOE_TRY(result, layer.forward(x, {.introspection = false}));
+    for (uint32_t i = 0; i <= kRepeats && (i < 2 || best < kSlow); ++i) {
+        auto x = randomTokens(tokens + i, o.model_dim);  // other tokens each time: other experts where there are few
+        VKMOE_TRY(result, layer.forward(std::span(x).last(size_t{tokens} * o.model_dim),
+                                        {.precision = precision, .introspection = false}));
         if (i > 0) best = std::min(best, result.seconds);
     }
-    double expert = 4.0 * o.model_dim * o.hidden_dim,
-           experts = std::min<double>(o.experts, double(tokens) * o.top_k) + 1;
-    return Row{"layer",
-               fmt::format("f32 relu, {} token{}", tokens, tokens == 1 ? "" : "s"),
-               false,
-               best,
-               expert * tokens * (o.top_k + 1),
-               experts * expert * 2};
+    double expert = 3.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k);
+    std::string form = fmt::format("{}{} silu_glu, {} token{}", name(format),
+                                   precision == Precision::rounded ? " rounded" : "", tokens, tokens == 1 ? "" : "s");
+    return BenchRow{"layer",
+                    form,
+                    precision == Precision::rounded,
+                    best,
+                    2 * expert * tokens * o.top_k,
+                    experts * double(formats::formatBytes(format, 32)) / 32 * expert};
 }
 
-Json rowJson(const Row& row, const Peaks& peaks) {
-    return {{"kernel", row.kernel},
-            {"form", row.form},
-            {"ms", row.seconds * 1e3},
-            {"gflops", row.flops / row.seconds * 1e-9},
-            {"gbytes_per_second", row.bytes / row.seconds * 1e-9},
-            {"percent_of_peak", 100 * fraction(row, peaks)}};
+// Every format in every precision, many tokens and one.
+Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
+    for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {
+        if (format == WeightFormat::mxfp4 && (o.model_dim % kBlock != 0 || o.hidden_dim % kBlock != 0)) continue;
+        VKMOE_TRY(layer, Layer::create(engine, benchLayer(o, format)));
+        for (Precision precision : {Precision::exact, Precision::rounded}) {
+            if (format == WeightFormat::f32 && precision == Precision::rounded) continue;
+            for (uint32_t tokens : {o.tokens, 1u}) {
+                VKMOE_TRY(row, timeLayer(layer, o, format, precision, tokens));
+                rows.push_back(row);
+            }
+        }
+    }
+    return {};
 }
 
-void printTable(const DeviceInfo& info, const BenchOptions& o, const std::vector<Row>& rows, const Peaks& peaks) {
-    fmt::print("{}, {} tokens, {} experts, top {}, D {}, F {}\n", info.name, o.tokens, o.experts, o.top_k, o.model_dim,
-               o.hidden_dim);
-    fmt::print("measured peaks: {:.1f} GFLOP/s multiply then add, {:.1f} fused, {:.1f} GB/s read\n\n",
-               peaks.multiply_add * 1e-9, peaks.fused * 1e-9, peaks.read * 1e-9);
-    fmt::print("{:<18} {:<22} {:>10} {:>10} {:>10} {:>9}\n", "kernel", "form", "ms", "GFLOP/s", "GB/s", "of peak");
-    for (const Row& row : rows)
-        fmt::print("{:<18} {:<22} {:>10.3f} {:>10.2f} {:>10.2f} {:>8.1f}%\n", row.kernel, row.form, row.seconds * 1e3,
-                   row.flops / row.seconds * 1e-9, row.bytes / row.seconds * 1e-9, 100 * fraction(row, peaks));
-}
-
-Result<std::vector<Row>> timeAll(Engine& engine, const BenchOptions& options) {
+Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& options) {
     auto scalar = openCpuDevice({.simd = false});
-    std::vector<Row> rows;
+    std::vector<BenchRow> rows;
     Progress progress("timing on " + engine.device().info().name);
     auto all = kernels().all();
     for (size_t i = 0; i < all.size(); ++i) {
         progress.show(i, all.size());
         if (isPeak(*all[i]) || std::string(all[i]->name).find(options.filter) == std::string::npos) continue;
-        for (const Constants& constants : formsToTime(*all[i])) {
+        for (const Constants& constants : formsToTime(*all[i], options)) {
             VKMOE_TRY(row, timeKernel(engine.device(), *scalar, *all[i], constants, options));
             rows.push_back(row);
         }
     }
-    if (std::string("layer").find(options.filter) == std::string::npos) return rows;
-    for (uint32_t tokens : {options.tokens, 1u}) {
-        VKMOE_TRY(row, timeLayer(engine, options, tokens));
-        rows.push_back(row);
-    }
+    if (std::string("layer").find(options.filter) != std::string::npos) VKMOE_CHECK(timeLayers(engine, options, rows));
     return rows;
 }
 
@@ -175,22 +161,10 @@ int bench(const Context& context, const BenchOptions& options) {
     if (!rows)
         return rows.error().code == ErrorCode::refused_device ? (fail(rows.error()), int(kCheckFailed))
                                                               : fail(rows.error());
-    const DeviceInfo& info = (*engine)->device().info();
-    if (!context.json) return printTable(info, options, *rows, *peaks), kOk;
-    Json list = Json::array();
-    for (const Row& row : *rows) list.push_back(rowJson(row, *peaks));
-    print({{"device", info.name},
-           {"driver", info.driver},
-           {"tokens", options.tokens},
-           {"experts", options.experts},
-           {"top_k", options.top_k},
-           {"model_dim", options.model_dim},
-           {"hidden_dim", options.hidden_dim},
-           {"peaks",
-            {{"multiply_add_gflops", peaks->multiply_add * 1e-9},
-             {"fused_gflops", peaks->fused * 1e-9},
-             {"read_gbytes_per_second", peaks->read * 1e-9}}},
-           {"rows", list}});
+    BenchTable table{(*engine)->device().info(), options, *peaks, std::move(*rows)};
+    if (!options.html.empty())
+        if (auto written = writeText(options.html, benchHtml(table)); !written) return fail(written.error());
+    context.json ? print(benchJson(table)) : fmt::print("{}", benchText(table));
     return kOk;
 }
 

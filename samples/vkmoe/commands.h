@@ -38,7 +38,7 @@ struct RunOptions {
 int run(const Context& context, const RunOptions& options);
 
 struct BenchOptions {
-    std::string filter;
+    std::string filter, html;
     uint32_t tokens = 256, experts = 8, top_k = 2, model_dim = 512, hidden_dim = 512;
 };
 int bench(const Context& context, const BenchOptions& options);
