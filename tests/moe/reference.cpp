@@ -42,11 +42,48 @@ double hidden(const Description& d, double gate, double up) {
     return 0;
 }
 
-Doubles runExpert(const ReferenceExpert& expert, const Description& d, const Doubles& x, size_t width) {
-    auto up = apply(expert.up, expert.up_bias, x, width);
-    auto gate = expert.gate.empty() ? up : apply(expert.gate, expert.gate_bias, x, width);
-    for (size_t i = 0; i < width; ++i) up[i] = hidden(d, gate[i], up[i]);
-    return apply(expert.down, expert.down_bias, up, x.size());
+// Values, and how far each may be off.
+struct Uncertain {
+    Doubles value, error;
+};
+
+double halfUnit(uint32_t bits) { return bits == 0 ? 0 : std::ldexp(1.0, -int(bits)); }
+
+// weights times v, when each element of v is off by its error and then rounded to `bits`.
+Uncertain apply(const Doubles& weights, const Doubles& bias, const Uncertain& v, size_t rows, uint32_t bits) {
+    Uncertain out{apply(weights, bias, v.value, rows), Doubles(rows)};
+    for (size_t r = 0; r < rows; ++r)
+        for (size_t c = 0; c < v.value.size(); ++c) {
+            double rounded = (std::fabs(v.value[c]) + v.error[c]) * halfUnit(bits);
+            out.error[r] += std::fabs(weights[r * v.value.size() + c]) * (v.error[c] + rounded);
+        }
+    return out;
+}
+
+// No activation of a gate, as a function, is steeper than this (silu 1.0998, gelu 1.129, swish with any alpha 1.0998).
+constexpr double kSteepest = 1.13;
+
+// The error of hidden(gate, up) = f(gate) * g(up) by those of gate and up.
+double hiddenError(const Description& d, double gate, double gate_error, double up, double up_error) {
+    if (d.activation == Activation::relu) return up_error;
+    double limit = double(d.swiglu_limit);
+    bool clamped = d.activation == Activation::clamped_swiglu;
+    double u = clamped ? std::clamp(up, -limit, limit) + 1 : up;
+    double f = u == 0 ? std::fabs(gate) : std::fabs(hidden(d, gate, up) / u);  // |f(gate)| <= |gate|
+    return kSteepest * gate_error * (std::fabs(u) + up_error) + f * up_error;
+}
+
+Uncertain runExpert(const ReferenceExpert& expert, const Description& d, const Doubles& x, size_t width,
+                    uint32_t up_bits, uint32_t down_bits) {
+    Uncertain exact{x, Doubles(x.size())};
+    auto up = apply(expert.up, expert.up_bias, exact, width, up_bits);
+    auto gate = expert.gate.empty() ? up : apply(expert.gate, expert.gate_bias, exact, width, up_bits);
+    Uncertain h{Doubles(width), Doubles(width)};
+    for (size_t i = 0; i < width; ++i) {
+        h.value[i] = hidden(d, gate.value[i], up.value[i]);
+        h.error[i] = hiddenError(d, gate.value[i], gate.error[i], up.value[i], up.error[i]);
+    }
+    return apply(expert.down, expert.down_bias, h, x.size(), down_bits);
 }
 
 Doubles softmax(const Doubles& logits) {
@@ -140,24 +177,29 @@ struct Router {
     }
 };
 
-Doubles combine(const ReferenceLayer& layer, const Doubles& v, const uint32_t* experts, const double* gates) {
+Uncertain combine(const ReferenceLayer& layer, const Doubles& v, const uint32_t* experts, const double* gates,
+                  const Rounding& rounding) {
     const Description& d = layer.description;
-    Doubles out(d.model_dim);
-    if (d.shared != vkmoe::Shared::none) out = runExpert(layer.shared, d, v, d.shared_dim);
-    if (d.shared == vkmoe::Shared::sigmoid_gated) {
-        double gate = sigmoid(apply(layer.shared_router, {}, v, 1)[0]);
-        for (double& y : out) y *= gate;
+    Uncertain out{Doubles(d.model_dim), Doubles(d.model_dim)};
+    auto add = [&](double gate, const Uncertain& y) {
+        for (size_t i = 0; i < d.model_dim; ++i) {
+            out.value[i] += gate * y.value[i];
+            out.error[i] += std::fabs(gate) * y.error[i];
+        }
+    };
+    if (d.shared != vkmoe::Shared::none) {
+        bool gated = d.shared == vkmoe::Shared::sigmoid_gated;
+        double gate = gated ? sigmoid(apply(layer.shared_router, {}, v, 1)[0]) : 1;
+        add(gate, runExpert(layer.shared, d, v, d.shared_dim, rounding.shared_up_bits, rounding.shared_down_bits));
     }
-    for (uint32_t m = 0; m < d.top_k; ++m) {
-        auto y = runExpert(layer.experts[experts[m]], d, v, d.hidden_dim);
-        for (size_t i = 0; i < out.size(); ++i) out[i] += gates[m] * y[i];
-    }
+    for (uint32_t m = 0; m < d.top_k; ++m)
+        add(gates[m], runExpert(layer.experts[experts[m]], d, v, d.hidden_dim, rounding.up_bits, rounding.down_bits));
     return out;
 }
 
 }  // namespace
 
-ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x) {
+ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x, const Rounding& rounding) {
     const auto& d = layer.description;
     size_t tokens = x.size() / d.model_dim;
     ReferenceResult result;
@@ -166,8 +208,9 @@ ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<
     for (size_t t = 0; t < tokens; ++t) {
         Doubles v(x.begin() + std::ptrdiff_t(t * d.model_dim), x.begin() + std::ptrdiff_t((t + 1) * d.model_dim));
         router.route(apply(layer.router, layer.router_bias, v, d.experts));
-        auto out = combine(layer, v, &result.selected[t * d.top_k], &result.gates[t * d.top_k]);
-        result.output.insert(result.output.end(), out.begin(), out.end());
+        auto out = combine(layer, v, &result.selected[t * d.top_k], &result.gates[t * d.top_k], rounding);
+        result.output.insert(result.output.end(), out.value.begin(), out.value.end());
+        result.bound.insert(result.bound.end(), out.error.begin(), out.error.end());
     }
     return result;
 }

@@ -23,11 +23,19 @@ struct ReferenceLayer {
 
 struct ReferenceResult {
     std::vector<double> output;
+    std::vector<double> bound;       // of each output's change by rounding, to first order and a half
     std::vector<uint32_t> selected;  // [tokens, top_k]
     std::vector<double> gates;
     double smallest_margin = 1e30;  // between neighbours in any ranking that decides something, over all tokens
 };
 
-ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x);
+// Significand bits that activations are rounded to before they meet the weights of up (and gate) and of down; 0: not at
+// all. The result then says how far that may move each output.
+struct Rounding {
+    uint32_t up_bits = 0, down_bits = 0, shared_up_bits = 0, shared_down_bits = 0;
+};
+
+ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x,
+                                 const Rounding& rounding = {});
 
 }  // namespace test

@@ -1,0 +1,117 @@
+// Stacks of layers, and noise: what a call of several layers is made of.
+#include "vkmoe/stack.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <cstring>
+
+#include "engine/formats/model_source.h"
+#include "tests/engines.h"
+#include "tests/moe/random_layer.h"
+
+using namespace vkmoe;
+
+namespace {
+
+formats::ModelSource threeLayers() {
+    Description d{.model_dim = 48, .hidden_dim = 40, .experts = 6, .top_k = 2, .renormalize = true};
+    formats::ModelSource model;
+    model.stack = true;
+    for (uint32_t i = 0; i < 3; ++i) {
+        d.top_k = 1 + i;
+        model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f16, 20 + i).source);
+    }
+    return model;
+}
+
+Stack create(Engine& engine, const formats::ModelSource& model) {
+    auto stack = Stack::create(engine, model);
+    if (!stack) FAIL(stack.error().detail);
+    return std::move(stack).value();
+}
+
+}  // namespace
+
+TEST_CASE("a stack adds each layer to its input, with the same bits on every device", "[layer][device]") {
+    auto model = threeLayers();
+    auto x = test::randomTokens(21, 48, 1);
+    std::vector<float> first;
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        Stack stack = create(*engine, model);
+        auto result = stack.forward(x);
+        REQUIRE(result);
+        REQUIRE(result->layers.size() == 3);
+        auto by_hand = x;
+        for (size_t i = 0; i < 3; ++i) {
+            auto layer = stack.layers()[i].forward(by_hand);
+            REQUIRE(layer);
+            CHECK(layer->routes.experts == result->layers[i].routes.experts);
+            for (size_t j = 0; j < x.size(); ++j) by_hand[j] += layer->output[j];
+        }
+        CHECK(std::memcmp(by_hand.data(), result->output.data(), x.size() * 4) == 0);
+        if (first.empty()) first = result->output;
+        CHECK(std::memcmp(first.data(), result->output.data(), x.size() * 4) == 0);
+    }
+}
+
+TEST_CASE("a stack follows the routes it is given, and names the layer that is wrong", "[layer]") {
+    auto model = threeLayers();
+    auto engine = Engine::open({.device = "cpu"});
+    Stack stack = create(**engine, model);
+    auto x = test::randomTokens(5, 48, 1);
+    auto free = stack.forward(x);
+    REQUIRE(free);
+    std::vector<const Routes*> routes;
+    for (const auto& layer : free->layers) routes.push_back(&layer.routes);
+    auto forced = stack.forward(x, {}, routes);
+    REQUIRE(forced);
+    CHECK(forced->output == free->output);
+    Routes wrong = free->layers[1].routes;
+    wrong.experts[3] = 6;
+    routes[1] = &wrong;
+    auto result = stack.forward(x, {}, routes);
+    REQUIRE(!result);
+    CHECK(result.error().detail.starts_with("layers.1: the forced routes send token 1 to expert 6"));
+    x[7] = NAN;
+    result = stack.forward(x);
+    REQUIRE(!result);
+    CHECK(result.error().detail.starts_with("the input: 1 values are not finite"));
+}
+
+TEST_CASE("progress counts the tokens of all layers", "[layer]") {
+    auto engine = Engine::open({.device = "cpu"});
+    Stack stack = create(**engine, threeLayers());
+    std::vector<uint64_t> seen;
+    auto x = test::randomTokens(10, 48, 1);
+    ForwardOptions options{.max_batch = 5};
+    options.progress = [&](uint64_t done, uint64_t all) { return seen.push_back(done), all == 30; };
+    REQUIRE(stack.forward(x, options));
+    CHECK(seen == std::vector<uint64_t>{5, 10, 15, 20, 25, 30});
+}
+
+TEST_CASE("noise moves the logits in training only, by seed, and not by batch", "[layer][device]") {
+    Description d{.model_dim = 16, .hidden_dim = 8, .experts = 8, .top_k = 2, .noise_std = 2};
+    auto source = test::makeRandomLayer(d, WeightFormat::f32, 3).source;
+    d.noise_seed = source.description.noise_seed = 5;
+    auto other_seed = source;
+    other_seed.description.noise_seed = 6;
+    auto x = test::randomTokens(200, 16, 4);
+    Routes quiet, noisy;
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        auto layer = Layer::create(*engine, source), other = Layer::create(*engine, other_seed);
+        REQUIRE((layer && other));
+        auto still = layer->forward(x), whole = layer->forward(x, {.training = true});
+        auto parts = layer->forward(x, {.training = true, .max_batch = 7}),
+             seeded = other->forward(x, {.training = true});
+        REQUIRE((still && whole && parts && seeded));
+        CHECK(whole->output == parts->output);
+        CHECK(whole->routes.experts != still->routes.experts);
+        CHECK(whole->routes.experts != seeded->routes.experts);
+        if (noisy.experts.empty()) quiet = still->routes, noisy = whole->routes;
+        CHECK(noisy.experts == whole->routes.experts);
+        CHECK(noisy.gates == whole->routes.gates);
+        CHECK(quiet.experts == still->routes.experts);
+    }
+}
