@@ -3,7 +3,7 @@
 #
 #   sh cmake/bootstrap.sh deps       install what the build needs
 #   sh cmake/bootstrap.sh demo       deps, build, run the demo
-#   sh cmake/bootstrap.sh test       deps, drivers, build and run every test, first under ASan and UBSan
+#   sh cmake/bootstrap.sh test       deps, drivers, build and run every test: under ASan and UBSan, the fuzzers, plain
 #   sh cmake/bootstrap.sh drivers    download further Vulkan drivers to test on (tests/drivers.sh)
 #   sh cmake/bootstrap.sh unpack SUITE FOLDER PACKAGE...
 #                                    download Debian packages (SUITE "own": of this release) and unpack them into FOLDER
@@ -20,6 +20,9 @@ deps=$repo/.deps
 # What every system gets from its own packages.
 packages="g++ cmake ninja-build pkg-config spirv-tools spirv-headers libtbb-dev libhwy-dev nlohmann-json3-dev libcli11-dev
           libfmt-dev libxxhash-dev libvulkan1 mesa-vulkan-drivers"
+
+# What the fuzzers get besides: clang with libFuzzer.
+fuzz_packages="clang libclang-rt-dev"
 
 # What must be recent: package and lowest version. The system's own packages serve if all of them are recent enough.
 recent="libvulkan-dev 1.3.268
@@ -244,14 +247,26 @@ demo() {
     exec build/demo/samples/vkmoe/vkmoe demo
 }
 
-# Runs both test presets even if the first fails, so that the last lines are always the summary of the plain build.
+# A minute of each fuzzer, where there is a clang.
+run_fuzzers() {
+    if command -v clang++ >/dev/null; then
+        cmake --workflow --preset fuzz
+    else
+        say "The fuzzers are left out: they need clang++ and libFuzzer."
+    fi
+}
+
+# Runs all test presets even if one fails, so that the last lines are always the summary of the plain build.
 run_tests() {
     get_deps
+    # shellcheck disable=SC2086
+    if command -v apt-get >/dev/null; then install $fuzz_packages; fi
     check_cmake
     sh "$repo/tests/drivers.sh" fetch || say "The tests go on with the Vulkan drivers at hand."
     cd "$repo"
     status=0
     cmake --workflow --preset asan || { status=1; say "The tests under ASan and UBSan failed, as told above; those of the plain build follow."; }
+    run_fuzzers || { status=1; say "The fuzzers found something, as told above; the tests of the plain build follow."; }
     cmake --workflow --preset test || status=1
     exit "$status"
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <map>
 #include <optional>
 
 #include "engine/formats/checked.h"
@@ -22,6 +23,11 @@ struct Found {
     size_t first() const { return weight ? *weight : blocks ? *blocks : *scales; }
 };
 using LayerParts = std::array<Found, kTensorRoles>;
+
+struct Place {
+    TensorRole role;
+    std::optional<size_t> Found::*part;
+};
 
 // A name without its layer: "experts.up.weight" of "layers.2.experts.up.weight".
 struct Split {
@@ -46,16 +52,23 @@ std::string stem(const RoleShape& shape) {  // "experts.up" of "experts.up.weigh
     return name.substr(0, name.rfind('.'));
 }
 
-// Where a tensor of this name belongs, or null.
-std::optional<size_t>* place(std::string_view base, LayerParts& parts) {
+std::map<std::string, Place, std::less<>> listPlaces() {
+    std::map<std::string, Place, std::less<>> places;
     for (const TensorRole role : allRoles()) {
         const RoleShape& shape = shapeOf(role);
-        Found& found = parts[size_t(role)];
-        if (base == shape.name()) return &found.weight;
-        if (shape.matrix && base == stem(shape) + ".blocks") return &found.blocks;
-        if (shape.matrix && base == stem(shape) + ".scales") return &found.scales;
+        places.emplace(shape.name(), Place{role, &Found::weight});
+        if (!shape.matrix) continue;
+        places.emplace(stem(shape) + ".blocks", Place{role, &Found::blocks});
+        places.emplace(stem(shape) + ".scales", Place{role, &Found::scales});
     }
-    return nullptr;
+    return places;
+}
+
+// Where a tensor of this name, without its layer, belongs; or null.
+const Place* placeOf(std::string_view base) {
+    static const auto places = listPlaces();
+    const auto found = places.find(base);
+    return found == places.end() ? nullptr : &found->second;
 }
 
 // Reads one layer's description and tensors out of the files' list.
@@ -254,19 +267,15 @@ private:
 Result<void> sortTensors(const SafetensorsFiles& files, bool stack, std::vector<LayerParts>& layers) {
     for (size_t i = 0; i < files.size(); ++i) {
         const std::string_view name = files.at(i).name;
-        const auto error = [&](const std::string& detail) {
-            return inputError(files.fileOf(i), fmt::format("tensor {} {}", shown(name), detail));
-        };
+        if (const auto known = checkLayerTensorName(name); !known) return inFile(files.fileOf(i), known.error());
         const Split split = splitName(name);
         if (split.layer.has_value() != stack)
-            return error(stack ? "belongs to no layer, but others do" : "is not one of a layer's tensors");
+            return inputError(files.fileOf(i), fmt::format("tensor {} belongs to {}, but others to {}", shown(name),
+                                                           stack ? "no layer" : "a layer", stack ? "one" : "none"));
         const uint32_t layer = split.layer.value_or(0);
-        if (layer >= kMaxLayers)
-            return error(fmt::format("belongs to layer {}, the last can be {}", layer, kMaxLayers - 1));
         if (layer >= layers.size()) layers.resize(layer + 1);
-        std::optional<size_t>* at = place(split.base, layers[layer]);
-        if (at == nullptr) return error("is not one of a layer's tensors");
-        *at = i;
+        const Place* place = placeOf(split.base);
+        layers[layer][size_t(place->role)].*place->part = i;
     }
     return {};
 }
@@ -286,6 +295,15 @@ bool isStack(const SafetensorsFiles& files) {
 }
 
 }  // namespace
+
+Result<void> checkLayerTensorName(std::string_view name) {
+    const Split split = splitName(name);
+    if (split.layer && *split.layer >= kMaxLayers)
+        return Error{ErrorCode::bad_input, fmt::format("tensor {} belongs to layer {}, the last can be {}", shown(name),
+                                                       *split.layer, kMaxLayers - 1)};
+    if (placeOf(split.base) != nullptr) return {};
+    return Error{ErrorCode::bad_input, fmt::format("tensor {} is not one of a layer file's tensors", shown(name))};
+}
 
 Result<ModelSource> readLayerFile(const SafetensorsFiles& files) {
     const std::string& file = files.bytes()->name();

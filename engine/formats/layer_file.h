@@ -15,6 +15,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "engine/formats/model_source.h"
 #include "engine/formats/safetensors_files.h"
@@ -22,6 +23,9 @@
 namespace vkmoe::formats {
 
 inline constexpr uint64_t kMaxExpertTensors = 200'000;  // of all layers together: what a file may make a reader list
+
+// Whether a tensor of this name, with its layer in a stack, is one of those above.
+Result<void> checkLayerTensorName(std::string_view name);
 
 // Checks every tensor's presence, shape and dtype, and every description; reads no tensor. A tensor that is not listed
 // above is an error.

@@ -56,11 +56,11 @@ Result<ModelSource> readModel(std::shared_ptr<const ByteSource> file, ReadOption
     VKMOE_TRY(kind, kindOf(*file));
     if (kind == Kind::moe0) return readMoe0Model(std::move(file), options);
     if (kind == Kind::safetensors) {
-        VKMOE_TRY(files, SafetensorsFiles::open(std::move(file)));
+        VKMOE_TRY(files, SafetensorsFiles::open(std::move(file), checkLayerTensorName));
         return readLayerFile(files);
     }
     const OpenShard open = [&](const std::string& name) { return openFile(folder + "/" + name); };
-    VKMOE_TRY(files, SafetensorsFiles::openIndex(*file, open));
+    VKMOE_TRY(files, SafetensorsFiles::openIndex(*file, open, checkLayerTensorName));
     return readLayerFile(files);
 }
 

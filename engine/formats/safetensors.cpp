@@ -40,8 +40,9 @@ Result<uint64_t> readHeaderBytes(const ByteSource& file) {
     std::array<std::byte, 1> first = {};
     VKMOE_CHECK(readField(file, "the header", 8, first));
     if (first[0] != std::byte{'{'})
-        return inputError(file.name(), fmt::format("the header starts with byte {:#04x}, must start with {{",
-                                                   std::to_integer<uint32_t>(first[0])));
+        return inputError(file.name(),
+                          fmt::format("the header starts with byte {}, must start with 123, an opening brace",
+                                      std::to_integer<uint32_t>(first[0])));
     return bytes;
 }
 
@@ -56,7 +57,8 @@ uint32_t safetensorsBits(std::string_view dtype) {
 // Fills a header from the events of its JSON.
 class SafetensorsVisitor : public JsonVisitor {
 public:
-    SafetensorsVisitor(SafetensorsHeader& header, uint64_t data_bytes) : header_(header), data_bytes_(data_bytes) {}
+    SafetensorsVisitor(SafetensorsHeader& header, uint64_t data_bytes, const CheckName& check_name)
+        : header_(header), data_bytes_(data_bytes), check_name_(check_name) {}
 
     Result<void> startObject() override {
         if (in_ == In::nothing) return enter(In::header);
@@ -128,13 +130,19 @@ private:
     }
     Result<void> metadataValue(const JsonScalar& value) {
         if (value.kind != JsonScalar::Kind::string) return wrong(value.shown());
-        if (metadata_key_.starts_with("vkmoe.")) header_.metadata_[metadata_key_] = value.text;
+        if (!metadata_key_.starts_with("vkmoe.")) return {};
+        ours_ += value.text.size();
+        if (ours_ > kSafetensorsMaxOurs)
+            return refused(fmt::format("__metadata__ has more than {} bytes under keys that start with vkmoe.",
+                                       kSafetensorsMaxOurs));
+        header_.metadata_[metadata_key_] = value.text;
         return {};
     }
 
     Result<void> startTensor() {
         if (header_.entries_.size() == kSafetensorsMaxTensors)
             return refused(fmt::format("there are more than {} tensors", kSafetensorsMaxTensors));
+        if (check_name_) VKMOE_CHECK(check_name_(name_));
         header_.names_.add(name_);
         entry_ = {.shape = static_cast<uint32_t>(header_.shapes_.size())};
         seen_ = 0;
@@ -205,6 +213,7 @@ private:
 
     SafetensorsHeader& header_;
     uint64_t data_bytes_;
+    const CheckName& check_name_;
     In in_ = In::nothing;
     bool in_metadata_ = false, had_metadata_ = false;
     std::string name_, metadata_key_;
@@ -212,14 +221,15 @@ private:
     SafetensorsHeader::Entry entry_;
     Field field_ = Field::dtype;
     uint32_t seen_ = 0, offsets_ = 0;
+    uint64_t ours_ = 0;
 };
 
-Result<SafetensorsHeader> SafetensorsHeader::read(const ByteSource& file) {
+Result<SafetensorsHeader> SafetensorsHeader::read(const ByteSource& file, const CheckName& check_name) {
     VKMOE_TRY(bytes, readHeaderBytes(file));
     SafetensorsHeader header;
     header.data_ = 8 + bytes;
     const uint64_t data_bytes = file.size() - header.data_;
-    SafetensorsVisitor visitor(header, data_bytes);
+    SafetensorsVisitor visitor(header, data_bytes, check_name);
     VKMOE_CHECK(readJson(file, 8, bytes, "the header", visitor));
     if (const auto twice = header.names_.index())
         return inputError(file.name(), fmt::format("tensor {} is there twice", shown(header.names_[*twice])));

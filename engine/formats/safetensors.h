@@ -3,9 +3,10 @@
 // A file is a little-endian u64 N, N bytes of JSON, and the tensors' bytes. The JSON maps each name to its dtype, shape
 // and place in the data, and "__metadata__" to strings. Strict beyond the format's own rules: tensors tile the data
 // without hole, overlap or slack; a name, a field or a metadata key is there once; no unknown field; at most 1,048,576
-// tensors of at most 8 dimensions; names of at most 256 bytes.
+// tensors of at most 6 dimensions; names of at most 256 bytes.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -21,8 +22,9 @@ namespace vkmoe::formats {
 
 inline constexpr uint64_t kSafetensorsMaxHeader = 100'000'000;
 inline constexpr uint64_t kSafetensorsMaxTensors = 1'048'576;
-inline constexpr uint64_t kSafetensorsMaxRank = 8;
-inline constexpr uint64_t kSafetensorsMaxMetadata = 65'536;  // keys of __metadata__
+inline constexpr uint64_t kSafetensorsMaxRank = 6;
+inline constexpr uint64_t kSafetensorsMaxMetadata = 65'536;         // keys of __metadata__
+inline constexpr uint64_t kSafetensorsMaxOurs = uint64_t{4} << 20;  // bytes of metadata() together
 
 // One tensor, row-major. A view: valid as long as what handed it out.
 struct SafetensorsTensor {
@@ -32,11 +34,14 @@ struct SafetensorsTensor {
     uint64_t offset = 0, bytes = 0;  // in the file
 };
 
+// Says whether a tensor of this name may be in a file: a file of a million others is then refused at its first.
+using CheckName = std::function<Result<void>(std::string_view name)>;
+
 class SafetensorsHeader {
 public:
     // Reads the header and checks it against the file's length; no tensor is read. An unknown dtype is no error here:
     // its tensor's shape is then not compared with its bytes.
-    static Result<SafetensorsHeader> read(const ByteSource& file);
+    static Result<SafetensorsHeader> read(const ByteSource& file, const CheckName& check_name = {});
 
     size_t size() const { return entries_.size(); }
     SafetensorsTensor at(size_t i) const;  // in the header's order

@@ -73,8 +73,8 @@ Result<void> checkMapped(const std::string& index_name, const ShardIndex& index,
 
 }  // namespace
 
-Result<void> SafetensorsFiles::add(std::shared_ptr<const ByteSource> bytes) {
-    VKMOE_TRY(header, SafetensorsHeader::read(*bytes));
+Result<void> SafetensorsFiles::add(std::shared_ptr<const ByteSource> bytes, const CheckName& check_name) {
+    VKMOE_TRY(header, SafetensorsHeader::read(*bytes, check_name));
     for (const auto& [key, text] : header.metadata())
         if (const auto [at, added] = metadata_.try_emplace(key, text); !added && at->second != text)
             return inputError(bytes->name(), fmt::format("__metadata__ {} differs from that of {}", shown(key),
@@ -85,14 +85,15 @@ Result<void> SafetensorsFiles::add(std::shared_ptr<const ByteSource> bytes) {
     return {};
 }
 
-Result<SafetensorsFiles> SafetensorsFiles::open(std::shared_ptr<const ByteSource> file) {
+Result<SafetensorsFiles> SafetensorsFiles::open(std::shared_ptr<const ByteSource> file, const CheckName& check_name) {
     SafetensorsFiles files;
     files.bytes_ = file;
-    VKMOE_CHECK(files.add(std::move(file)));
+    VKMOE_CHECK(files.add(std::move(file), check_name));
     return files;
 }
 
-Result<SafetensorsFiles> SafetensorsFiles::openIndex(const ByteSource& index_file, const OpenShard& open_shard) {
+Result<SafetensorsFiles> SafetensorsFiles::openIndex(const ByteSource& index_file, const OpenShard& open_shard,
+                                                     const CheckName& check_name) {
     VKMOE_TRY(index, ShardIndex::read(index_file));
     SafetensorsFiles files;
     const auto joined = std::make_shared<Joined>(index_file.name());
@@ -100,7 +101,7 @@ Result<SafetensorsFiles> SafetensorsFiles::openIndex(const ByteSource& index_fil
     for (uint32_t number = 0; number < index.files.size(); ++number) {
         VKMOE_TRY(file, open_shard(index.files[number]));
         joined->add(file);
-        VKMOE_CHECK(files.add(file));
+        VKMOE_CHECK(files.add(file, check_name));
         VKMOE_CHECK(checkMapped(index_file.name(), index, number, *file, files.files_.back().header, there));
     }
     if (const auto missing = std::find(there.begin(), there.end(), false); missing != there.end()) {

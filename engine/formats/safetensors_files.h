@@ -17,12 +17,13 @@ using OpenShard = std::function<Result<std::shared_ptr<const ByteSource>>(const 
 
 class SafetensorsFiles {
 public:
-    static Result<SafetensorsFiles> open(std::shared_ptr<const ByteSource> file);
+    static Result<SafetensorsFiles> open(std::shared_ptr<const ByteSource> file, const CheckName& check_name = {});
 
     // Reads {"metadata": {...}, "weight_map": {tensor: file}}. Every tensor of every file must be mapped to it and
     // every mapped tensor be there, so names are unique across files. Files are plain names that end in .safetensors.
     // metadata.total_size is not used: writers disagree about what it counts.
-    static Result<SafetensorsFiles> openIndex(const ByteSource& index, const OpenShard& open_shard);
+    static Result<SafetensorsFiles> openIndex(const ByteSource& index, const OpenShard& open_shard,
+                                              const CheckName& check_name = {});
 
     size_t size() const { return first_.back(); }
     SafetensorsTensor at(size_t i) const;  // `offset` is that in `bytes()`
@@ -40,7 +41,7 @@ private:
         uint64_t offset = 0;  // of its first byte in `bytes_`
     };
 
-    Result<void> add(std::shared_ptr<const ByteSource> bytes);
+    Result<void> add(std::shared_ptr<const ByteSource> bytes, const CheckName& check_name);
     size_t shardOf(size_t tensor) const;
 
     std::vector<File> files_;

@@ -20,60 +20,65 @@ constexpr uint64_t kNumberBytes = 64;
 // Hands out the text byte by byte. It ends early where a token is longer than the parser may keep, or cannot be read.
 class Feed {
 public:
-    Feed(const ByteSource& file, uint64_t offset, uint64_t bytes) : file_(file), offset_(offset), left_(bytes) {
+    Feed(const ByteSource& file, uint64_t offset, uint64_t bytes)
+        : file_(file), offset_(offset), left_(bytes), piece_(std::min(bytes, kPieceBytes)) {
         refill();
     }
 
-    bool done() const { return at_ == piece_.size(); }
-    char current() const { return piece_[at_]; }
+    bool done() const { return at_ == end_; }
+    char current() const { return *at_; }
     void advance() {
-        watch(piece_[at_]);
-        if (++at_ == piece_.size()) refill();
+        if (++at_ == end_) refill();
     }
     const std::optional<Error>& error() const { return error_; }
 
 private:
     void refill() {
-        at_ = 0;
-        piece_.resize(error_ ? 0 : std::min(left_, kPieceBytes));
-        if (piece_.empty()) return;
-        auto read = file_.read(offset_, std::as_writable_bytes(std::span(piece_)));
-        if (!read) return stop(std::move(read).error());
-        offset_ += piece_.size();
-        left_ -= piece_.size();
+        at_ = end_ = piece_.data();
+        const std::span piece = std::span(piece_).first(error_ ? 0 : std::min(left_, kPieceBytes));
+        if (piece.empty()) return;
+        if (auto read = file_.read(offset_, std::as_writable_bytes(piece)); !read) {
+            error_ = std::move(read).error();
+            return;
+        }
+        offset_ += piece.size();
+        left_ -= piece.size();
+        end_ = at_ + watch(piece);
     }
-    void stop(Error error) {
-        error_ = std::move(error);
-        piece_.clear();
-        at_ = 0;
+
+    // How many of these bytes may be handed out: none after one that makes a token too long.
+    size_t watch(std::span<const char> piece) {
+        for (size_t i = 0; i < piece.size(); ++i) {
+            const char c = piece[i];
+            if (c == 0) return refuse("a zero byte is in JSON"), i;
+            in_string_ ? watchString(c) : watchOther(c);
+            if (in_string_ && run_ > kJsonStringBytes)
+                return refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes)), i;
+            if (!in_string_ && run_ > kNumberBytes)
+                return refuse(fmt::format("a number in JSON has more than {} bytes", kNumberBytes)), i;
+        }
+        return piece.size();
     }
-    void refuse(std::string detail) {
-        error_ = inputError(file_.name(), detail);
-        piece_.resize(at_ + 1);  // what follows is not handed out
-        left_ = 0;
+    void watchString(char c) {
+        ++run_;
+        if (c == '"' && !escaped_) {
+            in_string_ = false;
+            run_ = 0;
+        }
+        escaped_ = c == '\\' && !escaped_;
     }
-    void watch(char c) {
-        if (c == 0) return refuse("a zero byte is in JSON");
-        if (in_string_) return watchString(c);
+    void watchOther(char c) {
         const bool number = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E';
         run_ = number ? run_ + 1 : 0;
         in_string_ = c == '"';
-        if (run_ > kNumberBytes) refuse(fmt::format("a number in JSON has more than {} bytes", kNumberBytes));
     }
-    void watchString(char c) {
-        const bool end = c == '"' && !escaped_;
-        escaped_ = c == '\\' && !escaped_;
-        in_string_ = !end;
-        if (end)
-            run_ = 0;
-        else if (++run_ > kJsonStringBytes)
-            refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes));
-    }
+    void refuse(const std::string& detail) { error_ = inputError(file_.name(), detail); }
 
     const ByteSource& file_;
     uint64_t offset_, left_;
     std::vector<char> piece_;
-    size_t at_ = 0;
+    const char* at_ = nullptr;
+    const char* end_ = nullptr;
     bool in_string_ = false, escaped_ = false;
     uint64_t run_ = 0;
     std::optional<Error> error_;
@@ -185,8 +190,9 @@ Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, c
     Feed feed(file, offset, bytes);
     Events events(what, visitor);
     const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
-    if (feed.error()) return *feed.error();
+    if (feed.done() && feed.error()) return *feed.error();  // before that, what the visitor found is the reason
     if (events.error()) return inFile(file.name(), *events.error());
+    if (feed.error()) return *feed.error();
     if (!parsed) return inputError(file.name(), fmt::format("{} is no valid JSON", what));
     return {};
 }

@@ -202,6 +202,26 @@ TEST_CASE("a written file has the bytes and the usual permissions", "[file]") {
     CHECK(folder.entries() == 2);
 }
 
+TEST_CASE("a file written in pieces is there once all are", "[file]") {
+    const Folder folder;
+    put(folder / "f", "old");
+    const auto fill = [&](bool fails) {
+        return [&, fails](const ByteSink& sink) -> Result<void> {
+            VKMOE_CHECK(sink(toBytes("one, ")));
+            CHECK(get(folder / "f") == "old");
+            if (fails) return Error{ErrorCode::bad_input, "no more"};
+            return sink(toBytes("two"));
+        };
+    };
+    const auto failed = writeFileInPieces(folder / "f", fill(true));
+    REQUIRE(!failed);
+    CHECK(failed.error().detail == "no more");
+    CHECK(get(folder / "f") == "old");
+    REQUIRE(writeFileInPieces(folder / "f", fill(false)));
+    CHECK(get(folder / "f") == "one, two");
+    CHECK(folder.entries() == 1);
+}
+
 TEST_CASE("a replaced file keeps its permissions, and a link to it stays a link", "[file]") {
     const Folder folder;
     put(folder / "private", "old");

@@ -1,6 +1,7 @@
 // The vkmoe program as its users meet it: what it prints, what it writes, how it ends.
+#include "tests/program/program.h"
+
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <array>
 #include <catch2/catch_test_macros.hpp>
@@ -16,63 +17,7 @@
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-namespace {
-
-struct Ended {
-    int code;
-    std::string out, err;
-};
-
-// A folder of its own for each test, removed at its end.
-class Folder {
-public:
-    Folder() {
-        std::string pattern = (fs::temp_directory_path() / "vkmoe-test-XXXXXX").string();
-        path_ = ::mkdtemp(pattern.data());
-    }
-    ~Folder() { fs::remove_all(path_); }
-    std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-    bool empty() const { return fs::is_empty(path_); }
-
-private:
-    fs::path path_;
-};
-
-std::string slurp(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-Ended program(const std::string& arguments, const std::string& environment = "") {
-    Folder folder;
-    std::string command =
-        environment + " " VKMOE_PROGRAM " " + arguments + " >" + (folder / "out") + " 2>" + (folder / "err");
-    int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(folder / "out"), slurp(folder / "err")};
-}
-
-void writeFloats(const std::string& path, const std::vector<float>& values) {
-    std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(values.data()), std::streamsize(values.size() * 4));
-}
-
-std::vector<float> readFloats(const std::string& path) {
-    std::string bytes = slurp(path);
-    std::vector<float> values(bytes.size() / 4);
-    std::memcpy(values.data(), bytes.data(), values.size() * 4);
-    return values;
-}
-
-// One sentence: "vkmoe: ..." and a newline, nothing else.
-void checkSentence(const Ended& ended, const std::string& part) {
-    INFO(ended.err);
-    CHECK(ended.err.starts_with("vkmoe: "));
-    CHECK(std::count(ended.err.begin(), ended.err.end(), '\n') == 1);
-    CHECK(ended.err.find(part) != std::string::npos);
-}
-
-}  // namespace
+using namespace test;
 
 TEST_CASE("init, inspect and run work together", "[program]") {
     Folder folder;
@@ -86,7 +31,7 @@ TEST_CASE("init, inspect and run work together", "[program]") {
     CHECK(json::parse(seen.out)["description"]["top_k"] == 3);
     CHECK(json::parse(seen.out)["tensors"].size() == 25);
 
-    writeFloats(folder / "x.f32", test::randomTokens(11, 20, 1));
+    writeFloats(folder / "x.f32", randomTokens(11, 20, 1));
     auto ran = program("run " + (folder / "a.moe0") + " --device cpu --json --input " + (folder / "x.f32") +
                        " --output " + (folder / "y.f32") + " --routes " + (folder / "r.json"));
     INFO(ran.err);
@@ -201,7 +146,7 @@ TEST_CASE("usage errors end with 2", "[program]") {
 TEST_CASE("no such device ends with 4; without a loader or driver the CPU serves", "[program]") {
     Folder folder;
     REQUIRE(program("init -o " + (folder / "a.moe0")).code == 0);
-    writeFloats(folder / "x.f32", test::randomTokens(3, 64, 1));
+    writeFloats(folder / "x.f32", randomTokens(3, 64, 1));
     std::string job =
         "run " + (folder / "a.moe0") + " --input " + (folder / "x.f32") + " --output " + (folder / "y.f32");
     const std::string no_driver = "VK_DRIVER_FILES=/nonexistent VK_ICD_FILENAMES=/nonexistent";

@@ -1,0 +1,472 @@
+#include "engine/formats/layer_file.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "engine/formats/check_values.h"
+#include "engine/formats/description_json.h"
+#include "engine/formats/layer_tensors.h"
+#include "engine/formats/moe0.h"
+#include "engine/formats/moe0_write.h"
+#include "tests/formats/layer_builder.h"
+#include "tests/formats/test_folder.h"
+
+using namespace vkmoe;
+using namespace vkmoe::formats;
+using Catch::Matchers::ContainsSubstring;
+using test::Bytes;
+using test::TestLayer;
+
+namespace {
+
+ModelSource mustRead(const TestLayer& layer) {
+    auto model = test::readLayers(layer.bytes());
+    INFO((model ? "" : model.error().detail));
+    REQUIRE(model);
+    test::checkSound(model.value());
+    return std::move(*model);
+}
+
+void put(const std::string& path, const Bytes& bytes) {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+}
+
+Bytes get(const std::string& path) {
+    const auto bytes = readFile(path);
+    REQUIRE(bytes);
+    return bytes.value();
+}
+
+// Every tensor and every field of two models is the same, wherever its bytes are.
+void checkSame(const ModelSource& a, const ModelSource& b) {
+    REQUIRE(a.layers.size() == b.layers.size());
+    CHECK(a.stack == b.stack);
+    for (size_t n = 0; n < a.layers.size(); ++n) {
+        REQUIRE(a.layers[n].tensors.size() == b.layers[n].tensors.size());
+        const Description &one = a.layers[n].description, &other = b.layers[n].description;
+        CHECK(descriptionToJson({&one, 1}) == descriptionToJson({&other, 1}));
+        CHECK((one.model_dim == other.model_dim && one.hidden_dim == other.hidden_dim));
+        CHECK((one.experts == other.experts && one.shared_dim == other.shared_dim));
+        for (const TensorRange& tensor : a.layers[n].tensors) {
+            CAPTURE(tensor.name);
+            REQUIRE((test::contents(a.layers[n], tensor.name) == test::contents(b.layers[n], tensor.name)));
+            CHECK(b.layers[n].find(tensor.name)->format == tensor.format);
+        }
+    }
+}
+
+TestLayer stackOf(const TestLayer& first, const TestLayer& second) {
+    TestLayer stack = first;
+    stack.append(second);
+    return stack;
+}
+
+}  // namespace
+
+TEST_CASE("a layer file is described by its tensors and its metadata", "[formats][layer_file]") {
+    const ModelSource model = mustRead(TestLayer::silu());
+    CHECK_FALSE(model.stack);
+    CHECK(model.format == FileFormat::layer_file);
+    const Description& d = model.layers.at(0).description;
+    CHECK((d.model_dim == 4 && d.hidden_dim == 6 && d.experts == 3 && d.top_k == 2 && d.shared_dim == 5));
+    CHECK((d.router_bias && d.selection_bias && d.gate_bias && d.up_bias && d.down_bias));
+    CHECK((d.shared == Shared::sigmoid_gated && d.shared_gate_bias && d.shared_up_bias && d.shared_down_bias));
+    CHECK(d.shared_order == SharedOrder::last);
+}
+
+TEST_CASE("experts' tensors are parts of the stacked ones", "[formats][layer_file]") {
+    const ModelSource model = mustRead(TestLayer::silu());
+    const LayerSource& layer = model.layers[0];
+    CHECK(layer.tensors.size() == 3 + 6 * 3 + 7);
+    const TensorRange* first = layer.find("experts.0.up.weight");
+    const TensorRange* last = layer.find("experts.2.up.weight");
+    REQUIRE((first != nullptr && last != nullptr));
+    CHECK(last->label == "experts.up.weight[2]");
+    CHECK(layer.place(*last) == "x.safetensors: tensor experts.up.weight[2]");
+    CHECK(last->shape == std::vector<uint64_t>{6, 4});
+    CHECK((last->format == WeightFormat::f16 && last->bytes == 48 && last->offset == first->offset + 96));
+    CHECK(layer.find("experts.0.gate.weight")->format == WeightFormat::bf16);
+    CHECK(layer.find("router.weight")->label == "router.weight");
+    CHECK(layer.find("shared.router.weight")->shape == std::vector<uint64_t>{4});
+    CHECK(layer.find("experts.3.up.weight") == nullptr);
+}
+
+TEST_CASE("optional tensors may be left out", "[formats][layer_file]") {
+    TestLayer layer = TestLayer::silu();
+    for (const char* name : {"router.bias", "router.selection_bias", "experts.gate.bias", "shared.up.bias"})
+        layer.remove(name);
+    Description d = mustRead(layer).layers[0].description;
+    CHECK_FALSE((d.router_bias || d.selection_bias || d.gate_bias || d.shared_up_bias));
+    CHECK((d.up_bias && d.shared_gate_bias));
+    layer.remove("shared.router.weight");
+    CHECK(mustRead(layer).layers[0].description.shared == Shared::plain);
+    std::erase_if(layer.tensors, [](const auto& tensor) { return tensor.name.starts_with("shared."); });
+    d = mustRead(layer).layers[0].description;
+    CHECK((d.shared == Shared::none && d.shared_dim == 0 && !d.shared_gate_bias));
+    CHECK(mustRead(TestLayer::relu()).layers[0].description.shared == Shared::plain);
+}
+
+TEST_CASE("MXFP4 experts have codes and scales", "[formats][layer_file]") {
+    const ModelSource model = mustRead(TestLayer::mxfp4());
+    const LayerSource& layer = model.layers[0];
+    const TensorRange* down = layer.find("experts.1.down.weight");
+    REQUIRE(down != nullptr);
+    CHECK((down->format == WeightFormat::mxfp4 && down->nibbles == Nibbles::adjacent));
+    CHECK(down->shape == std::vector<uint64_t>{32, 64});
+    CHECK((down->bytes == 32 * 32 && down->scales_bytes == 32 * 2));
+    CHECK(down->label == "experts.down.blocks[1]");
+    CHECK(down->offset == layer.find("experts.0.down.weight")->offset + down->bytes);
+    CHECK(down->scales_offset == layer.find("experts.0.down.weight")->scales_offset + down->scales_bytes);
+    CHECK(layer.find("shared.up.weight")->format == WeightFormat::mxfp4);
+    CHECK(layer.find("shared.gate.weight")->format == WeightFormat::f32);
+}
+
+TEST_CASE("what a layer file lacks or should not have is named", "[formats][layer_file][hostile]") {
+    using Change = std::function<void(TestLayer&)>;
+    struct Row {
+        Change change;
+        const char* sentence;
+    };
+    const auto remove = [](const char* name) -> Change { return [=](TestLayer& layer) { layer.remove(name); }; };
+    const auto shape = [](const char* name, std::vector<uint64_t> to) -> Change {
+        return [=](TestLayer& layer) { layer[name].shape = to; };
+    };
+    const auto dtype = [](const char* name, const char* to) -> Change {
+        return [=](TestLayer& layer) { layer[name].dtype = to; };
+    };
+    const auto says = [](const char* json) -> Change { return [=](TestLayer& layer) { layer.description = json; }; };
+    const Row rows[] = {
+        {remove("router.weight"), "x.safetensors: tensor router.weight is missing"},
+        {remove("experts.up.weight"), "x.safetensors: tensor experts.up.weight is missing"},
+        {remove("experts.gate.weight"), "x.safetensors: tensor experts.gate.weight is missing"},
+        {remove("experts.down.weight"), "x.safetensors: tensor experts.down.weight is missing"},
+        {remove("shared.up.weight"), "x.safetensors: tensor shared.up.weight is missing"},
+        {remove("shared.gate.weight"), "x.safetensors: tensor shared.gate.weight is missing"},
+        {remove("shared.down.weight"), "x.safetensors: tensor shared.down.weight is missing"},
+        {shape("router.weight", {4}), "tensor router.weight has shape [4], must have 2 dimensions"},
+        {shape("router.weight", {3, 5}), "tensor experts.gate.weight has shape [3, 6, 4], must have [3, 6, 5]"},
+        {shape("router.weight", {0, 4}), "x.safetensors: experts is 0, must be 1 to"},
+        {shape("router.weight", {2000, 4}), "x.safetensors: experts is 2000, must be 1 to"},
+        {shape("router.bias", {4}), "tensor router.bias has shape [4], must have [3]"},
+        {shape("router.bias", {3, 1}), "tensor router.bias has shape [3, 1], must have [3]"},
+        {shape("router.selection_bias", {}), "tensor router.selection_bias has shape [], must have [3]"},
+        {shape("experts.up.weight", {3, 24}), "tensor experts.up.weight has shape [3, 24], must have 3 dimensions"},
+        {shape("experts.up.weight", {2, 6, 4}), "tensor experts.up.weight has shape [2, 6, 4], must have [3, 6, 4]"},
+        {shape("experts.up.weight", {3, 0, 4}), "x.safetensors: hidden_dim is 0, must be 1 to"},
+        {shape("experts.down.weight", {3, 6, 4}), "experts.down.weight has shape [3, 6, 4], must have [3, 4, 6]"},
+        {shape("experts.up.bias", {3, 4}), "tensor experts.up.bias has shape [3, 4], must have [3, 6]"},
+        {shape("shared.up.weight", {4, 4}), "tensor shared.gate.weight has shape [5, 4], must have [4, 4]"},
+        {shape("shared.down.bias", {5}), "tensor shared.down.bias has shape [5], must have [4]"},
+        {shape("shared.router.weight", {1, 4}), "tensor shared.router.weight has shape [1, 4], must have [4]"},
+        {dtype("router.weight", "F64"), "x.safetensors: tensor router.weight is F64, must be F32, F16 or BF16"},
+        {dtype("experts.up.weight", "I8"), "tensor experts.up.weight is I8, must be F32, F16 or BF16"},
+        {dtype("shared.router.weight", "X9"), "tensor shared.router.weight is X9, must be F32, F16 or BF16"},
+        {shape("lm_head.weight", {2}), "x.safetensors: tensor lm_head.weight is not one of a layer file's tensors"},
+        {shape("router.blocks", {2}), "tensor router.blocks is not one of a layer file's tensors"},
+        {shape("experts.3.up.weight", {2}), "tensor experts.3.up.weight is not one of a layer file's tensors"},
+        {shape("layers.x.router.weight", {2}), "tensor layers.x.router.weight is not one of a layer file's tensors"},
+        {shape("layers.00.router.bias", {2}), "tensor layers.00.router.bias is not one of a layer file's tensors"},
+        {shape("layers.1.router.bias", {2}), "tensor layers.1.router.bias belongs to a layer, but others to none"},
+        {says("{}"), "x.safetensors: vkmoe.moe: top_k is missing"},
+        {says(R"({"top_k":4})"), "x.safetensors: top_k is 4, must be 1 to 3"},
+        {says(R"({"top_k":0})"), "x.safetensors: top_k is 0, must be 1 to 3"},
+        {says(R"({"top_k":1,"groups":2})"), "x.safetensors: groups is 2, must divide experts = 3"},
+        {says(R"({"top_k":1,"sore":2})"), "x.safetensors: vkmoe.moe: sore is an unknown field"},
+        {says(R"({"top_k":1,"layers.0":{}})"), "vkmoe.moe has layers.0, but there are no tensors of it"},
+        {says(R"({"top_k":1,"router_bias":false})"),
+         "vkmoe.moe: router_bias is false, but there is a tensor router.bias"},
+        {says(R"({"top_k":1,"selection_bias":false})"),
+         "vkmoe.moe: selection_bias is false, but there is a tensor router.selection_bias"},
+        {says(R"({"top_k":1,"shared":"none"})"), "vkmoe.moe: shared is none, but there is a tensor shared.up.weight"},
+        {says(R"({"top_k":1,"shared":"plain"})"),
+         "vkmoe.moe: shared is plain, but there is a tensor shared.router.weight"},
+        {says(R"({"top_k":1,"activation":"relu"})"), "activation is relu, which has no gate, but there is a gate bias"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::relu();
+             layer["experts.gate.weight"].shape = {3, 6, 4};
+         },
+         "tensor experts.gate.weight has no place in a layer whose activation is relu"},
+        {[](TestLayer& layer) {
+             layer.remove("router.bias");
+             layer.description = R"({"top_k":1,"router_bias":true})";
+         },
+         "vkmoe.moe: router_bias is true, but there is no tensor router.bias"},
+        {[](TestLayer& layer) {
+             layer.remove("shared.router.weight");
+             layer.description = R"({"top_k":1,"shared":"sigmoid_gated"})";
+         },
+         "vkmoe.moe: shared is sigmoid_gated, but there is no tensor shared.router.weight"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer.remove("experts.up.scales");
+         },
+         "tensor experts.up.blocks is there, but not experts.up.scales"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer.remove("experts.up.blocks");
+         },
+         "tensor experts.up.scales is there, but not experts.up.blocks"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer["experts.up.weight"].shape = {2, 64, 32};
+         },
+         "tensor experts.up.weight is beside experts.up.blocks or .scales, must be alone"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer["experts.up.blocks"].dtype = "I8";
+         },
+         "tensor experts.up.blocks is I8, must be U8"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer["experts.down.scales"].shape = {2, 32, 1};
+         },
+         "tensor experts.down.scales has shape [2, 32, 1], must have [2, 32, 2]"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer["experts.gate.blocks"].shape = {2, 64, 16};
+         },
+         "tensor experts.gate.blocks has shape [2, 64, 16], must have [2, 64, 1, 16]"},
+        {[](TestLayer& layer) {
+             layer = TestLayer::mxfp4();
+             layer["router.weight"].shape = {2, 40};
+         },
+         "has rows of 40 values, must be a multiple of 32"},
+    };
+    for (const Row& row : rows) {
+        TestLayer layer = TestLayer::silu();
+        row.change(layer);
+        CAPTURE(row.sentence);
+        CHECK_THAT(test::layerError(layer.bytes()), ContainsSubstring(row.sentence));
+    }
+    CHECK(test::layerError(test::safetensors("{}")) ==
+          "x.safetensors: is no layer file: its __metadata__ has no vkmoe.moe");
+}
+
+TEST_CASE("a stack's layers are numbered without holes", "[formats][layer_file]") {
+    TestLayer stack = stackOf(TestLayer::silu("layers.1."), TestLayer::silu("layers.0."));
+    stack.description = R"({"top_k":2,"layers.1":{"top_k":1}})";
+    const ModelSource model = mustRead(stack);
+    CHECK(model.stack);
+    REQUIRE(model.layers.size() == 2);
+    CHECK(model.layers[0].description.top_k == 2);
+    CHECK(model.layers[1].description.top_k == 1);
+    CHECK(model.layers[1].find("experts.2.up.weight")->label == "layers.1.experts.up.weight[2]");
+    CHECK(model.layers[0].find("experts.2.up.weight")->offset > model.layers[1].find("experts.2.up.weight")->offset);
+    CHECK(mustRead(TestLayer::silu("layers.0.")).stack);
+
+    const auto error = [](const TestLayer& layer) { return test::layerError(layer.bytes()); };
+    CHECK_THAT(error(TestLayer::silu("layers.1.")), ContainsSubstring("tensor layers.0.router.weight is missing"));
+    CHECK_THAT(error(stackOf(TestLayer::silu("layers.0."), TestLayer::silu("layers.2."))),
+               ContainsSubstring("tensor layers.1.router.weight is missing"));
+    CHECK_THAT(error(stackOf(TestLayer::silu("layers.0."), TestLayer::silu())),
+               ContainsSubstring("tensor router.weight belongs to no layer, but others to one"));
+    CHECK_THAT(error(TestLayer::silu("layers.1024.")),
+               ContainsSubstring("belongs to layer 1024, the last can be 1023"));
+    TestLayer wide = stackOf(TestLayer::silu("layers.0."), TestLayer::mxfp4("layers.1."));
+    wide.description = R"({"top_k":1})";
+    CHECK_THAT(error(wide), ContainsSubstring("layers.1 has model_dim 32, layers.0 has 4; a stack has one"));
+    stack["layers.1.router.bias"].shape = {5};
+    CHECK_THAT(error(stack), ContainsSubstring("tensor layers.1.router.bias has shape [5], must have [3]"));
+    stack = TestLayer::silu("layers.0.");
+    stack.description = R"({"top_k":2,"layers.1":{"top_k":1}})";
+    CHECK_THAT(error(stack), ContainsSubstring("vkmoe.moe has layers.1, but there are no tensors of it"));
+    stack.description = R"({"layers.0":{"top_k":7}})";
+    CHECK_THAT(error(stack), ContainsSubstring("layers.0: top_k is 7, must be 1 to 3"));
+}
+
+TEST_CASE("a layer file reads back as it was written", "[formats][layer_file]") {
+    test::Folder folder;
+    TestLayer stack = stackOf(TestLayer::silu("layers.0."), TestLayer::silu("layers.1."));
+    stack.description = R"({"top_k":2,"renormalize":true,"routed_scale":2.5,"layers.1":{"top_k":1}})";
+    for (const TestLayer& layer : {TestLayer::silu(), TestLayer::relu("BF16"), TestLayer::mxfp4(), stack}) {
+        const ModelSource model = mustRead(layer);
+        const std::string path = folder / "out.safetensors", again = folder / "again.safetensors";
+        REQUIRE(writeLayerFile(path, model.layers, model.stack));
+        const auto written = openModel(path);
+        REQUIRE(written);
+        checkSame(model, written.value());
+        REQUIRE(writeLayerFile(again, written.value().layers, model.stack));
+        CHECK((get(path) == get(again)));
+    }
+}
+
+TEST_CASE("rows in steps and nibbles in halves are written in order", "[formats][layer_file]") {
+    // gate and up fused: gate's rows are the even ones, up's the odd ones.
+    Bytes bytes(2 * 2 * 16 + 4);
+    for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::byte(i);
+    const auto source = memorySource("x", bytes);
+    TensorRange up{.name = "up", .format = WeightFormat::mxfp4, .shape = {2, 32}, .offset = 16, .bytes = 48};
+    up.scales_offset = 65;
+    up.scales_bytes = 3;
+    up.row_step = 2;
+    up.nibbles = Nibbles::halves;
+    Bytes codes, scales;
+    const auto into = [](Bytes& out) {
+        return [&out](std::span<const std::byte> piece) -> Result<void> {
+            out.insert(out.end(), piece.begin(), piece.end());
+            return {};
+        };
+    };
+    REQUIRE(copyTensor(*source, up, into(codes)));
+    REQUIRE(copyScales(*source, up, into(scales)));
+    REQUIRE(codes.size() == 32);
+    CHECK((scales == Bytes{std::byte(65), std::byte(67)}));
+    for (size_t row = 0; row < 2; ++row)
+        for (size_t element = 0; element < 32; ++element) {
+            const std::byte from = bytes[16 + 32 * row + element % 16];
+            const std::byte want = element < 16 ? from & std::byte(15) : from >> 4;
+            const std::byte to = codes[16 * row + element / 2];
+            REQUIRE((element % 2 == 0 ? to & std::byte(15) : to >> 4) == want);
+        }
+}
+
+TEST_CASE("MoE0 files become layer files and come back as they were", "[formats][layer_file][moe0]") {
+    test::Folder folder;
+    for (const bool fp16 : {false, true}) {
+        const auto bytes = initMoe0({20, 24, 5, 3}, 7, fp16);
+        REQUIRE(bytes);
+        put(folder / "a.moe0", bytes.value());
+        const auto model = openModel(folder / "a.moe0");
+        REQUIRE(model);
+        test::checkSound(model.value());
+        REQUIRE(writeLayerFile(folder / "a.safetensors", model.value().layers, false));
+        const auto layer = openModel(folder / "a.safetensors");
+        REQUIRE(layer);
+        checkSame(model.value(), layer.value());
+        REQUIRE(writeMoe0File(folder / "b.moe0", layer.value().layers[0]));
+        CHECK((get(folder / "b.moe0") == bytes.value()));
+    }
+}
+
+TEST_CASE("MoE0 takes what it can express, widened where formats differ", "[formats][layer_file][moe0]") {
+    test::Folder folder;
+    const auto write = [&](const TestLayer& layer) -> std::string {
+        const ModelSource model = mustRead(layer);
+        const auto written = writeMoe0File(folder / "a.moe0", model.layers[0]);
+        return written ? "" : written.error().detail;
+    };
+    TestLayer mixed = TestLayer::relu("F16");
+    CHECK(write(mixed).empty());
+    CHECK(get(folder / "a.moe0").size() == 24 + 2 * 244);
+    mixed["router.weight"].dtype = "BF16";
+    CHECK(write(mixed).empty());
+    CHECK(get(folder / "a.moe0").size() == 24 + 4 * 244);
+    std::filesystem::remove(folder / "a.moe0");
+
+    const std::pair<const char*, const char*> rows[] = {
+        {R"("score":"softmax")", "score is softmax, in MoE0 it is softmax_selected"},
+        {R"("score":"softmax_selected","renormalize":true)", "renormalize is true, in MoE0 it is false"},
+        {R"("score":"softmax_selected","routed_scale":1.5)", "routed_scale is 1.5, in MoE0 it is 1"},
+        {R"("score":"softmax_selected","groups":3,"groups_kept":2)", "groups is 3, in MoE0 it is 1"},
+        {R"("score":"softmax_selected","dispatch":"capacity")", "dispatch is capacity, in MoE0 it is dropless"},
+        {R"("score":"softmax_selected","noise_std":0.5)", "noise_std is 0.5, in MoE0 it is 0"},
+        {R"("score":"softmax_selected","shared_order":"last")", "shared_order is last, in MoE0 it is first"},
+    };
+    for (const auto& [fields, sentence] : rows) {
+        TestLayer layer = TestLayer::relu();
+        const bool ordered = std::string(fields).find("shared_order") != std::string::npos;
+        layer.description = R"({"top_k":2,"activation":"relu",)" + std::string(fields) +
+                            (ordered ? "}" : R"(,"shared_order":"first"})");
+        CHECK_THAT(write(layer), ContainsSubstring(std::string("x.safetensors: ") + sentence));
+    }
+    const auto without = [&](const char* name) {
+        TestLayer layer = TestLayer::relu();
+        layer.remove(name);
+        return write(layer);
+    };
+    CHECK_THAT(without("experts.up.bias"), ContainsSubstring("experts.up.bias is false, in MoE0 it is true"));
+    CHECK_THAT(without("shared.down.bias"), ContainsSubstring("shared.down.bias is false, in MoE0 it is true"));
+    TestLayer wide = TestLayer::relu();
+    wide["shared.up.weight"].shape = {7, 4};
+    wide["shared.up.bias"].shape = {7};
+    wide["shared.down.weight"].shape = {4, 7};
+    CHECK_THAT(write(wide), ContainsSubstring("shared_dim is 7, in MoE0 it is 6"));
+    CHECK_THAT(write(TestLayer::silu()), ContainsSubstring("score is softmax"));
+    CHECK(folder.empty());
+}
+
+TEST_CASE("values that no engine computes with are found", "[formats][layer_file]") {
+    const auto errorWith = [](TestLayer layer, const char* tensor, size_t at, uint32_t bits, size_t width) {
+        Bytes bytes = layer.bytes();
+        const auto header = SafetensorsHeader::read(*memorySource("x", bytes));
+        REQUIRE(header);
+        for (size_t i = 0; i < header.value().size(); ++i) {
+            const auto found = header.value().at(i);
+            std::fill_n(bytes.begin() + ptrdiff_t(found.offset), found.bytes, std::byte{0});
+            if (found.name == tensor) std::memcpy(&bytes[found.offset + at * width], &bits, width);
+        }
+        const auto model = test::readLayers(bytes);
+        REQUIRE(model);
+        const auto checked = checkValues(model.value().layers[0]);
+        return checked ? "no error" : checked.error().detail;
+    };
+    const std::string strange = " holds 1 values that are not finite or not below 2^63 in size, the first at ";
+    const TestLayer silu = TestLayer::silu();
+    CHECK(errorWith(silu, "router.weight", 5, 0x7fc00000, 4) ==
+          "x.safetensors: router.weight" + strange + "row 1, column 1");
+    CHECK(errorWith(silu, "router.weight", 5, 0xdf000000, 4) ==
+          "x.safetensors: router.weight" + strange + "row 1, column 1");
+    CHECK(errorWith(silu, "router.weight", 5, 0xdeffffff, 4) == "no error");
+    CHECK(errorWith(silu, "experts.up.weight", 24 + 7, 0x7c00, 2) ==
+          "x.safetensors: experts.up.weight[1]" + strange + "row 1, column 3");
+    CHECK(errorWith(silu, "experts.up.weight", 24 + 7, 0x7bff, 2) == "no error");
+    CHECK(errorWith(silu, "experts.up.bias", 17, 0x5f00, 2) ==
+          "x.safetensors: experts.up.bias[2]" + strange + "element 5");
+    CHECK(errorWith(silu, "experts.up.bias", 17, 0x5eff, 2) == "no error");
+    const TestLayer mxfp4 = TestLayer::mxfp4();
+    CHECK(errorWith(mxfp4, "experts.up.scales", 3, 254, 1) == "no error");  // all codes are zero
+    CHECK(
+        errorWith(mxfp4, "experts.up.scales", 64 + 3, 255, 1) ==
+        "x.safetensors: experts.up.blocks[1] holds 32 values that are not finite or not below 2^63 in size, the first "
+        "at row 3, column 0");
+}
+
+TEST_CASE("a model is found by path, by folder and by content", "[formats][model]") {
+    test::Folder folder;
+    const auto error = [](const std::string& path) {
+        const auto model = openModel(path);
+        REQUIRE(!model);
+        return model.error().detail;
+    };
+    const std::string single = folder / "model.safetensors";
+    put(single, TestLayer::silu().bytes());
+    CHECK(openModel(single));
+    CHECK(openModel(folder.path()));
+    put(folder / "nameless", TestLayer::silu().bytes());
+    CHECK(openModel(folder / "nameless"));
+    put(folder / "named.safetensors", initMoe0({4, 6, 3, 2}).value());
+    CHECK(openModel(folder / "named.safetensors").value().format == FileFormat::moe0);
+    put(folder / "wide.moe0", initMoe0({1, 16001, 1, 1}).value());
+    CHECK_THAT(error(folder / "wide.moe0"), ContainsSubstring("wide.moe0: hidden_dim is 16001, must be 1 to 16000"));
+    put(folder / "text", test::text("hello, world"));
+    CHECK_THAT(error(folder / "text"), ContainsSubstring("text: magic is"));
+    CHECK_THAT(error(folder / "missing"), ContainsSubstring("missing: cannot be opened"));
+    CHECK_THAT(error(folder / "missing/"), ContainsSubstring("missing/: cannot be opened"));
+
+    // The same layer in two files.
+    TestLayer first = TestLayer::silu(), second = first;
+    first.tensors.resize(7);
+    second.tensors.erase(second.tensors.begin(), second.tensors.begin() + 7);
+    second.description = first.description;
+    nlohmann::json map;
+    for (const auto& tensor : first.tensors) map[tensor.name] = "a.safetensors";
+    for (const auto& tensor : second.tensors) map[tensor.name] = "b.safetensors";
+    put(folder / "a.safetensors", first.bytes());
+    put(folder / "b.safetensors", second.bytes());
+    put(folder / "model.safetensors.index.json", test::text(nlohmann::json{{"weight_map", map}}.dump()));
+    const auto sharded = openModel(folder.path());
+    REQUIRE(sharded);
+    test::checkSound(sharded.value());
+    const LayerSource& layer = sharded.value().layers[0];
+    CHECK(layer.place(*layer.find("shared.up.weight")) == (folder.path() + "/b.safetensors: tensor shared.up.weight"));
+    put(folder / "index", get(folder / "model.safetensors.index.json"));
+    CHECK(openModel(folder / "index"));
+    second["shared.up.weight"].dtype = "I32";
+    put(folder / "b.safetensors", second.bytes());
+    CHECK_THAT(error(folder.path()), ContainsSubstring("/b.safetensors: tensor shared.up.weight is I32, must be F32"));
+}

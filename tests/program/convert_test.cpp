@@ -1,0 +1,166 @@
+// vkmoe convert and vkmoe inspect, over every format.
+#include <catch2/catch_test_macros.hpp>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/formats/layer_builder.h"
+#include "tests/program/program.h"
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using namespace test;
+
+namespace {
+
+void put(const std::string& path, const Bytes& bytes) {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+}
+
+// The same layer with all values zero.
+Bytes zeroed(const TestLayer& layer) {
+    Bytes bytes = layer.bytes();
+    uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), 8);
+    std::fill(bytes.begin() + ptrdiff_t(8 + length), bytes.end(), std::byte{0});
+    return bytes;
+}
+
+TestLayer stack() {
+    TestLayer both = TestLayer::silu("layers.0.");
+    both.append(TestLayer::silu("layers.1."));
+    return both;
+}
+
+}  // namespace
+
+TEST_CASE("convert goes from MoE0 to a layer file and back, to the byte", "[program][formats]") {
+    Folder folder;
+    for (const char* more : {"", " --fp16"}) {
+        REQUIRE(program("init --model-dim 20 --hidden-dim 24 --experts 5 --top-k 3 -o " + (folder / "a.moe0") + more)
+                    .code == 0);
+        const auto there = program("convert " + (folder / "a.moe0") + " -o " + (folder / "a.safetensors") + " --json");
+        INFO(there.err);
+        REQUIRE(there.code == 0);
+        CHECK(json::parse(there.out)["kind"] == "layer file");
+        CHECK(json::parse(there.out)["bytes"] == fs::file_size(folder / "a.safetensors"));
+        REQUIRE(program("convert " + (folder / "a.safetensors") + " --format moe0 -o " + (folder / "back")).code == 0);
+        CHECK((slurp(folder / "back") == slurp(folder / "a.moe0")));
+        REQUIRE(program("convert " + (folder / "back") + " --format layer -o " + (folder / "back")).code == 0);
+        CHECK((slurp(folder / "back") == slurp(folder / "a.safetensors")));
+    }
+}
+
+TEST_CASE("convert refuses with 3 and one sentence, and writes nothing", "[program][formats]") {
+    Folder folder;
+    put(folder / "silu.safetensors", zeroed(TestLayer::silu()));
+    put(folder / "stack.safetensors", zeroed(stack()));
+    put(folder / "nan.safetensors", TestLayer::silu().bytes());
+    put(folder / "cut.safetensors", Bytes(7));
+    const auto refused = [&](const std::string& file, const std::string& sentence) {
+        const auto ended = program("convert " + (folder / file) + " -o " + (folder / "out.moe0"));
+        CHECK(ended.code == 3);
+        CHECK(ended.out.empty());
+        checkSentence(ended, sentence);
+        CHECK(!fs::exists(folder / "out.moe0"));
+    };
+    refused("silu.safetensors", "silu.safetensors: score is softmax, in MoE0 it is softmax_selected");
+    refused("stack.safetensors", "stack.safetensors: is a stack of 2 layers, MoE0 holds one");
+    refused("nan.safetensors", "values that are not finite or not below 2^63 in size");
+    refused("cut.safetensors", "cut.safetensors: the header length has 8 bytes at offset 0, but the length is 7");
+    refused("missing.safetensors", "missing.safetensors: cannot be opened");
+    CHECK(program("convert " + (folder / "silu.safetensors") + " -o " + (folder / "no/out.safetensors")).code == 3);
+
+    const auto nameless = program("convert " + (folder / "silu.safetensors") + " -o " + (folder / "out"));
+    CHECK(nameless.code == 2);
+    checkSentence(nameless, "out: ends in neither .moe0 nor .safetensors");
+    CHECK(program("convert " + (folder / "silu.safetensors") + " --format gguf -o " + (folder / "out")).code == 2);
+    CHECK(program("convert " + (folder / "silu.safetensors")).code == 2);
+    CHECK(!fs::exists(folder / "out"));
+}
+
+TEST_CASE("inspect tells layer files, stacks and shards", "[program][formats]") {
+    Folder folder;
+    put(folder / "model.safetensors", zeroed(TestLayer::mxfp4()));
+    for (const std::string& path : {folder / "model.safetensors", folder.path()}) {
+        const auto seen = program("inspect --json " + path);
+        INFO(seen.err);
+        REQUIRE(seen.code == 0);
+        const json told = json::parse(seen.out);
+        CHECK(told["kind"] == "layer file");
+        CHECK(told["description"]["activation"] == "clamped_swiglu");
+        REQUIRE(told["tensors"].size() == 7);
+        CHECK(told["tensors"][2]["name"] == "experts.up.blocks");
+        CHECK(told["tensors"][2]["format"] == "mxfp4");
+        CHECK(told["tensors"][2]["shape"] == json{2, 64, 32});
+        CHECK(told["tensors"][2]["bytes"] == 2048);
+        CHECK(told["tensors"][2]["scales_bytes"] == 128);
+        CHECK(program("inspect " + path).code == 0);
+    }
+    put(folder / "stack.safetensors", zeroed(stack()));
+    const json told = json::parse(program("inspect --json " + (folder / "stack.safetensors")).out);
+    REQUIRE(told["layers"].size() == 2);
+    CHECK(told["layers"][1]["description"]["shared"] == "sigmoid_gated");
+    CHECK(told["layers"][1]["tensors"][3]["name"] == "layers.1.experts.gate.weight");
+    CHECK(program("inspect " + (folder / "stack.safetensors")).out.find("a stack of 2") != std::string::npos);
+}
+
+TEST_CASE("inspect refuses what is damaged with 3 and one sentence", "[program][formats]") {
+    Folder folder;
+    put(folder / "nan.safetensors", TestLayer::silu().bytes());
+    TestLayer odd = TestLayer::silu();
+    odd["router.bias"].shape = {4};
+    put(folder / "odd.safetensors", odd.bytes());
+    put(folder / "index.json", text(R"({"weight_map":{"a":"../x.safetensors"}})"));
+    for (const auto& [file, sentence] :
+         {std::pair("nan.safetensors", "not finite or not below 2^63"),
+          std::pair("odd.safetensors", "tensor router.bias has shape [4], must have [3]"),
+          std::pair("index.json", "must be the plain name of a .safetensors file")}) {
+        const auto ended = program("inspect " + (folder / file));
+        CHECK(ended.code == 3);
+        CHECK(ended.out.empty());
+        checkSentence(ended, std::string(file) + ": ");
+        checkSentence(ended, sentence);
+    }
+}
+
+// Limits: a second, and 64 MiB more than the file. The sanitizers' builds need more of both.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("files made to be slow or large are refused in little time and memory", "[program][formats][hostile]") {
+    Folder folder;
+    const auto repeated = [](const std::string& part, size_t times) {
+        std::string whole;
+        while (times-- > 0) whole += part;
+        return whole;
+    };
+    const std::string described = R"({"__metadata__":{"vkmoe.moe":"{\"top_k\":1}"})";
+    std::string tensors = described;
+    for (int i = 0; i < 1'000'000; ++i)
+        tensors += ",\"" + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+    std::string index = R"({"weight_map":{"a":"a.safetensors")";
+    for (int i = 0; i < 1'000'000; ++i) index += ",\"" + std::to_string(i) + "\":\"a.safetensors\"";
+    const std::pair<const char*, Bytes> files[] = {
+        {"tensors.safetensors", safetensors(tensors + "}")},
+        {"name.safetensors", safetensors(described + ",\"" + std::string(1'000'000, 'n') + "\":{}}")},
+        {"depth.safetensors", safetensors("{\"a\":" + std::string(90'000'000, '['))},
+        {"objects.safetensors", safetensors(repeated("{\"a\":", 15'000'000))},
+        {"string.safetensors", safetensors("{\"" + std::string(99'000'000, 's'))},
+        {"digits.safetensors", safetensors("{\"a\":" + std::string(99'000'000, '7'))},
+        {"spaces.safetensors", safetensors(described + "}" + std::string(99'000'000, ' '))},
+        {"a.safetensors", safetensors("{\"a\":{\"shape\":[" + repeated("1,", 49'000'000))},
+        {"index.json", text(index + "}}")},
+    };
+    for (const auto& [name, bytes] : files) {
+        put(folder / name, bytes);
+        CAPTURE(name);
+        Measured used;
+        const auto ended = measuredProgram("inspect " + (folder / name), used);
+        CHECK(ended.code == 3);
+        checkSentence(ended, name == std::string("index.json") ? "a.safetensors: " : name);
+        CHECK(used.seconds < 1);
+        CHECK(used.largest_kib * 1024 < bytes.size() + (uint64_t{64} << 20));
+    }
+}
+#endif
