@@ -1,4 +1,6 @@
+#include "engine/cpu/simd/epilogue.h"
 #include "engine/cpu/simd/matrix_tile.h"
+#include "engine/cpu/simd/tile_walk.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -8,14 +10,9 @@ namespace {
 void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row,
            uint32_t first) {
     uint32_t count = std::min(up.panel_count * kPanel, p.hidden_dim - first);
-    for (uint32_t r = 0; r < up.row_count; ++r) {
-        uint32_t at = (first_row + r) * p.hidden_dim + first;
-        for (uint32_t i = 0; i < count; ++i) {
-            float h = activate(gate.totals[r][i], up.totals[r][i], c.activation, p.swiglu_limit, p.swiglu_alpha);
-            checkHidden(gate.totals[r][i], up.totals[r][i], h, p.status, at + i);
-            p.hidden.at[at + i] = as_operand(h, c.operand_bits);
-        }
-    }
+    for (uint32_t r = 0; r < up.row_count; ++r)
+        storeHidden({p.hidden.at, p.status, (first_row + r) * p.hidden_dim + first, count}, gate.totals[r],
+                    up.totals[r], c, p.swiglu_limit, p.swiglu_alpha);
 }
 
 // Rows [rows.first, rows.end) by up to `panels` panels from `panel`.
@@ -37,27 +34,14 @@ void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, uint32_
 
 }  // namespace
 
-// (MXFP4 has no SIMD form yet.)
 void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
-    if (c.weight_format == kMxfp4) return cpu::expert_up(p, c, groups);
-    uint32_t columns = ceilDiv(p.hidden_dim, kPanel * kTilePanels);
-    for (uint64_t group = groups.begin; group < groups.end; ++group) {
-        TileRows tile = findTile(p, c, group / columns);
-        if (tile.first < tile.end)
-            upTile(p, c, tile, static_cast<uint32_t>(group % columns) * kTilePanels, kTilePanels);
-    }
+    eachTile(p, c, groups, ceilDiv(p.hidden_dim, kPanel * kTilePanels),
+             [&](const TileRows& rows, uint32_t panel) { upTile(p, c, rows, panel, kTilePanels); });
 }
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
-    if (c.weight_format == kMxfp4) return cpu::expert_up_gemv(p, c, groups);
-    uint32_t panels = ceilDiv(p.hidden_dim, kPanel);
-    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
-    for (uint64_t group = groups.begin; group < end;) {
-        uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
-        uint32_t count = static_cast<uint32_t>(std::min<uint64_t>({end - group, kTilePanels, panels - panel}));
-        upTile(p, c, {pageOfSlot(p, c, row), row, row + 1}, panel, count);
-        group += count;
-    }
+    eachRow(p, c, groups, ceilDiv(p.hidden_dim, kPanel),
+            [&](const TileRows& rows, uint32_t panel, uint32_t panels) { upTile(p, c, rows, panel, panels); });
 }
 
 }  // namespace simd

@@ -1,151 +1,190 @@
 #include "engine/cpu/simd/panel_tile.h"
 
-#include "engine/cpu/simd/unroll.h"
+#include <cstring>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/panel_tile.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include <algorithm>
+#include "engine/cpu/simd/panel_stream-inl.h"
+#include "engine/cpu/simd/panel_weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
 inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::CappedTag<float, kPanel>;
-using V = hn::Vec<D>;
-using DU = hn::RebindToUnsigned<D>;
-constexpr size_t kLanes = hn::MaxLanes(D());
-constexpr size_t kPerPanel = kPanel / kLanes;          // vectors of one panel
 constexpr size_t kColumns = kLanes == kPanel ? 4 : 2;  // vectors of a register tile: as the registers allow
-constexpr size_t kRegisterRows = 6;
+constexpr uint32_t kRegisterRows = 6;
+constexpr uint32_t kLineWords = 16;  // of a cache line: one row of words of a panel
 
-// Where the weights of vector v of the tile start for the current block: [k][16] floats.
+// A block of 32 columns, ready for every row.
 struct Block {
-    const float* weights[kTilePanels];
-    uint32_t k0, terms;  // first term and how many
+    const float* weights[kTilePanels];  // [terms][16] each
+    uint32_t terms;
+    const uint32_t* next[kTilePanels];  // where the next block's words start
+    uint32_t next_lines;                // of one panel
+    alignas(64) float x[kRunRows][kBlock];
+    alignas(64) float scales[kTilePanels * kPanel];
+    alignas(64) float decoded[kTilePanels][kBlock * kPanel];
 };
 
-template <bool kFused>
-HWY_INLINE V accumulate(V x, V w, V s) {
-    if constexpr (kFused) return hn::MulAdd(x, w, s);
-    return hn::Add(s, hn::Mul(x, w));
-}
-
-// One block of R rows by C vectors: s = first product, then products in ascending k; then into the totals.
-template <bool kFused, size_t R, size_t C>
-HWY_INLINE void multiplyBlock(PanelTile& tile, const Block& block, size_t row, size_t vector) {
+// The first product starts a sum, the others follow in ascending k.
+template <bool kFused, size_t kRows, size_t kVectors>
+HWY_INLINE void sumTerms(const Block& block, size_t row, size_t vector, V (&s)[kRows][kVectors]) {
     const D d;
-    const float* w[C];
-    const float* x[R];
+    const float* w[kVectors];
+    const float* x = block.x[row];
     VKMOE_UNROLL
-    for (size_t c = 0; c < C; ++c) w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
-    VKMOE_UNROLL
-    for (size_t r = 0; r < R; ++r) x[r] = tile.rows[row + r] + block.k0;
-    V s[R][C];
-    VKMOE_UNROLL
-    for (size_t c = 0; c < C; ++c) {
+    for (size_t c = 0; c < kVectors; ++c) {
+        w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
         V weight = hn::LoadU(d, w[c]);
         VKMOE_UNROLL
-        for (size_t r = 0; r < R; ++r) s[r][c] = hn::Mul(hn::Set(d, x[r][0]), weight);
+        for (size_t r = 0; r < kRows; ++r) s[r][c] = hn::Mul(hn::Set(d, x[r * kBlock]), weight);
     }
     for (uint32_t k = 1; k < block.terms; ++k) {
-        V weight[C];
+        V weight[kVectors];
         VKMOE_UNROLL
-        for (size_t c = 0; c < C; ++c) weight[c] = hn::LoadU(d, w[c] + k * kPanel);
+        for (size_t c = 0; c < kVectors; ++c) weight[c] = hn::LoadU(d, w[c] + k * kPanel);
         VKMOE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
-            V xk = hn::Set(d, x[r][k]);
+        for (size_t r = 0; r < kRows; ++r) {
+            V xk = hn::Set(d, x[r * kBlock + k]);
             VKMOE_UNROLL
-            for (size_t c = 0; c < C; ++c) s[r][c] = accumulate<kFused>(xk, weight[c], s[r][c]);
+            for (size_t c = 0; c < kVectors; ++c) s[r][c] = accumulate<kFused>(xk, weight[c], s[r][c]);
         }
     }
+}
+
+template <bool kScaled, bool kFused, size_t kRows, size_t kVectors>
+HWY_INLINE void multiplyBlock(PanelTile& tile, const Block& block, size_t row, size_t vector) {
+    const D d;
+    V s[kRows][kVectors];
+    sumTerms<kFused>(block, row, vector, s);
     VKMOE_UNROLL
-    for (size_t r = 0; r < R; ++r) {
-        float* totals = tile.totals[row + r] + vector * kLanes;
+    for (size_t c = 0; c < kVectors; ++c) {
         VKMOE_UNROLL
-        for (size_t c = 0; c < C; ++c) {
-            const float* bias = tile.bias[(vector + c) / kPerPanel];
-            if (block.k0 != 0)
-                s[r][c] = hn::Add(hn::LoadU(d, totals + c * kLanes), s[r][c]);
-            else if (bias)
-                s[r][c] = hn::Add(hn::LoadU(d, bias + (vector + c) % kPerPanel * kLanes), s[r][c]);
-            hn::StoreU(s[r][c], d, totals + c * kLanes);
+        for (size_t r = 0; r < kRows; ++r) {
+            float* total = tile.totals[row + r] + (vector + c) * kLanes;
+            if constexpr (kScaled) s[r][c] = hn::Mul(s[r][c], hn::Load(d, block.scales + (vector + c) * kLanes));
+            hn::Store(hn::Add(hn::Load(d, total), s[r][c]), d, total);
         }
     }
 }
 
-template <bool kFused, size_t C>
-HWY_INLINE void multiplyRows(PanelTile& tile, const Block& block, size_t vector) {
-    size_t row = 0;
-    for (; row + kRegisterRows <= tile.row_count; row += kRegisterRows)
-        multiplyBlock<kFused, kRegisterRows, C>(tile, block, row, vector);
-    switch (tile.row_count - row) {
+// `count` rows, 1..kRegisterRows.
+template <bool kScaled, bool kFused, size_t kVectors>
+HWY_INLINE void multiplyRows(PanelTile& tile, const Block& block, size_t row, size_t count, size_t vector) {
+    switch (count) {
+        case 6:
+            return multiplyBlock<kScaled, kFused, 6, kVectors>(tile, block, row, vector);
         case 5:
-            return multiplyBlock<kFused, 5, C>(tile, block, row, vector);
+            return multiplyBlock<kScaled, kFused, 5, kVectors>(tile, block, row, vector);
         case 4:
-            return multiplyBlock<kFused, 4, C>(tile, block, row, vector);
+            return multiplyBlock<kScaled, kFused, 4, kVectors>(tile, block, row, vector);
         case 3:
-            return multiplyBlock<kFused, 3, C>(tile, block, row, vector);
+            return multiplyBlock<kScaled, kFused, 3, kVectors>(tile, block, row, vector);
         case 2:
-            return multiplyBlock<kFused, 2, C>(tile, block, row, vector);
-        case 1:
-            return multiplyBlock<kFused, 1, C>(tile, block, row, vector);
+            return multiplyBlock<kScaled, kFused, 2, kVectors>(tile, block, row, vector);
         default:
-            return;
+            return multiplyBlock<kScaled, kFused, 1, kVectors>(tile, block, row, vector);
     }
 }
 
-// f16 bits in 32-bit lanes to f32: the exponent is rebiased by an exact multiplication, which also scales subnormals.
-HWY_INLINE V decodeF16(hn::Vec<DU> half) {
-    const D d;
-    const DU du;
-    auto sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000u)));
-    auto magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7fffu)));
-    V scaled = hn::Mul(hn::BitCast(d, magnitude), hn::BitCast(d, hn::Set(du, 0x77800000u)));  // 2^112
-    return hn::Or(scaled, hn::BitCast(d, sign));
+// Share `part` of `parts` of the next block's words, on their way into the cache while this block is summed.
+HWY_INLINE void fetchNext(const Block& block, uint32_t panels, uint32_t part, uint32_t parts) {
+    uint32_t lines = block.next_lines, first = lines * part / parts, last = lines * (part + 1) / parts;
+    for (uint32_t i = 0; i < panels; ++i)
+        for (uint32_t line = first; line < last; ++line) hwy::Prefetch(block.next[i] + line * kLineWords);
 }
 
-// `terms` columns of one 16-bit panel from column k0 (even) into [terms][16] floats.
-HWY_INLINE void decodePanel(const uint32_t* panel, uint32_t format, uint32_t k0, uint32_t terms, float* out) {
-    const D d;
-    const DU du;
-    for (uint32_t k = 0; k < terms; k += 2) {
-        for (size_t v = 0; v < kPanel; v += kLanes) {
-            auto word = hn::LoadU(du, panel + uint64_t{(k0 + k) / 2} * kPanel + v);
-            auto low = hn::And(word, hn::Set(du, 0xffffu)), high = hn::ShiftRight<16>(word);
-            V even = format == kF16 ? decodeF16(low) : hn::BitCast(d, hn::ShiftLeft<16>(low));
-            V odd = format == kF16 ? decodeF16(high) : hn::BitCast(d, hn::ShiftLeft<16>(high));
-            hn::StoreU(even, d, out + k * kPanel + v);
-            hn::StoreU(odd, d, out + (k + 1) * kPanel + v);  // the scratch has room for a last odd column
-        }
+// Rows are shared out evenly over register tiles: a tile of one or two rows is slow.
+template <bool kScaled, bool kFused>
+HWY_INLINE void multiplyAll(PanelTile& tile, const Block& block) {
+    size_t vectors = tile.panel_count * kPerPanel;
+    uint32_t parts = ceilDiv(tile.row_count, kRegisterRows);
+    for (uint32_t part = 0; part < parts; ++part) {
+        fetchNext(block, tile.panel_count, part, parts);
+        uint32_t row = tile.row_count * part / parts, count = tile.row_count * (part + 1) / parts - row;
+        size_t v = 0;
+        for (; v + kColumns <= vectors; v += kColumns)
+            multiplyRows<kScaled, kFused, kColumns>(tile, block, row, count, v);
+        for (; v < vectors; ++v) multiplyRows<kScaled, kFused, 1>(tile, block, row, count, v);
     }
+}
+
+template <uint32_t kFormat, uint32_t kColumn>
+HWY_INLINE void storeColumns(VU words, float* out) {
+    if constexpr (kColumn < columnsOfWord(kFormat)) {
+        hn::Store(decode<kFormat, kColumn>(words), D(), out + kColumn * kPanel);
+        storeColumns<kFormat, kColumn + 1>(words, out);
+    }
+}
+
+// The block from column k0 on: weights as floats, x side by side, what to fetch next.
+template <uint32_t kFormat>
+HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
+    block.terms = std::min(uint32_t{kBlock}, tile.cols - k0);
+    block.next_lines = k0 + kBlock < tile.cols ? ceilDiv(kBlock, columnsOfWord(kFormat)) : 0;
+    for (uint32_t i = 0; i < tile.panel_count; ++i) {
+        const uint32_t* words = wordsOf<kFormat>(tile.panels[i], k0);
+        block.next[i] = words + block.next_lines * kPanel;
+        block.weights[i] = kFormat == kF32 ? reinterpret_cast<const float*>(words) : block.decoded[i];
+        if constexpr (kFormat == kF32) continue;
+        for (uint32_t k = 0; k < block.terms; k += columnsOfWord(kFormat), words += kPanel)
+            for (size_t v = 0; v < kPanel; v += kLanes)
+                storeColumns<kFormat, 0>(hn::LoadU(DU(), words + v), block.decoded[i] + k * kPanel + v);
+        if constexpr (kFormat == kMxfp4)
+            for (size_t v = 0; v < kPanel; v += kLanes)
+                hn::Store(blockScale(tile.panels[i], k0, v), D(), block.scales + i * kPanel + v);
+    }
+    for (uint32_t row = 0; row < tile.row_count; ++row) {
+        if (block.terms == kBlock)  // a size the compiler knows
+            std::memcpy(block.x[row], tile.rows[row] + k0, sizeof block.x[row]);
+        else
+            std::copy_n(tile.rows[row] + k0, block.terms, block.x[row]);
+    }
+}
+
+// -0 is where a total without bias starts: -0 + s is s, bit for bit.
+HWY_INLINE void startTotals(PanelTile& tile) {
+    for (uint32_t i = 0; i < tile.panel_count; ++i)
+        for (uint32_t row = 0; row < tile.row_count; ++row)
+            for (uint32_t lane = 0; lane < kPanel; ++lane)
+                tile.totals[row][i * kPanel + lane] = tile.bias[i] ? tile.bias[i][lane] : -0.0f;
+}
+
+template <uint32_t kFormat, bool kFused>
+HWY_NOINLINE void runBlocks(PanelTile& tile) {
+    Block block;
+    startTotals(tile);
+    for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
+        prepareBlock<kFormat>(tile, k0, block);
+        multiplyAll<kFormat == kMxfp4, kFused>(tile, block);
+    }
+}
+
+template <uint32_t kFormat, bool kFused>
+HWY_INLINE void runFormat(PanelTile& tile) {
+    tile.row_count == 1 ? streamRow<kFormat, kFused>(tile) : runBlocks<kFormat, kFused>(tile);
 }
 
 template <bool kFused>
-HWY_INLINE void runBlocks(PanelTile& tile) {
-    HWY_ALIGN float scratch[kTilePanels][(kBlock + 1) * kPanel];
-    for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
-        Block block{{}, k0, std::min(uint32_t{kBlock}, tile.cols - k0)};
-        for (uint32_t i = 0; i < tile.panel_count; ++i) {
-            if (tile.format == kF32) {
-                block.weights[i] = reinterpret_cast<const float*>(tile.panels[i] + uint64_t{k0} * kPanel);
-            } else {
-                decodePanel(tile.panels[i], tile.format, k0, block.terms, scratch[i]);
-                block.weights[i] = scratch[i];
-            }
-        }
-        size_t vectors = tile.panel_count * kPerPanel, v = 0;
-        for (; v + kColumns <= vectors; v += kColumns) multiplyRows<kFused, kColumns>(tile, block, v);
-        for (; v < vectors; ++v) multiplyRows<kFused, 1>(tile, block, v);
+HWY_INLINE void runPrecision(PanelTile& tile) {
+    switch (tile.format) {
+        case kF32:
+            return runFormat<kF32, kFused>(tile);
+        case kF16:
+            return runFormat<kF16, kFused>(tile);
+        case kBf16:
+            return runFormat<kBf16, kFused>(tile);
+        default:
+            return runFormat<kMxfp4, kFused>(tile);
     }
 }
 
-void runTile(PanelTile& tile) { tile.fused ? runBlocks<true>(tile) : runBlocks<false>(tile); }
+void runTile(PanelTile& tile) { tile.fused ? runPrecision<true>(tile) : runPrecision<false>(tile); }
 
 const char* nameOfTarget() { return hwy::TargetName(HWY_TARGET); }
 

@@ -1,7 +1,7 @@
-// The SIMD heart of the hot twins: up to 32 rows times up to four weight panels, in order R32.
+// The SIMD heart of the hot twins: rows of activations times up to four weight panels, in order R32.
 //
-// Lanes run across outputs, so the vector width never enters the order of a sum. Weights of a block of 32 are decoded
-// once and used by every row; block totals stay in memory (they are added to once per block).
+// Lanes run across outputs, so the vector width never enters the order of a sum. With several rows the weights of a
+// block of 32 columns are decoded once and used by every row; a single row decodes as it reads.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +12,20 @@ namespace vkmoe {
 inline namespace v1 {
 namespace simd {
 
+constexpr uint32_t kRunTiles = 4;                      // tiles of one expert that are multiplied together
+constexpr uint32_t kRunRows = kRunTiles * kTileRows;   // so that a panel is read from memory once for their rows
+constexpr uint32_t kRunOutputs = kTilePanels * kPanel;
+
 struct PanelTile {
-    const float* rows[kTileRows] = {};         // x of each row, [cols]
-    uint32_t row_count = 0;                    // 1..32
+    const float* rows[kRunRows] = {};          // x of each row, [cols]
+    uint32_t row_count = 0;                    // 1..kRunRows
     const uint32_t* panels[kTilePanels] = {};  // packed panels
     uint32_t panel_count = 0;                  // 1..4
     const float* bias[kTilePanels] = {};       // 16 values each (padded), or null: none
     uint32_t cols = 0;
-    uint32_t format = 0;                            // kF32, kF16, kBf16
-    bool fused = false;                             // one FMA instead of multiply and add (rounded precision only)
-    float totals[kTileRows][kTilePanels * kPanel];  // out
+    uint32_t format = 0;                                 // kF32, kF16, kBf16, kMxfp4
+    bool fused = false;                                  // one FMA instead of multiply and add (rounded precision only)
+    alignas(64) float totals[kRunRows][kRunOutputs];  // out
 };
 
 void run(PanelTile& tile);

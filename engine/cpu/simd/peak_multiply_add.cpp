@@ -22,10 +22,16 @@ HWY_INLINE void runVector(const PeakMultiplyAdd& p, uint32_t first) {
     using V = hn::Vec<decltype(d)>;
     V w = hn::BitCast(d, hn::Add(hn::Set(du, 0x3f000000u), hn::And(hn::Iota(du, first), hn::Set(du, 0xffffu))));
     V x = hn::Set(d, 1.0f);
-    V start[4] = {x, w, hn::Add(x, w), hn::Add(x, hn::Add(x, w))};
+    // Every chain starts from a place the compiler cannot know: equal chains must not become one.
+    HWY_ALIGN float start[4 * hn::MaxLanes(d)];
+    hn::Store(x, d, start);
+    hn::Store(w, d, start + hn::Lanes(d));
+    hn::Store(hn::Add(x, w), d, start + 2 * hn::Lanes(d));
+    hn::Store(hn::Add(x, hn::Add(x, w)), d, start + 3 * hn::Lanes(d));
+    const volatile size_t unknown = 0;
     V s[16];
     VKMOE_UNROLL
-    for (size_t j = 0; j < 16; ++j) s[j] = start[j % 4];
+    for (size_t j = 0; j < 16; ++j) s[j] = hn::Load(d, start + j % 4 * hn::Lanes(d) + unknown);
     for (uint32_t n = 0; n < p.iterations; ++n) {
         VKMOE_UNROLL
         for (size_t j = 0; j < 16; ++j) s[j] = kFused ? hn::MulAdd(s[j], w, x) : hn::Add(x, hn::Mul(s[j], w));

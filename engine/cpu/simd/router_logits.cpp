@@ -1,4 +1,5 @@
 #include "engine/cpu/panel.h"
+#include "engine/cpu/simd/epilogue.h"
 #include "engine/cpu/simd/panel_tile.h"
 
 namespace vkmoe {
@@ -20,12 +21,8 @@ void tileLogits(const RouterLogits& p, const Constants& c, uint32_t first, uint3
     tile.bias[0] = c.bias != 0 ? bias : nullptr;
     for (uint32_t row = first; row < end; ++row) tile.rows[row - first] = p.x.at + uint64_t{row} * p.model_dim;
     run(tile);
-    for (uint32_t row = first; row < end; ++row) {
-        for (uint32_t lane = 0; lane < outputs; ++lane) {
-            uint32_t at = row * p.experts + panel * kPanel + lane;
-            p.logits.at[at] = state_rule(checked(tile.totals[row - first][lane], p.status, at));
-        }
-    }
+    for (uint32_t row = first; row < end; ++row)
+        storeState({p.logits.at, p.status, row * p.experts + panel * kPanel, outputs}, tile.totals[row - first]);
 }
 
 }  // namespace
@@ -39,8 +36,8 @@ void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
         // the tokens whose (token, panel) lies in [unit, last)
         uint64_t first = unit > panel ? (unit - panel + panels - 1) / panels : 0;
         uint64_t end = last > panel ? (last - panel + panels - 1) / panels : 0;
-        for (uint64_t token = first; token < end; token += kTileRows)
-            tileLogits(p, c, uint32_t(token), uint32_t(std::min<uint64_t>(token + kTileRows, end)), panel);
+        for (uint64_t token = first; token < end; token += kRunRows)
+            tileLogits(p, c, uint32_t(token), uint32_t(std::min<uint64_t>(token + kRunRows, end)), panel);
     }
 }
 

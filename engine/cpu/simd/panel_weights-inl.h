@@ -1,0 +1,90 @@
+// Packed weights on vectors: one row of 16 words of a panel holds the weights of one column (f32), two (16-bit formats)
+// or eight (MXFP4). Included once a target.
+#if defined(VKMOE_SIMD_PANEL_WEIGHTS) == defined(HWY_TARGET_TOGGLE)
+#ifdef VKMOE_SIMD_PANEL_WEIGHTS
+#undef VKMOE_SIMD_PANEL_WEIGHTS
+#else
+#define VKMOE_SIMD_PANEL_WEIGHTS
+#endif
+
+#include "engine/cpu/panel.h"
+#include "engine/cpu/simd/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+namespace HWY_NAMESPACE {
+
+constexpr uint32_t columnsOfWord(uint32_t format) { return format == kF32 ? 1 : format == kMxfp4 ? 8 : 2; }
+
+// The row of words that holds column k.
+template <uint32_t kFormat>
+HWY_INLINE const uint32_t* wordsOf(const uint32_t* panel, uint32_t k) {
+    uint32_t step = kFormat == kMxfp4 ? mxfp4CodeStep(k) : k / columnsOfWord(kFormat);
+    return panel + uint64_t{step} * kPanel;
+}
+
+// The conversion instruction, not a multiplication: a subnormal operand costs a multiplication a hundred cycles.
+HWY_INLINE V decodeF16(VU half) {
+    const hn::Rebind<uint16_t, D> du16;
+    const hn::Rebind<hwy::float16_t, D> df16;
+    return hn::PromoteTo(D(), hn::BitCast(df16, hn::TruncateTo(du16, half)));
+}
+
+// The doubled e2m1 code in the lowest four bits of each lane; the bits above it are ignored.
+HWY_INLINE V decodeCode(VU code) {
+    const DU du;
+    alignas(64) static constexpr float kDoubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
+    constexpr bool kWhole = kLanes == 16;  // the table fits a register, and so does its sign
+    if constexpr (kLanes >= 8) {
+#if HWY_IS_DEBUG_BUILD  // Highway checks indices; the instruction ignores the other bits
+        VU index = hn::And(code, hn::Set(du, kWhole ? 15u : 7u));
+#else
+        VU index = code;
+#endif
+        V value = hn::TableLookupLanes(hn::Load(D(), kDoubled), hn::IndicesFromVec(D(), index));
+        if constexpr (kWhole) return value;
+        return hn::Or(value, hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code))));
+    } else {
+        // 2^exponent * (2 or 3) / 2 from 2 on, all in integers: small ones are their own value
+        const DI di;
+        VI magnitude = hn::BitCast(di, hn::And(code, hn::Set(du, 7u)));
+        VI half = hn::And(magnitude, hn::Set(di, 1)), one = hn::Set(di, 1);
+        VI large = hn::Add(hn::Set(di, 2), half);  // doubled where the exponent is 2, and again where it is 3
+        large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 3)), large));
+        large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 5)), large));
+        VI value = hn::IfThenElse(hn::Gt(magnitude, one), large, magnitude);
+        V sign = hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code)));
+        return hn::Or(hn::ConvertTo(D(), value), sign);
+    }
+}
+
+// Column `kColumn` of a row of words.
+template <uint32_t kFormat, uint32_t kColumn>
+HWY_INLINE V decode(VU words) {
+    if constexpr (kFormat == kF32) return hn::BitCast(D(), words);
+    if constexpr (kFormat == kF16) return decodeF16(kColumn == 0 ? words : hn::ShiftRight<16>(words));
+    if constexpr (kFormat == kBf16)
+        return hn::BitCast(D(), kColumn == 0 ? hn::ShiftLeft<16>(words) : hn::And(words, hn::Set(DU(), 0xffff0000u)));
+    if constexpr (kFormat == kMxfp4) return decodeCode(kColumn == 0 ? words : hn::ShiftRight<4 * kColumn>(words));
+}
+
+// What the totals of the block that starts at column k are multiplied by: mxfp4_half_scale.
+HWY_INLINE V blockScale(const uint32_t* panel, uint32_t k, size_t lane) {
+    const DI di;
+    VU words = hn::LoadU(DU(), panel + uint64_t{mxfp4ScaleStep(k)} * kPanel + lane);
+    words = hn::ShiftRightSame(words, int(k / kBlock % kScaleGroup * 8));
+    VI s = hn::BitCast(di, hn::And(words, hn::Set(DU(), 255u)));
+    VI bits = hn::ShiftLeft<23>(hn::Sub(s, hn::Set(di, 1)));
+    bits = hn::IfThenElseZero(hn::Gt(s, hn::Set(di, 66)), bits);
+    return hn::BitCast(D(), hn::IfThenElse(hn::Eq(s, hn::Set(di, 255)), hn::Set(di, 0x7fc00000), bits));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace simd
+}  // namespace v1
+}  // namespace vkmoe
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,72 @@
+// Which rows and panels a range of workgroups stands for, taken together where they use the same weights: a panel is
+// then read from memory once for all of them.
+#pragma once
+
+#include "engine/cpu/panel.h"
+#include "engine/cpu/simd/panel_tile.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+
+// Tiles [first, last) of one expert's consecutive rows, at most kRunTiles; none past the end of the list.
+struct TileRun {
+    uint64_t first = 0, last = 0;
+    TileRows rows;
+
+    // The rows of tiles [from, to), which belong to the run.
+    TileRows part(uint64_t from, uint64_t to) const {
+        uint32_t begin = rows.first + static_cast<uint32_t>(from - first) * kTileRows;
+        return {rows.page, begin, std::min(rows.end, begin + static_cast<uint32_t>(to - from) * kTileRows)};
+    }
+};
+
+template <class Params>
+TileRun findRun(const Params& p, const Constants& c, uint64_t first, uint64_t last) {
+    TileRun run{first, first, findTile(p, c, first)};
+    if (run.rows.first == run.rows.end) return run;
+    for (++run.last; run.last < std::min(last, first + kRunTiles); ++run.last) {
+        TileRows next = findTile(p, c, run.last);
+        if (next.first == next.end || next.page != run.rows.page || next.first != run.rows.end) break;
+        run.rows.end = next.end;
+    }
+    return run;
+}
+
+// Groups of the grouped GEMM: tile-major, `columns` of kTilePanels panels a tile. body(rows, first panel).
+template <class Params, class Body>
+void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, const Body& body) {
+    uint64_t last = (groups.end + columns - 1) / columns;
+    for (uint64_t tile = groups.begin / columns; tile < last;) {
+        TileRun run = findRun(p, c, tile, last);
+        if (run.first == run.last) return;
+        for (uint32_t column = 0; column < columns; ++column) {  // the range may begin and end inside a tile's columns
+            uint64_t from = run.first * columns + column < groups.begin ? run.first + 1 : run.first;
+            uint64_t to = (run.last - 1) * columns + column >= groups.end ? run.last - 1 : run.last;
+            if (from < to) body(run.part(from, to), column * kTilePanels);
+        }
+        tile = run.last;
+    }
+}
+
+// Groups of the GEMV form: row-major, `panels` a row; whole rows of one expert are taken together.
+// body(rows, first panel, panels): at most kTilePanels panels.
+template <class Params, class Body>
+void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, const Body& body) {
+    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels);
+    for (uint64_t group = groups.begin; group < end;) {
+        uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
+        TileRows rows{pageOfSlot(p, c, row), row, row + 1};
+        uint32_t stop = static_cast<uint32_t>(std::min<uint64_t>(panels, panel + (end - group)));
+        while (panel == 0 && rows.end - row < kRunRows && uint64_t{rows.end + 1} * panels <= end &&
+               pageOfSlot(p, c, rows.end) == rows.page)
+            ++rows.end;
+        for (uint32_t first = panel; first < stop; first += kTilePanels)
+            body(rows, first, std::min(uint32_t{kTilePanels}, stop - first));
+        group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
+    }
+}
+
+}  // namespace simd
+}  // namespace v1
+}  // namespace vkmoe
