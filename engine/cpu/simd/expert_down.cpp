@@ -7,28 +7,34 @@ inline namespace v1 {
 namespace simd {
 namespace {
 
-void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, uint32_t panel, uint32_t panels) {
+void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, RowsView x, uint32_t panel,
+              uint32_t panels) {
     PanelTile tile;
+    tile.x = x;
     tile.row_count = rows.end - rows.first;
     tile.panel_count = std::min(panels, ceilDiv(p.model_dim, kPanel) - panel);
-    for (uint32_t row = rows.first; row < rows.end; ++row)
-        tile.rows[row - rows.first] = p.hidden.at + uint64_t{row} * p.hidden_dim;
     multiply(tile, {rows.page, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim}, panel, c);
     uint32_t first = panel * kPanel, count = std::min(tile.panel_count * kPanel, p.model_dim - first);
     for (uint32_t r = 0; r < tile.row_count; ++r)
         storeState({p.y.at, p.status, (rows.first + r) * p.model_dim + first, count}, tile.totals[r]);
 }
 
+auto rowsOf(const ExpertDown& p) {
+    return [&](uint32_t row) { return p.hidden.at + uint64_t{row} * p.hidden_dim; };
+}
+
 }  // namespace
 
 void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
-    eachTile(p, c, groups, ceilDiv(p.model_dim, kPanel * kTilePanels),
-             [&](const TileRows& rows, uint32_t panel) { downTile(p, c, rows, panel, kTilePanels); });
+    eachTile(p, c, groups, ceilDiv(p.model_dim, kPanel * kTilePanels), p.hidden_dim, rowsOf(p),
+             [&](const TileRows& rows, RowsView x, uint32_t panel) { downTile(p, c, rows, x, panel, kTilePanels); });
 }
 
 void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
-    eachRow(p, c, groups, ceilDiv(p.model_dim, kPanel),
-            [&](const TileRows& rows, uint32_t panel, uint32_t panels) { downTile(p, c, rows, panel, panels); });
+    eachRow(p, c, groups, ceilDiv(p.model_dim, kPanel), p.hidden_dim, rowsOf(p),
+            [&](const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
+                downTile(p, c, rows, x, panel, panels);
+            });
 }
 
 }  // namespace simd

@@ -15,33 +15,39 @@ void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const P
                     up.totals[r], c, p.swiglu_limit, p.swiglu_alpha);
 }
 
-// Rows [rows.first, rows.end) by up to `panels` panels from `panel`.
-void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, uint32_t panel, uint32_t panels) {
+// `rows` by up to `panels` panels from `panel`.
+void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
     PanelTile up;
+    up.x = x;
     up.row_count = rows.end - rows.first;
     up.panel_count = std::min(panels, ceilDiv(p.hidden_dim, kPanel) - panel);
-    for (uint32_t row = rows.first; row < rows.end; ++row)
-        up.rows[row - rows.first] = p.x.at + uint64_t{c.dense != 0 ? row : p.token_of.at[row]} * p.model_dim;
     multiply(up, {rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim}, panel, c, kBias);
     if (c.activation == kRelu) return store(p, c, up, up, rows.first, panel * kPanel);
     PanelTile gate;
+    gate.x = x;
     gate.row_count = up.row_count;
     gate.panel_count = up.panel_count;
-    std::copy_n(up.rows, up.row_count, gate.rows);
     multiply(gate, {rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim}, panel, c, kGateBias);
     store(p, c, gate, up, rows.first, panel * kPanel);
+}
+
+// x of a slot, or of a token where rows are tokens.
+auto rowsOf(const ExpertUp& p, const Constants& c) {
+    return [&](uint32_t row) { return p.x.at + uint64_t{c.dense != 0 ? row : p.token_of.at[row]} * p.model_dim; };
 }
 
 }  // namespace
 
 void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
-    eachTile(p, c, groups, ceilDiv(p.hidden_dim, kPanel * kTilePanels),
-             [&](const TileRows& rows, uint32_t panel) { upTile(p, c, rows, panel, kTilePanels); });
+    eachTile(p, c, groups, ceilDiv(p.hidden_dim, kPanel * kTilePanels), p.model_dim, rowsOf(p, c),
+             [&](const TileRows& rows, RowsView x, uint32_t panel) { upTile(p, c, rows, x, panel, kTilePanels); });
 }
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
-    eachRow(p, c, groups, ceilDiv(p.hidden_dim, kPanel),
-            [&](const TileRows& rows, uint32_t panel, uint32_t panels) { upTile(p, c, rows, panel, panels); });
+    eachRow(p, c, groups, ceilDiv(p.hidden_dim, kPanel), p.model_dim, rowsOf(p, c),
+            [&](const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
+                upTile(p, c, rows, x, panel, panels);
+            });
 }
 
 }  // namespace simd

@@ -20,7 +20,7 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 constexpr size_t kStreams = kLanes >= 8 ? 4 : 2;  // panels at a time: their sums stay in registers
-constexpr uint32_t kAhead = 8;                    // rows of words that are fetched ahead
+constexpr uint32_t kAhead = 16;                    // rows of words that are fetched ahead
 
 template <bool kFused>
 HWY_INLINE V accumulate(V x, V w, V s) {
@@ -35,20 +35,34 @@ struct Streams {
     V sums[kVectors];  // of the block
 };
 
-// s + x[k] * w[k] for the column kColumn of the words of each vector, and those after it.
+// s + x * w for column kColumn of each vector's words. The products of x and every code are looked up: exact or fused,
+// a product of a code is rounded alike.
+template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kPanels>
+HWY_INLINE void addColumn(Streams<kPanels>& streams, const VU* words, V x) {
+    constexpr bool kProducts = kFormat == kMxfp4 && kCodeTable;
+    V products = x;
+    if constexpr (kProducts) products = hn::Mul(x, hn::Load(D(), kDoubledCodes));
+    VKMOE_UNROLL
+    for (size_t v = 0; v < Streams<kPanels>::kVectors; ++v) {
+        V& s = streams.sums[v];
+        if constexpr (kProducts)
+            s = hn::Add(s, lookUp(products, kColumn == 0 ? words[v] : hn::ShiftRight<4 * kColumn>(words[v])));
+        else
+            s = accumulate<kFused>(x, decode<kFormat, kColumn>(words[v]), s);
+    }
+}
+
+// The columns of the words from kColumn on, as far as there are `columns`.
 template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kPanels>
 HWY_INLINE void addColumns(Streams<kPanels>& streams, const VU* words, const float* x, uint32_t columns) {
     if constexpr (kColumn < columnsOfWord(kFormat)) {
         if (kColumn >= columns) return;
-        V factor = hn::Set(D(), x[kColumn]);
-        VKMOE_UNROLL
-        for (size_t v = 0; v < Streams<kPanels>::kVectors; ++v)
-            streams.sums[v] = accumulate<kFused>(factor, decode<kFormat, kColumn>(words[v]), streams.sums[v]);
+        addColumn<kFormat, kFused, kColumn>(streams, words, hn::Set(D(), x[kColumn]));
         addColumns<kFormat, kFused, kColumn + 1>(streams, words, x, columns);
     }
 }
 
-// Sums of the block [k0, k1). -0 is where a sum starts: -0 + p is p, bit for bit.
+// Sums of the block [k0, k1), whose x starts at `x`. -0 is where a sum starts: -0 + p is p, bit for bit.
 template <uint32_t kFormat, bool kFused, size_t kPanels>
 HWY_INLINE void sumBlock(Streams<kPanels>& streams, const float* x, uint32_t k0, uint32_t k1) {
     constexpr uint32_t kColumns = columnsOfWord(kFormat);
@@ -63,9 +77,9 @@ HWY_INLINE void sumBlock(Streams<kPanels>& streams, const float* x, uint32_t k0,
             if (v % kPerPanel == 0) hwy::Prefetch(at + kAhead * kPanel);
         }
         if (kColumns == 1 || k + kColumns <= k1)
-            addColumns<kFormat, kFused, 0>(streams, words, x + k, kColumns);
+            addColumns<kFormat, kFused, 0>(streams, words, x + (k - k0), kColumns);
         else
-            addColumns<kFormat, kFused, 0>(streams, words, x + k, k1 - k);
+            addColumns<kFormat, kFused, 0>(streams, words, x + (k - k0), k1 - k);
     }
 }
 
@@ -82,7 +96,8 @@ HWY_INLINE void streamPanels(PanelTile& tile, size_t panel) {
         totals[v] = bias ? hn::LoadU(d, bias + v % kPerPanel * kLanes) : fromBits(0x80000000u);
     }
     for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
-        sumBlock<kFormat, kFused>(streams, tile.rows[0], k0, std::min(k0 + kBlock, tile.cols));
+        const float* x = tile.x.at + k0 / kBlock * tile.x.step;
+        sumBlock<kFormat, kFused>(streams, x, k0, std::min(k0 + kBlock, tile.cols));
         VKMOE_UNROLL
         for (size_t v = 0; v < kVectors; ++v) {
             V s = streams.sums[v];

@@ -1,7 +1,5 @@
 #include "engine/cpu/simd/panel_tile.h"
 
-#include <cstring>
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/panel_tile.cpp"
 #include <hwy/foreach_target.h>
@@ -26,7 +24,7 @@ struct Block {
     uint32_t terms;
     const uint32_t* next[kTilePanels];  // where the next block's words start
     uint32_t next_lines;                // of one panel
-    alignas(64) float x[kRunRows][kBlock];
+    const float* x;                     // [rows][32]
     alignas(64) float scales[kTilePanels * kPanel];
     alignas(64) float decoded[kTilePanels][kBlock * kPanel];
 };
@@ -36,7 +34,7 @@ template <bool kFused, size_t kRows, size_t kVectors>
 HWY_INLINE void sumTerms(const Block& block, size_t row, size_t vector, V (&s)[kRows][kVectors]) {
     const D d;
     const float* w[kVectors];
-    const float* x = block.x[row];
+    const float* x = block.x + row * kBlock;
     VKMOE_UNROLL
     for (size_t c = 0; c < kVectors; ++c) {
         w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
@@ -105,8 +103,8 @@ HWY_INLINE void multiplyAll(PanelTile& tile, const Block& block) {
     size_t vectors = tile.panel_count * kPerPanel;
     uint32_t parts = ceilDiv(tile.row_count, kRegisterRows);
     for (uint32_t part = 0; part < parts; ++part) {
-        fetchNext(block, tile.panel_count, part, parts);
         uint32_t row = tile.row_count * part / parts, count = tile.row_count * (part + 1) / parts - row;
+        fetchNext(block, tile.panel_count, part, parts);
         size_t v = 0;
         for (; v + kColumns <= vectors; v += kColumns)
             multiplyRows<kScaled, kFused, kColumns>(tile, block, row, count, v);
@@ -122,9 +120,10 @@ HWY_INLINE void storeColumns(VU words, float* out) {
     }
 }
 
-// The block from column k0 on: weights as floats, x side by side, what to fetch next.
+// The block from column k0 on: weights as floats, what to fetch next.
 template <uint32_t kFormat>
 HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
+    block.x = tile.x.at + k0 / kBlock * tile.x.step;
     block.terms = std::min(uint32_t{kBlock}, tile.cols - k0);
     block.next_lines = k0 + kBlock < tile.cols ? ceilDiv(kBlock, columnsOfWord(kFormat)) : 0;
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
@@ -138,12 +137,6 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
         if constexpr (kFormat == kMxfp4)
             for (size_t v = 0; v < kPanel; v += kLanes)
                 hn::Store(blockScale(tile.panels[i], k0, v), D(), block.scales + i * kPanel + v);
-    }
-    for (uint32_t row = 0; row < tile.row_count; ++row) {
-        if (block.terms == kBlock)  // a size the compiler knows
-            std::memcpy(block.x[row], tile.rows[row] + k0, sizeof block.x[row]);
-        else
-            std::copy_n(tile.rows[row] + k0, block.terms, block.x[row]);
     }
 }
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "shaders/constants.h"
+#include "engine/cpu/simd/packed_rows.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -17,7 +17,7 @@ constexpr uint32_t kRunRows = kRunTiles * kTileRows;   // so that a panel is rea
 constexpr uint32_t kRunOutputs = kTilePanels * kPanel;
 
 struct PanelTile {
-    const float* rows[kRunRows] = {};          // x of each row, [cols]
+    RowsView x;                                // [row_count, cols]
     uint32_t row_count = 0;                    // 1..kRunRows
     const uint32_t* panels[kTilePanels] = {};  // packed panels
     uint32_t panel_count = 0;                  // 1..4

@@ -32,32 +32,33 @@ HWY_INLINE V decodeF16(VU half) {
     return hn::PromoteTo(D(), hn::BitCast(df16, hn::TruncateTo(du16, half)));
 }
 
-// The doubled e2m1 code in the lowest four bits of each lane; the bits above it are ignored.
-HWY_INLINE V decodeCode(VU code) {
-    const DU du;
-    alignas(64) static constexpr float kDoubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
-    constexpr bool kWhole = kLanes == 16;  // the table fits a register, and so does its sign
-    if constexpr (kLanes >= 8) {
+constexpr bool kCodeTable = kLanes >= 8;  // a register holds a value for each magnitude of a code
+
+// Value of the e2m1 code in the lowest four bits of each lane (the bits above are ignored): table[code], where the table
+// is kDoubledCodes or its products with a factor. With eight lanes the sign is put in apart.
+HWY_INLINE V lookUp(V table, VU code) {
 #if HWY_IS_DEBUG_BUILD  // Highway checks indices; the instruction ignores the other bits
-        VU index = hn::And(code, hn::Set(du, kWhole ? 15u : 7u));
+    VU index = hn::And(code, hn::Set(DU(), uint32_t{kLanes} - 1));
 #else
-        VU index = code;
+    VU index = code;
 #endif
-        V value = hn::TableLookupLanes(hn::Load(D(), kDoubled), hn::IndicesFromVec(D(), index));
-        if constexpr (kWhole) return value;
-        return hn::Or(value, hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code))));
-    } else {
-        // 2^exponent * (2 or 3) / 2 from 2 on, all in integers: small ones are their own value
-        const DI di;
-        VI magnitude = hn::BitCast(di, hn::And(code, hn::Set(du, 7u)));
-        VI half = hn::And(magnitude, hn::Set(di, 1)), one = hn::Set(di, 1);
-        VI large = hn::Add(hn::Set(di, 2), half);  // doubled where the exponent is 2, and again where it is 3
-        large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 3)), large));
-        large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 5)), large));
-        VI value = hn::IfThenElse(hn::Gt(magnitude, one), large, magnitude);
-        V sign = hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code)));
-        return hn::Or(hn::ConvertTo(D(), value), sign);
-    }
+    V value = hn::TableLookupLanes(table, hn::IndicesFromVec(D(), index));
+    if constexpr (kLanes == kPanel) return value;
+    return hn::Xor(value, hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code))));
+}
+
+alignas(64) constexpr float kDoubledCodes[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
+
+HWY_INLINE V decodeCode(VU code) {
+    if constexpr (kCodeTable) return lookUp(hn::Load(D(), kDoubledCodes), code);
+    const DI di;  // in integers: from 2 on, 2 or 3 is doubled for each exponent
+    VI magnitude = hn::BitCast(di, hn::And(code, hn::Set(DU(), 7u)));
+    VI large = hn::Add(hn::Set(di, 2), hn::And(magnitude, hn::Set(di, 1)));
+    large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 3)), large));
+    large = hn::Add(large, hn::IfThenElseZero(hn::Gt(magnitude, hn::Set(di, 5)), large));
+    VI value = hn::IfThenElse(hn::Gt(magnitude, hn::Set(di, 1)), large, magnitude);
+    V sign = hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code)));
+    return hn::Or(hn::ConvertTo(D(), value), sign);
 }
 
 // Column `kColumn` of a row of words.

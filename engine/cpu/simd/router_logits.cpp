@@ -19,7 +19,9 @@ void tileLogits(const RouterLogits& p, const Constants& c, uint32_t first, uint3
     uint32_t outputs = std::min(uint32_t{kPanel}, p.experts - panel * kPanel);
     if (c.bias != 0) std::copy_n(p.bias.at + panel * kPanel, outputs, bias);
     tile.bias[0] = c.bias != 0 ? bias : nullptr;
-    for (uint32_t row = first; row < end; ++row) tile.rows[row - first] = p.x.at + uint64_t{row} * p.model_dim;
+    PackedRows packed;
+    tile.x = packed.pack(tile.row_count, p.model_dim,
+                         [&](uint32_t i) { return p.x.at + uint64_t{first + i} * p.model_dim; });
     run(tile);
     for (uint32_t row = first; row < end; ++row)
         storeState({p.logits.at, p.status, row * p.experts + panel * kPanel, outputs}, tile.totals[row - first]);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "engine/cpu/panel.h"
+#include "engine/cpu/simd/packed_rows.h"
 #include "engine/cpu/simd/panel_tile.h"
 
 namespace vkmoe {
@@ -33,26 +34,35 @@ TileRun findRun(const Params& p, const Constants& c, uint64_t first, uint64_t la
     return run;
 }
 
-// Groups of the grouped GEMM: tile-major, `columns` of kTilePanels panels a tile. body(rows, first panel).
-template <class Params, class Body>
-void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, const Body& body) {
+// Groups of the grouped GEMM: tile-major, `columns` of kTilePanels panels a tile. row_at(row) is a row of x, [cols].
+// body(rows, x of these rows, first panel).
+template <class Params, class RowAt, class Body>
+void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, uint32_t cols, const RowAt& row_at,
+              const Body& body) {
+    PackedRows packed;
     uint64_t last = (groups.end + columns - 1) / columns;
     for (uint64_t tile = groups.begin / columns; tile < last;) {
         TileRun run = findRun(p, c, tile, last);
         if (run.first == run.last) return;
+        RowsView x = packed.pack(run.rows.end - run.rows.first, cols,
+                                 [&](uint32_t i) { return row_at(run.rows.first + i); });
         for (uint32_t column = 0; column < columns; ++column) {  // the range may begin and end inside a tile's columns
             uint64_t from = run.first * columns + column < groups.begin ? run.first + 1 : run.first;
             uint64_t to = (run.last - 1) * columns + column >= groups.end ? run.last - 1 : run.last;
-            if (from < to) body(run.part(from, to), column * kTilePanels);
+            if (from >= to) continue;
+            TileRows rows = run.part(from, to);
+            body(rows, x.from(rows.first - run.rows.first), column * kTilePanels);
         }
         tile = run.last;
     }
 }
 
 // Groups of the GEMV form: row-major, `panels` a row; whole rows of one expert are taken together.
-// body(rows, first panel, panels): at most kTilePanels panels.
-template <class Params, class Body>
-void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, const Body& body) {
+// body(rows, x of these rows, first panel, panels): at most kTilePanels panels.
+template <class Params, class RowAt, class Body>
+void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, uint32_t cols, const RowAt& row_at,
+             const Body& body) {
+    PackedRows packed;
     uint64_t end = std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels);
     for (uint64_t group = groups.begin; group < end;) {
         uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
@@ -61,8 +71,9 @@ void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels
         while (panel == 0 && rows.end - row < kRunRows && uint64_t{rows.end + 1} * panels <= end &&
                pageOfSlot(p, c, rows.end) == rows.page)
             ++rows.end;
+        RowsView x = packed.pack(rows.end - row, cols, [&](uint32_t i) { return row_at(row + i); });
         for (uint32_t first = panel; first < stop; first += kTilePanels)
-            body(rows, first, std::min(uint32_t{kTilePanels}, stop - first));
+            body(rows, x, first, std::min(uint32_t{kTilePanels}, stop - first));
         group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
     }
 }
