@@ -14,13 +14,15 @@ using namespace vkmoe;
 namespace {
 
 constexpr uint32_t kExperts = 4;
-constexpr uint32_t kRowsOf[kExperts] = {70, 1, 0, 139};  // of each expert: several tiles, one row, none, more than a run
+constexpr uint32_t kRowsOf[kExperts] = {70, 1, 0,
+                                        139};  // of each expert: several tiles, one row, none, more than a run
 constexpr uint32_t kRows = 210, kTokens = 90;
 
 uint32_t weightWord(uint32_t format, test::Random& random) {
     uint32_t bits = random.bits();
     if (format == kF32) return random.between(-42, 3);
-    if (format == kF16) return (bits & 0x83ff83ffu) | random.below(16) << 10 | random.below(16) << 26;  // some subnormal
+    if (format == kF16)
+        return (bits & 0x83ff83ffu) | random.below(16) << 10 | random.below(16) << 26;  // some subnormal
     if (format == kBf16) return (bits & 0x807f807fu) | (100 + random.below(28)) << 7 | (100 + random.below(28)) << 23;
     return bits;
 }

@@ -14,16 +14,6 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-// Values [i, i + kLanes) of a row, or those of them below its count.
-HWY_INLINE void storeValues(const Epilogue& e, uint32_t i, V values) {
-    const D d;
-    float* out = e.out + e.at + i;
-    if (i + kLanes <= e.count) return hn::StoreU(values, d, out);
-    HWY_ALIGN float lanes[kLanes];
-    hn::Store(values, d, lanes);
-    std::copy_n(lanes, e.count - i, out);
-}
-
 template <uint32_t kActivation>
 HWY_INLINE void storeActivated(const Epilogue& e, const float* gate, const float* up, const Constants& c, float limit,
                                float alpha) {
@@ -32,7 +22,7 @@ HWY_INLINE void storeActivated(const Epilogue& e, const float* gate, const float
     for (uint32_t i = 0; i < e.count; i += kLanes) {
         V g = hn::LoadU(d, gate + i), u = hn::LoadU(d, up + i);
         V h = activation<kActivation>(g, u, limits, alphas);
-        storeValues(e, i, asOperand(h, c.operand_bits));
+        storeSome(asOperand(h, c.operand_bits), e.out + e.at + i, e.count - i);
         if (!outOfRange(largest(largest(magnitudeBits(g), u), h))) continue;
         HWY_ALIGN float hidden[kLanes];
         hn::Store(h, d, hidden);
@@ -58,7 +48,7 @@ void stateRow(const Epilogue& e, const float* totals) {
     const D d;
     for (uint32_t i = 0; i < e.count; i += kLanes) {
         V x = hn::LoadU(d, totals + i);
-        storeValues(e, i, stateRule(x));
+        storeSome(stateRule(x), e.out + e.at + i, e.count - i);
         if (!outOfRange(magnitudeBits(x))) continue;
         for (uint32_t j = i; j < std::min(e.count, i + uint32_t{kLanes}); ++j) checked(totals[j], e.status, e.at + j);
     }

@@ -20,7 +20,7 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 constexpr size_t kStreams = kLanes >= 8 ? 4 : 2;  // panels at a time: their sums stay in registers
-constexpr uint32_t kAhead = 16;                    // rows of words that are fetched ahead
+constexpr uint32_t kAhead = 16;                   // rows of words that are fetched ahead
 
 template <bool kFused>
 HWY_INLINE V accumulate(V x, V w, V s) {

@@ -12,8 +12,8 @@ namespace vkmoe {
 inline namespace v1 {
 namespace simd {
 
-constexpr uint32_t kRunTiles = 4;                      // tiles of one expert that are multiplied together
-constexpr uint32_t kRunRows = kRunTiles * kTileRows;   // so that a panel is read from memory once for their rows
+constexpr uint32_t kRunTiles = 4;                     // tiles of one expert that are multiplied together
+constexpr uint32_t kRunRows = kRunTiles * kTileRows;  // so that a panel is read from memory once for their rows
 constexpr uint32_t kRunOutputs = kTilePanels * kPanel;
 
 struct PanelTile {
@@ -23,8 +23,8 @@ struct PanelTile {
     uint32_t panel_count = 0;                  // 1..4
     const float* bias[kTilePanels] = {};       // 16 values each (padded), or null: none
     uint32_t cols = 0;
-    uint32_t format = 0;                                 // kF32, kF16, kBf16, kMxfp4
-    bool fused = false;                                  // one FMA instead of multiply and add (rounded precision only)
+    uint32_t format = 0;                              // kF32, kF16, kBf16, kMxfp4
+    bool fused = false;                               // one FMA instead of multiply and add (rounded precision only)
     alignas(64) float totals[kRunRows][kRunOutputs];  // out
 };
 

@@ -34,8 +34,8 @@ HWY_INLINE V decodeF16(VU half) {
 
 constexpr bool kCodeTable = kLanes >= 8;  // a register holds a value for each magnitude of a code
 
-// Value of the e2m1 code in the lowest four bits of each lane (the bits above are ignored): table[code], where the table
-// is kDoubledCodes or its products with a factor. With eight lanes the sign is put in apart.
+// Value of the e2m1 code in the lowest four bits of each lane (the bits above are ignored): table[code], where the
+// table is kDoubledCodes or its products with a factor. With eight lanes the sign is put in apart.
 HWY_INLINE V lookUp(V table, VU code) {
 #if HWY_IS_DEBUG_BUILD  // Highway checks indices; the instruction ignores the other bits
     VU index = hn::And(code, hn::Set(DU(), uint32_t{kLanes} - 1));

@@ -44,8 +44,8 @@ void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t colum
     for (uint64_t tile = groups.begin / columns; tile < last;) {
         TileRun run = findRun(p, c, tile, last);
         if (run.first == run.last) return;
-        RowsView x = packed.pack(run.rows.end - run.rows.first, cols,
-                                 [&](uint32_t i) { return row_at(run.rows.first + i); });
+        RowsView x =
+            packed.pack(run.rows.end - run.rows.first, cols, [&](uint32_t i) { return row_at(run.rows.first + i); });
         for (uint32_t column = 0; column < columns; ++column) {  // the range may begin and end inside a tile's columns
             uint64_t from = run.first * columns + column < groups.begin ? run.first + 1 : run.first;
             uint64_t to = (run.last - 1) * columns + column >= groups.end ? run.last - 1 : run.last;
@@ -63,7 +63,7 @@ template <class Params, class RowAt, class Body>
 void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, uint32_t cols, const RowAt& row_at,
              const Body& body) {
     PackedRows packed;
-    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{p.rows} * panels);
+    uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
     for (uint64_t group = groups.begin; group < end;) {
         uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
         TileRows rows{pageOfSlot(p, c, row), row, row + 1};

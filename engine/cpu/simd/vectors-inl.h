@@ -8,6 +8,8 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
+
 #include "engine/cpu/simd/unroll.h"
 #include "shaders/constants.h"
 
@@ -29,6 +31,21 @@ constexpr size_t kLanes = hn::MaxLanes(D());
 constexpr size_t kPerPanel = kPanel / kLanes;  // vectors of one panel
 
 HWY_INLINE V fromBits(uint32_t bits) { return hn::BitCast(D(), hn::Set(DU(), bits)); }
+
+// The first `count` values, and `rest` in the other lanes.
+HWY_INLINE V loadSome(const float* from, size_t count, float rest) {
+    if (count >= kLanes) return hn::LoadU(D(), from);
+    HWY_ALIGN float lanes[kLanes];
+    std::fill(std::copy_n(from, count, lanes), lanes + kLanes, rest);
+    return hn::Load(D(), lanes);
+}
+
+HWY_INLINE void storeSome(V values, float* to, size_t count) {
+    if (count >= kLanes) return hn::StoreU(values, D(), to);
+    HWY_ALIGN float lanes[kLanes];
+    hn::Store(values, D(), lanes);
+    std::copy_n(lanes, count, to);
+}
 
 // Magnitudes are below 2^31: signed comparisons serve.
 HWY_INLINE VI magnitudeBits(V x) { return hn::BitCast(DI(), hn::Abs(x)); }
