@@ -7,40 +7,54 @@ inline namespace v1 {
 namespace simd {
 namespace {
 
-// The logits of tokens [first, end) for panel `panel`.
-void tileLogits(const RouterLogits& p, const Constants& c, uint32_t first, uint32_t end, uint32_t panel) {
+// The logits of tokens [first, end), whose rows are `x`, for panels [panel, panel + panels), at most kTilePanels.
+void tileLogits(const RouterLogits& p, const Constants& c, RowsView x, uint32_t first, uint32_t end, uint32_t panel,
+                uint32_t panels) {
     PanelTile tile;
+    tile.x = x;
     tile.row_count = end - first;
+    tile.panel_count = panels;
     tile.cols = p.model_dim;
     tile.format = kF32;
-    tile.panel_count = 1;
-    tile.panels[0] = p.weight.at + uint64_t{panel} * p.model_dim * kPanel;
-    float bias[kPanel] = {};
-    uint32_t outputs = std::min(uint32_t{kPanel}, p.experts - panel * kPanel);
-    if (c.bias != 0) std::copy_n(p.bias.at + panel * kPanel, outputs, bias);
-    tile.bias[0] = c.bias != 0 ? bias : nullptr;
-    PackedRows packed;
-    tile.x = packed.pack(tile.row_count, p.model_dim,
-                         [&](uint32_t i) { return p.x.at + uint64_t{first + i} * p.model_dim; });
+    float bias[kTilePanels][kPanel] = {};
+    uint32_t outputs = std::min(panels * kPanel, p.experts - panel * kPanel);
+    if (c.bias != 0) std::copy_n(p.bias.at + panel * kPanel, outputs, bias[0]);
+    for (uint32_t i = 0; i < panels; ++i) {
+        tile.panels[i] = p.weight.at + uint64_t{panel + i} * p.model_dim * kPanel;
+        tile.bias[i] = c.bias != 0 ? bias[i] : nullptr;
+    }
     run(tile);
     for (uint32_t row = first; row < end; ++row)
         storeState({p.logits.at, p.status, row * p.experts + panel * kPanel, outputs}, tile.totals[row - first]);
 }
 
+// Panels [panel, last) of tokens [first, end).
+void tokenLogits(const RouterLogits& p, const Constants& c, uint64_t first, uint64_t end, uint32_t panel,
+                 uint32_t last) {
+    PackedRows packed;
+    for (uint64_t token = first; token < end && panel < last; token += kRunRows) {
+        uint32_t from = uint32_t(token), to = uint32_t(std::min<uint64_t>(token + kRunRows, end));
+        RowsView x =
+            packed.pack(to - from, p.model_dim, [&](uint32_t i) { return p.x.at + uint64_t{from + i} * p.model_dim; });
+        for (uint32_t i = panel; i < last; i += kTilePanels)
+            tileLogits(p, c, x, from, to, i, std::min(uint32_t{kTilePanels}, last - i));
+    }
+}
+
 }  // namespace
 
-// Groups are sixteen threads a (token, panel), four of them a group; whole tokens are taken together where they can be.
+// Groups are sixteen threads a (token, panel), four of them a group: whole tokens together, what is left of the first
+// and the last one apart.
 void router_logits(const RouterLogits& p, const Constants& c, Groups groups) {
-    uint32_t panels = ceilDiv(p.experts, kPanel);
-    uint64_t unit = groups.begin * (kWorkgroup / kPanel),
-             last = std::min<uint64_t>(groups.end * (kWorkgroup / kPanel), uint64_t{p.tokens} * panels);
-    for (uint32_t panel = 0; panel < panels; ++panel) {
-        // the tokens whose (token, panel) lies in [unit, last)
-        uint64_t first = unit > panel ? (unit - panel + panels - 1) / panels : 0;
-        uint64_t end = last > panel ? (last - panel + panels - 1) / panels : 0;
-        for (uint64_t token = first; token < end; token += kRunRows)
-            tileLogits(p, c, uint32_t(token), uint32_t(std::min<uint64_t>(token + kRunRows, end)), panel);
-    }
+    const uint32_t panels = ceilDiv(p.experts, kPanel);
+    uint64_t first = groups.begin * (kWorkgroup / kPanel),
+             end = std::min<uint64_t>(groups.end * (kWorkgroup / kPanel), uint64_t{p.tokens} * panels);
+    if (first >= end) return;
+    uint64_t token = (first + panels - 1) / panels, last = end / panels;
+    if (token > last) return tokenLogits(p, c, last, token, uint32_t(first % panels), uint32_t(end % panels));
+    if (first % panels != 0) tokenLogits(p, c, token - 1, token, uint32_t(first % panels), panels);
+    tokenLogits(p, c, token, last, 0, panels);
+    tokenLogits(p, c, last, last + 1, 0, uint32_t(end % panels));
 }
 
 }  // namespace simd
