@@ -5,6 +5,7 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
@@ -37,10 +38,42 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
     return info;
 }
 
+// Hands out the groups of a dispatch in ranges, long ones first: inside a range a kernel uses again what neighbouring
+// groups share (rows, weights), and at the end short ranges keep all threads busy.
+class GroupRanges {
+public:
+    GroupRanges(uint64_t groups, uint64_t threads)
+        : groups_(groups),
+          threads_(threads),
+          unit_(groups >= 32 * kUnit ? kUnit
+                : groups >= kUnit    ? 4
+                                     : 1) {}
+
+    // False when there are no more.
+    bool take(uint64_t& begin, uint64_t& end) {
+        begin = next_.load(std::memory_order_relaxed);
+        do {
+            if (begin >= groups_) return false;
+            uint64_t units = ((groups_ - begin) / (2 * threads_) + unit_ - 1) / unit_;
+            end = threads_ == 1 ? groups_ : std::min(groups_, begin + std::max<uint64_t>(units, 1) * unit_);
+        } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+        return true;
+    }
+
+private:
+    static constexpr uint64_t kUnit = 16;  // ranges of many groups begin at multiples of it
+    uint64_t groups_, threads_, unit_;
+    std::atomic<uint64_t> next_ = 0;
+};
+
 class CpuDevice final : public Device {
 public:
     CpuDevice(const DeviceOptions& options, int threads)
-        : Device(cpuInfo(options, threads)), arena_(threads), simd_(options.simd), backwards_(options.backwards) {}
+        : Device(cpuInfo(options, threads)),
+          arena_(threads),
+          threads_(size_t(threads)),
+          simd_(options.simd),
+          backwards_(options.backwards) {}
 
     Result<uint64_t> passed() override { return value_; }
 
@@ -106,15 +139,18 @@ private:
     void runGroups(const Commands::Operation& operation, uint64_t groups) {
         const KernelCode& code = *operation.kernel->code;
         CpuKernel kernel = simd_ && code.simd ? code.simd : code.cpu;
-        arena_.execute([&] {
-            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, groups), [&](const tbb::blocked_range<uint64_t>& range) {
-                FloatEnvironment environment;
-                kernel(operation.params.data(), operation.kernel->constants, {range.begin(), range.end()});
-            });
-        });
+        GroupRanges ranges(groups, threads_);
+        auto work = [&](size_t) {
+            FloatEnvironment environment;
+            for (uint64_t begin = 0, end = 0; ranges.take(begin, end);)
+                kernel(operation.params.data(), operation.kernel->constants, {begin, end});
+        };
+        if (groups <= 1 || threads_ == 1) return work(0);
+        arena_.execute([&] { tbb::parallel_for(size_t{0}, threads_, work, tbb::simple_partitioner()); });
     }
 
     tbb::task_arena arena_;
+    size_t threads_;
     bool simd_, backwards_;
     uint64_t value_ = 0;
 };
