@@ -20,7 +20,8 @@
 
 namespace vkmoe::formats {
 
-inline constexpr uint32_t kMaxLayers = 1024;  // of a stack
+inline constexpr const char* kDescriptionKey = "vkmoe.moe";  // in __metadata__
+inline constexpr uint32_t kMaxLayers = 1024;                 // of a stack
 
 // What the JSON says of one layer. Dimensions and biases of `description` are not set.
 struct DescriptionFields {

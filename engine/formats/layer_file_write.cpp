@@ -65,7 +65,7 @@ Result<void> addRole(const LayerSource& layer, TensorRole role, const std::strin
         tensors.push_back(stacked(name, dtypeOf(format), std::move(shape), layer, std::move(ranges), copyTensor));
         return {};
     }
-    const std::string stem = name.substr(0, name.rfind('.'));
+    const std::string stem = prefix + shapeOf(role).stem();
     shape.back() /= 32;
     tensors.push_back(stacked(stem + ".scales", "U8", shape, layer, ranges, copyScales));
     shape.push_back(16);
@@ -84,7 +84,7 @@ Result<void> writeLayerFile(const std::string& path, std::span<const LayerSource
         for (const TensorRole role : allRoles())
             if (isPresent(role, layers[n].description)) VKMOE_CHECK(addRole(layers[n], role, prefix, tensors));
     }
-    return writeSafetensors(path, tensors, {{"vkmoe.moe", descriptionToJson(descriptions)}});
+    return writeSafetensors(path, tensors, {{kDescriptionKey, descriptionToJson(descriptions)}});
 }
 
 }  // namespace vkmoe::formats

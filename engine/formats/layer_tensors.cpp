@@ -19,6 +19,12 @@ constexpr RoleShape kShapes[kTensorRoles] = {
 }  // namespace
 
 std::string RoleShape::name() const { return fmt::format("{}.{}", group, rest); }
+
+std::string RoleShape::stem() const {
+    const std::string whole = name();
+    return whole.substr(0, whole.rfind('.'));
+}
+
 std::string RoleShape::expertName(uint32_t e) const { return fmt::format("{}.{}.{}", group, e, rest); }
 
 const RoleShape& shapeOf(TensorRole role) { return kShapes[size_t(role)]; }

@@ -38,6 +38,7 @@ struct RoleShape {
     bool matrix;        // of an expert: may be MXFP4
 
     std::string name() const;                  // "experts.up.weight"
+    std::string stem() const;                  // "experts.up"
     std::string expertName(uint32_t e) const;  // "experts.3.up.weight"
 };
 

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "engine/formats/description_json.h"
 #include "engine/formats/layer_tensors.h"
 #include "engine/formats/safetensors.h"
 
@@ -150,6 +152,42 @@ Bytes contents(const LayerSource& layer, const std::string& name) {
     REQUIRE(copyTensor(*layer.bytes, *tensor, sink));
     if (tensor->format == WeightFormat::mxfp4) REQUIRE(copyScales(*layer.bytes, *tensor, sink));
     return bytes;
+}
+
+ModelSource mustRead(const TestLayer& layer) {
+    auto model = readLayers(layer.bytes());
+    INFO((model ? "" : model.error().detail));
+    REQUIRE(model);
+    checkSound(model.value());
+    return std::move(*model);
+}
+
+void put(const std::string& path, const Bytes& bytes) {
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
+}
+
+Bytes get(const std::string& path) {
+    const auto bytes = readFile(path);
+    REQUIRE(bytes);
+    return bytes.value();
+}
+
+void checkSame(const ModelSource& a, const ModelSource& b) {
+    REQUIRE(a.layers.size() == b.layers.size());
+    CHECK(a.stack == b.stack);
+    for (size_t n = 0; n < a.layers.size(); ++n) {
+        REQUIRE(a.layers[n].tensors.size() == b.layers[n].tensors.size());
+        const Description &one = a.layers[n].description, &other = b.layers[n].description;
+        CHECK(descriptionToJson({&one, 1}) == descriptionToJson({&other, 1}));
+        CHECK((one.model_dim == other.model_dim && one.hidden_dim == other.hidden_dim));
+        CHECK((one.experts == other.experts && one.shared_dim == other.shared_dim));
+        for (const TensorRange& tensor : a.layers[n].tensors) {
+            CAPTURE(tensor.name);
+            REQUIRE((contents(a.layers[n], tensor.name) == contents(b.layers[n], tensor.name)));
+            CHECK(b.layers[n].find(tensor.name)->format == tensor.format);
+        }
+    }
 }
 
 }  // namespace test

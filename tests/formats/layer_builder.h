@@ -47,6 +47,16 @@ std::string layerError(const Bytes& bytes);
 // shapes say.
 void checkSound(const vkmoe::formats::ModelSource& model);
 
+// The model of a layer that is right.
+vkmoe::formats::ModelSource mustRead(const TestLayer& layer);
+
+// Every tensor and every field of two models is the same, wherever its bytes are.
+void checkSame(const vkmoe::formats::ModelSource& a, const vkmoe::formats::ModelSource& b);
+
+// Whole files.
+void put(const std::string& path, const Bytes& bytes);
+Bytes get(const std::string& path);
+
 // A tensor's bytes, as they are in the file.
 Bytes contents(const vkmoe::formats::LayerSource& layer, const std::string& name);
 

@@ -2,7 +2,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/formats/layer_builder.h"
@@ -13,11 +12,6 @@ using nlohmann::json;
 using namespace test;
 
 namespace {
-
-void put(const std::string& path, const Bytes& bytes) {
-    std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(bytes.data()), std::streamsize(bytes.size()));
-}
 
 // The same layer with all values zero.
 Bytes zeroed(const TestLayer& layer) {
