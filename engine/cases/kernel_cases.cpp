@@ -242,8 +242,9 @@ ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Val
     Routing routing = makeRouting(shape, values);
     ExpertRegions regions{};
     regions.table = test.input("pages", Words(2 * size_t{shape.experts}));
+    Words first = shape.same_pages ? make_page() : Words();
     for (uint32_t e = 0; e < shape.experts; ++e)
-        test.pointFrom(regions.table, 8 * size_t{e}, test.input("page", make_page()));
+        test.pointFrom(regions.table, 8 * size_t{e}, test.input("page", shape.same_pages ? first : make_page()));
     uint32_t tiles = uint32_t(routing.tiles.size() / 2);
     regions.offsets = test.input("offsets", routing.offsets);
     regions.tiles = test.input("tiles", routing.tiles);

@@ -18,6 +18,7 @@ struct Shape {
     uint32_t tokens = 5, experts = 8, top_k = 2, model_dim = 40, hidden_dim = 24;
     Skew skew = Skew::even;
     uint32_t seed = 1;
+    bool same_pages = false;  // every expert has a copy of the first one's weights: large scenes are made faster
 
     std::string label() const;
 };

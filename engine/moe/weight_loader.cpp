@@ -152,7 +152,7 @@ Result<void> WeightLoader::checkStatus() {
         const auto& tensor = *slices_[i].tensor;
         uint64_t count = 0;
         for (size_t j = i; j < slices_.size() && slices_[j].tensor == &tensor; ++j) count += status[2 * j];
-        return notFinite(tensor, source_->bytes->name(), count,
+        return notFinite(tensor, source_->bytes->nameAt(tensor.offset), count,
                          uint64_t{slices_[i].first_row} * slices_[i].cols + ~status[2 * i + 1]);
     }
     return {};
