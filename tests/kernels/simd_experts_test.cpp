@@ -134,7 +134,8 @@ void compare(Kernel tiles, Kernel simd_tiles, Kernel simd_rows, Experts& e, cons
         INFO(fmt::format("{} format {} fused {} activation {} bias {} dense {} [{}, {}]", simd::targetName(),
                          c.weight_format, c.fused, c.activation, c.bias, c.dense, e.outputs, e.cols));
         CHECK((leftBy(simd_tiles, e, c, make, groups, 5) == expected));
-        CHECK((leftBy(simd_rows, e, c, make, rows * panels, 17) == expected));
+        for (uint64_t step : {17, 23})  // 23 groups: four whole rows of five panels
+            CHECK((leftBy(simd_rows, e, c, make, rows * panels, step) == expected));
     }
 }
 
@@ -146,6 +147,7 @@ TEST_CASE("expert_up has the scalar twin's bits on every instruction set", "[ker
     for (uint32_t format : {kF32, kF16, kBf16, kMxfp4})
         for (uint32_t activation : {kRelu, kSiluGlu, kGeluGlu, kClampedSwiglu})
             for (auto [outputs, cols] : kSizes) {
+                if (activation != kSiluGlu && outputs != 70) continue;
                 Experts e(format, outputs, format == kMxfp4 ? cols : cols - 3, outputs + format);
                 for (uint32_t bias : {0u, kBias, kBias | kGateBias})
                     compare(cpu::expert_up, simd::expert_up, simd::expert_up_gemv, e,

@@ -1,4 +1,4 @@
-// One row times panels: weights are decoded in registers as they stream by, so that memory is the limit.
+// A few rows times panels: weights are decoded in registers as they stream by, so that memory is the limit.
 //
 // Every panel is a stream of its own: the processor fetches several streams ahead faster than one.
 #if defined(VKMOE_SIMD_PANEL_STREAM) == defined(HWY_TARGET_TOGGLE)
@@ -20,7 +20,11 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 constexpr size_t kStreams = kLanes >= 8 ? 4 : 2;  // panels at a time: their sums stay in registers
-constexpr uint32_t kAhead = 16;                   // rows of words that are fetched ahead
+
+// Most rows for which decoding in registers is the faster way.
+constexpr uint32_t streamRowsOf(uint32_t format) { return kLanes != kPanel ? 1 : format == kMxfp4 ? 2 : 4; }
+
+constexpr uint32_t kAhead = 16;  // rows of words that are fetched ahead
 
 template <bool kFused>
 HWY_INLINE V accumulate(V x, V w, V s) {
@@ -28,50 +32,57 @@ HWY_INLINE V accumulate(V x, V w, V s) {
     return hn::Add(s, hn::Mul(x, w));
 }
 
-template <size_t kPanels>
+template <size_t kRows, size_t kPanels>
 struct Streams {
     static constexpr size_t kVectors = kPanels * kPerPanel;
     const uint32_t* panels[kPanels];
-    V sums[kVectors];  // of the block
+    V sums[kRows][kVectors];  // of the block
 };
 
-// s + x * w for column kColumn of each vector's words. The products of x and every code are looked up: exact or fused,
-// a product of a code is rounded alike.
-template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kPanels>
-HWY_INLINE void addColumn(Streams<kPanels>& streams, const VU* words, V x) {
-    constexpr bool kProducts = kFormat == kMxfp4 && kCodeTable;
-    V products = x;
-    if constexpr (kProducts) products = hn::Mul(x, hn::Load(D(), kDoubledCodes));
+// s + x * w for column kColumn of each vector's words. For one row the products of x and every code are looked up:
+// exact or fused, a product of a code is rounded alike.
+template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t kPanels>
+HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const VU* words, const float* x) {
+    constexpr bool kProducts = kFormat == kMxfp4 && kCodeTable && kRows == 1;
+    V factor[kRows];
     VKMOE_UNROLL
-    for (size_t v = 0; v < Streams<kPanels>::kVectors; ++v) {
-        V& s = streams.sums[v];
-        if constexpr (kProducts)
-            s = hn::Add(s, lookUp(products, kColumn == 0 ? words[v] : hn::ShiftRight<4 * kColumn>(words[v])));
-        else
-            s = accumulate<kFused>(x, decode<kFormat, kColumn>(words[v]), s);
+    for (size_t r = 0; r < kRows; ++r) factor[r] = hn::Set(D(), x[r * kBlock + kColumn]);
+    if constexpr (kProducts) factor[0] = hn::Mul(factor[0], hn::Load(D(), kDoubledCodes));
+    VKMOE_UNROLL
+    for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
+        if constexpr (kProducts) {
+            VU codes = kColumn == 0 ? words[v] : hn::ShiftRight<4 * kColumn>(words[v]);
+            streams.sums[0][v] = hn::Add(streams.sums[0][v], lookUp(factor[0], codes));
+        } else {
+            V weight = decode<kFormat, kColumn>(words[v]);
+            VKMOE_UNROLL
+            for (size_t r = 0; r < kRows; ++r)
+                streams.sums[r][v] = accumulate<kFused>(factor[r], weight, streams.sums[r][v]);
+        }
     }
 }
 
 // The columns of the words from kColumn on, as far as there are `columns`.
-template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kPanels>
-HWY_INLINE void addColumns(Streams<kPanels>& streams, const VU* words, const float* x, uint32_t columns) {
+template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t kPanels>
+HWY_INLINE void addColumns(Streams<kRows, kPanels>& streams, const VU* words, const float* x, uint32_t columns) {
     if constexpr (kColumn < columnsOfWord(kFormat)) {
         if (kColumn >= columns) return;
-        addColumn<kFormat, kFused, kColumn>(streams, words, hn::Set(D(), x[kColumn]));
+        addColumn<kFormat, kFused, kColumn>(streams, words, x);
         addColumns<kFormat, kFused, kColumn + 1>(streams, words, x, columns);
     }
 }
 
 // Sums of the block [k0, k1), whose x starts at `x`. -0 is where a sum starts: -0 + p is p, bit for bit.
-template <uint32_t kFormat, bool kFused, size_t kPanels>
-HWY_INLINE void sumBlock(Streams<kPanels>& streams, const float* x, uint32_t k0, uint32_t k1) {
+template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
+HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint32_t k0, uint32_t k1) {
     constexpr uint32_t kColumns = columnsOfWord(kFormat);
     VKMOE_UNROLL
-    for (V& s : streams.sums) s = fromBits(0x80000000u);
+    for (size_t i = 0; i < kRows * kPanels * kPerPanel; ++i)
+        streams.sums[i / (kPanels * kPerPanel)][i % (kPanels * kPerPanel)] = fromBits(0x80000000u);
     for (uint32_t k = k0; k < k1; k += kColumns) {
-        VU words[Streams<kPanels>::kVectors];
+        VU words[kPanels * kPerPanel];
         VKMOE_UNROLL
-        for (size_t v = 0; v < Streams<kPanels>::kVectors; ++v) {
+        for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
             const uint32_t* at = wordsOf<kFormat>(streams.panels[v / kPerPanel], k) + v % kPerPanel * kLanes;
             words[v] = hn::LoadU(DU(), at);
             if (v % kPerPanel == 0) hwy::Prefetch(at + kAhead * kPanel);
@@ -83,39 +94,51 @@ HWY_INLINE void sumBlock(Streams<kPanels>& streams, const float* x, uint32_t k0,
     }
 }
 
-template <uint32_t kFormat, bool kFused, size_t kPanels>
+template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
 HWY_INLINE void streamPanels(PanelTile& tile, size_t panel) {
-    constexpr size_t kVectors = Streams<kPanels>::kVectors;
+    constexpr size_t kVectors = kPanels * kPerPanel;
     const D d;
-    Streams<kPanels> streams;
-    V totals[kVectors];
-    VKMOE_UNROLL
-    for (size_t v = 0; v < kVectors; ++v) {
-        const float* bias = tile.bias[panel + v / kPerPanel];
-        streams.panels[v / kPerPanel] = tile.panels[panel + v / kPerPanel];
-        totals[v] = bias ? hn::LoadU(d, bias + v % kPerPanel * kLanes) : fromBits(0x80000000u);
-    }
+    Streams<kRows, kPanels> streams;
+    for (size_t i = 0; i < kPanels; ++i) streams.panels[i] = tile.panels[panel + i];
     for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
         const float* x = tile.x.at + k0 / kBlock * tile.x.step;
         sumBlock<kFormat, kFused>(streams, x, k0, std::min(k0 + kBlock, tile.cols));
         VKMOE_UNROLL
         for (size_t v = 0; v < kVectors; ++v) {
-            V s = streams.sums[v];
+            V scale = fromBits(0x3f800000u);
             if constexpr (kFormat == kMxfp4)
-                s = hn::Mul(s, blockScale(streams.panels[v / kPerPanel], k0, v % kPerPanel * kLanes));
-            totals[v] = hn::Add(totals[v], s);
+                scale = blockScale(streams.panels[v / kPerPanel], k0, v % kPerPanel * kLanes);
+            VKMOE_UNROLL
+            for (size_t r = 0; r < kRows; ++r) {
+                float* total = tile.totals[r] + panel * kPanel + v * kLanes;
+                V s = streams.sums[r][v];
+                if constexpr (kFormat == kMxfp4) s = hn::Mul(s, scale);
+                hn::Store(hn::Add(hn::Load(d, total), s), d, total);
+            }
         }
     }
-    VKMOE_UNROLL
-    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(totals[v], d, tile.totals[0] + panel * kPanel + v * kLanes);
 }
 
-template <uint32_t kFormat, bool kFused>
-HWY_NOINLINE void streamRow(PanelTile& tile) {
+template <uint32_t kFormat, bool kFused, size_t kRows>
+HWY_INLINE void streamRows(PanelTile& tile) {
     size_t panel = 0;
     for (; panel + kStreams <= tile.panel_count; panel += kStreams)
-        streamPanels<kFormat, kFused, kStreams>(tile, panel);
-    for (; panel < tile.panel_count; ++panel) streamPanels<kFormat, kFused, 1>(tile, panel);
+        streamPanels<kFormat, kFused, kRows, kStreams>(tile, panel);
+    for (; panel < tile.panel_count; ++panel) streamPanels<kFormat, kFused, kRows, 1>(tile, panel);
+}
+
+// 1..streamRowsOf(kFormat) rows whose totals have been started.
+template <uint32_t kFormat, bool kFused>
+HWY_NOINLINE void runStream(PanelTile& tile) {
+    constexpr uint32_t kMost = streamRowsOf(kFormat);
+    if (tile.row_count == 1) return streamRows<kFormat, kFused, 1>(tile);
+    if constexpr (kMost >= 2) {
+        if (tile.row_count == 2) return streamRows<kFormat, kFused, 2>(tile);
+    }
+    if constexpr (kMost >= 4) {
+        if (tile.row_count == 3) return streamRows<kFormat, kFused, 3>(tile);
+        return streamRows<kFormat, kFused, 4>(tile);
+    }
 }
 
 }  // namespace HWY_NAMESPACE

@@ -151,7 +151,6 @@ HWY_INLINE void startTotals(PanelTile& tile) {
 template <uint32_t kFormat, bool kFused>
 HWY_NOINLINE void runBlocks(PanelTile& tile) {
     Block block;
-    startTotals(tile);
     for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
         prepareBlock<kFormat>(tile, k0, block);
         multiplyAll<kFormat == kMxfp4, kFused>(tile, block);
@@ -160,7 +159,8 @@ HWY_NOINLINE void runBlocks(PanelTile& tile) {
 
 template <uint32_t kFormat, bool kFused>
 HWY_INLINE void runFormat(PanelTile& tile) {
-    tile.row_count == 1 ? streamRow<kFormat, kFused>(tile) : runBlocks<kFormat, kFused>(tile);
+    startTotals(tile);
+    tile.row_count <= streamRowsOf(kFormat) ? runStream<kFormat, kFused>(tile) : runBlocks<kFormat, kFused>(tile);
 }
 
 template <bool kFused>

@@ -1,7 +1,7 @@
 // The SIMD heart of the hot twins: rows of activations times up to four weight panels, in order R32.
 //
-// Lanes run across outputs, so the vector width never enters the order of a sum. With several rows the weights of a
-// block of 32 columns are decoded once and used by every row; a single row decodes as it reads.
+// Lanes run across outputs, so the vector width never enters the order of a sum. With many rows the weights of a
+// block of 32 columns are decoded once and used by every row; a few rows decode as they read.
 #pragma once
 
 #include <cstdint>
