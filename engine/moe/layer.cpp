@@ -19,8 +19,10 @@ namespace {
 
 constexpr uint32_t kLargestBatch = 16384;  // tokens of a submit
 constexpr double kFirstSubmit = 2e9;       // floating-point operations, before anything was measured
+constexpr double kFirstCpuSubmit = 4e11;   // ... on the CPU, which has no watchdog: many rows an expert are faster
 constexpr double kSmallSubmit = 1e8;       // ... that no device is too slow for: no batch is cut below this
 constexpr double kLongestSubmit = 0.1;     // seconds: watchdogs stay asleep
+constexpr double kLongestCpuSubmit = 2;    // ... progress is told, a call can be cancelled
 constexpr uint64_t kWorkspaceBytes = uint64_t{512} << 20;
 
 using Clock = std::chrono::steady_clock;
@@ -77,8 +79,10 @@ struct Layer::State {
     PoolStatistics pool{weights.description.experts};
     std::optional<Workspace> workspace = {};
     bool workspace_is_largest = false;  // memory allows no more tokens at a time
-    uint32_t batch =
-        tokensFor(weights.description, kFirstSubmit, 1024);  // tokens of a submit, corrected by measured time
+    bool on_cpu = engine->device().info().type == DeviceType::cpu;
+    // Tokens of a submit, corrected by measured time.
+    uint32_t batch = on_cpu ? tokensFor(weights.description, kFirstCpuSubmit, kLargestBatch)
+                            : tokensFor(weights.description, kFirstSubmit, 1024);
     Buffer taken = {};  // [experts] of capacity dispatch: it outlives the batches of a call
 
     // Kernels built and proved, once for each of the four kinds of pass.
@@ -230,8 +234,9 @@ Result<void> Layer::State::eachBatch(const Call& call, const Body& body) {
         auto start = Clock::now();
         VKMOE_CHECK(body(first, tokens));
         double seconds = secondsSince(start);
-        if (seconds > kLongestSubmit) batch = std::max(tokens / 2, tokensFor(d, kSmallSubmit, 256));
-        if (seconds < kLongestSubmit / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
+        double longest = on_cpu ? kLongestCpuSubmit : kLongestSubmit;
+        if (seconds > longest) batch = std::max(tokens / 2, tokensFor(d, kSmallSubmit, 256));
+        if (seconds < longest / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
         first += tokens;
     }
     return {};
