@@ -29,14 +29,15 @@ bool take(const Json& value, T& limit) {
         if (!value.is_number_unsigned() || value.get<uint64_t>() > std::numeric_limits<T>::max()) return false;
     }
     limit = value.get<T>();
-    return true;
+    return limit != T{} || std::is_same_v<T, bool>;  // a device without any is none
 }
 
 }  // namespace
 
 Result<DeviceLimits> clampFromJson(const std::string& text) {
     Json json = Json::parse(text, nullptr, false);
-    if (!json.is_object()) return Error{ErrorCode::bad_input, "the clamp is not a JSON object: " + text};
+    if (!json.is_object())
+        return Error{ErrorCode::bad_input, "VKMOE_CLAMP is not a JSON object: " + text.substr(0, 100)};
     DeviceLimits limits = noClamp();
     for (const auto& [key, value] : json.items()) {
         bool good = key == "memory_budget"      ? take(value, limits.memory_budget)
@@ -49,8 +50,8 @@ Result<DeviceLimits> clampFromJson(const std::string& text) {
                     : key == "preserve_special" ? take(value, limits.preserve_special)
                                                 : false;
         if (!good)
-            return Error{ErrorCode::bad_input,
-                         fmt::format("the clamp: {} = {} is no limit of a device", key, value.dump())};
+            return Error{ErrorCode::bad_input, fmt::format("the clamp: {} = {} is no limit of a device", key,
+                                                           value.is_structured() ? value.type_name() : value.dump())};
     }
     return limits;
 }

@@ -50,8 +50,14 @@ uint code_at(uint row, uint col) {
 }
 
 uint packed_codes(uint row, uint col) {
-    uint word = 0u;
-    for (uint i = 0u; i < 8u; ++i) word |= code_at(row, col + i) << (4u * i);
+    uint word = 0u, at = row * p.row_step * (p.cols / kBlock) + col / kBlock;
+    uint s = p.scales.at[at / 4u] >> (at % 4u * 8u) & 255u;
+    float half_scale = mxfp4_half_scale(s == 255u ? 0u : s);  // 255 is counted once a block
+    for (uint i = 0u; i < 8u; ++i) {
+        uint code = code_at(row, col + i);
+        checked(mxfp4_code(code) * half_scale, p.status, row * p.cols + col + i);
+        word |= code << (4u * i);
+    }
     return word;
 }
 

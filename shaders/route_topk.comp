@@ -7,7 +7,8 @@
 //        probabilities [tokens, experts], softmax over all experts, if c_probabilities
 //        with c_capacity instead of selected and gates: keys and scores [tokens, experts] for assign_capacity
 // An expert's score is, by c_score: kSoftmax its probability, kSigmoid sigmoid(logit), kSoftmaxSelected its logit.
-// Chosen are the largest scores, plus selection_bias where there is one; c_group_score keeps only the groups_kept best of
+// Chosen are the largest scores, plus selection_bias where there is one (without one, and without sums over groups, the
+// largest logits: the same order, where scores do not round to the same value); c_group_score keeps only the groups_kept best of
 // `groups` equal groups (by the largest member, or by the sum of the two largest).
 // Gates: the chosen scores (kSoftmaxSelected: the softmax of the chosen logits), divided by (their sum +
 // renormalize_epsilon) if c_renormalize (1/top_k each if that is zero), times routed_scale if c_scaled. Sums: order R32.

@@ -41,8 +41,14 @@ struct Packer {
     }
 
     uint32_t packedCodes(uint32_t row, uint32_t col) const {
-        uint32_t word = 0;
-        for (uint32_t i = 0; i < 8; ++i) word |= codeAt(row, col + i) << (4 * i);
+        uint32_t word = 0, at = row * p.row_step * (p.cols / kBlock) + col / kBlock;
+        uint32_t s = p.scales.at[at / 4] >> (at % 4 * 8) & 255u;
+        float half_scale = mxfp4_half_scale(s == 255 ? 0 : s);  // 255 is counted once a block
+        for (uint32_t i = 0; i < 8; ++i) {
+            uint32_t code = codeAt(row, col + i);
+            checked(mxfp4_code(code) * half_scale, p.status, row * p.cols + col + i);
+            word |= code << (4 * i);
+        }
         return word;
     }
 

@@ -10,6 +10,7 @@ namespace {
 
 // Kernels index tensors with 32 bits and no invocation loops more than 32,768 times.
 constexpr uint32_t kLargestDim = 16000, kLargestExperts = 1024, kLargestGroups = 256;
+constexpr uint32_t kLargestCapacityTopK = 256;  // a token's choices are one invocation's loop
 
 Result<void> inRange(const char* field, uint64_t value, uint64_t low, uint64_t high) {
     if (value >= low && value <= high) return {};
@@ -60,7 +61,7 @@ Result<void> validate(const Description& d) {
     VKMOE_CHECK(inRange("model_dim", d.model_dim, 1, kLargestDim));
     VKMOE_CHECK(inRange("hidden_dim", d.hidden_dim, 1, kLargestDim));
     VKMOE_CHECK(inRange("experts", d.experts, 1, kLargestExperts));
-    VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.dispatch == Dispatch::capacity ? std::max(d.experts, 64u) : d.experts));
+    VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.dispatch == Dispatch::capacity ? kLargestCapacityTopK : d.experts));
     if (d.shared != Shared::none) VKMOE_CHECK(inRange("shared_dim", d.shared_dim, 1, kLargestDim));
     VKMOE_CHECK(ordinary("routed_scale", d.routed_scale, -0x1p40f, 0x1p40f));
     VKMOE_CHECK(ordinary("renormalize_epsilon", d.renormalize_epsilon, 0, 1));

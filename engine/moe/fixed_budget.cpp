@@ -38,13 +38,16 @@ std::vector<std::vector<float>> keysOf(std::span<const float> logits, uint32_t e
 }
 
 // Softmax over all experts of the top_k largest of a token's taken logits; what was not taken, or trimmed, counts as 0.
-std::vector<float> gatesOf(std::vector<float> taken, uint32_t top_k) {
+std::vector<float> gatesOf(std::vector<float> taken, const Description& d) {
     auto order = descending(taken);
-    for (size_t i = top_k; i < order.size(); ++i) taken[order[i]] = 0;
+    for (size_t i = d.top_k; i < order.size(); ++i) taken[order[i]] = 0;
     float m = *std::max_element(taken.begin(), taken.end());
     for (float& x : taken) x = exact_exp(x - m);
     float sum = sumR32(uint32_t(taken.size()), [&](uint32_t e) { return taken[e]; });
-    for (float& x : taken) x = state_rule(exact_div(x, sum));
+    for (float& x : taken) {
+        float gate = exact_div(x, sum);
+        x = state_rule(d.routed_scale != 1 ? operand_rule(gate) * d.routed_scale : gate);
+    }
     return taken;
 }
 
@@ -73,7 +76,7 @@ Routes fixedBudgetRoutes(const Description& d, std::span<const float> logits, ui
     for (size_t t = 0; t < tokens; ++t) {
         std::vector<float> taken(d.experts);
         for (uint32_t e : experts_of[t]) taken[e] = logits[t * d.experts + e];
-        auto gates = gatesOf(std::move(taken), d.top_k);
+        auto gates = gatesOf(std::move(taken), d);
         for (uint32_t m = 0; m < routes.top_k; ++m) {
             bool there = m < experts_of[t].size();
             routes.experts.push_back(there ? experts_of[t][m] : kNoExpert);

@@ -15,6 +15,7 @@ inline namespace v1 {
 
 // Tokens each expert takes of a call of `tokens`, or nothing where zml chooses an exact algorithm: for one token, and
 // where the budget trunc(ratio * tokens * top_k / experts), rounded up to a multiple of 8, exceeds 2/3 of the tokens.
+// A budget of 0 is zml's assertion.
 std::optional<uint32_t> tokensPerExpert(const Description& description, uint64_t tokens);
 
 // Who takes whom, from logits [tokens, experts]: a token's experts ascend, its row ends with kAbsent.

@@ -293,6 +293,11 @@ Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOpti
     Routes budget_routes;
     auto budget = tokensPerExpert(d, result.tokens);
     if (d.dispatch == Dispatch::fixed_budget && budget && !forced) {
+        if (*budget == 0)
+            return Error{
+                ErrorCode::bad_input,
+                fmt::format("tokens_per_expert_ratio is {}, which leaves no token for any expert of a call of {}",
+                            d.tokens_per_expert_ratio, result.tokens)};
         VKMOE_TRY(logits, state_->allLogits(call));
         budget_routes = fixedBudgetRoutes(d, logits, *budget);
         call.forced = &budget_routes;

@@ -34,8 +34,8 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     uint64_t capacity_cells = d.dispatch == Dispatch::capacity ? T * d.experts : 0;
     w.keys = m.words(capacity_cells);
     w.scores = m.words(capacity_cells);
-    w.selected = m.words(S);
-    w.gates = m.words(S);
+    w.selected = m.words(T * std::max(w.width, d.top_k));  // the router writes top_k, whatever is forced
+    w.gates = m.words(T * std::max(w.width, d.top_k));
     w.counts = m.words(chunks * d.experts);
     w.counts_bytes = chunks * d.experts * 4;
     w.offsets = m.words(d.experts + 1);

@@ -47,7 +47,9 @@ uint64_t parameterCount(const LayerSource& layer) {
 }
 
 uint64_t pageBytes(const LayerSource& layer) {
-    const WeightFormat up = layer.find("experts.0.up.weight")->format;
+    WeightFormat up = layer.find("experts.0.up.weight")->format;
+    const TensorRange* gate = layer.find("experts.0.gate.weight");
+    if (gate && gate->format != up) up = WeightFormat::f32;  // both are widened
     const WeightFormat down = layer.find("experts.0.down.weight")->format;
     return layoutPage(routedShape(layer.description, up, down)).bytes();
 }

@@ -25,6 +25,9 @@ Json rows(const Routes& routes, const std::vector<T>& values) {
     return out;
 }
 
+// A value in a sentence: what is nested is only named.
+std::string shown(const Json& value) { return value.is_structured() ? value.type_name() : value.dump(); }
+
 Json layerRoutes(const Routes& routes) {
     return {{"top_k", routes.top_k}, {"experts", rows(routes, routes.experts)}, {"gates", rows(routes, routes.gates)}};
 }
@@ -50,14 +53,14 @@ struct RoutesReader {
             bool exists = experts[m].is_number_unsigned() && (pool || experts[m].get<uint64_t>() < d.experts);
             if (!exists)
                 return bad(
-                    fmt::format("token {}: expert {} is not one of 0 to {}", t, experts[m].dump(), d.experts - 1));
+                    fmt::format("token {}: expert {} is not one of 0 to {}", t, shown(experts[m]), d.experts - 1));
             if (!gates[m].is_number() || !(std::fabs(gates[m].get<double>()) < 0x1p63))
-                return bad(fmt::format("token {}: gate {} is not a number below 2^63", t, gates[m].dump()));
+                return bad(fmt::format("token {}: gate {} is not a number below 2^63", t, shown(gates[m])));
             bool twice = std::find(experts.begin(), experts.begin() + std::ptrdiff_t(m), experts[m]) !=
                          experts.begin() + std::ptrdiff_t(m);
             if (twice && !pool && d.dispatch != Dispatch::capacity)
-                return bad(fmt::format("token {}: expert {} is listed twice", t, experts[m].dump()));
-            routes.experts.push_back(uint32_t(std::min<uint64_t>(experts[m].get<uint64_t>(), kNoExpert)));
+                return bad(fmt::format("token {}: expert {} is listed twice", t, shown(experts[m])));
+            routes.experts.push_back(uint32_t(std::min<uint64_t>(experts[m].get<uint64_t>(), kNoExpert - 1)));
             routes.gates.push_back(gates[m].get<float>());
         }
         routes.experts.resize((t + 1) * width, kNoExpert);
@@ -73,7 +76,7 @@ struct RoutesReader {
         bool any_width =
             d.dispatch == Dispatch::fixed_budget && top_k.is_number_unsigned() && top_k >= 1 && top_k <= d.experts;
         if (top_k != d.top_k && !any_width)
-            return bad(fmt::format("top_k is {}, the layer's is {}", top_k.dump(), d.top_k));
+            return bad(fmt::format("top_k is {}, the layer's is {}", shown(top_k), d.top_k));
         if (!experts.is_array() || !gates.is_array() || experts.size() != tokens || gates.size() != tokens)
             return bad(fmt::format("experts and gates must be lists of {} tokens", tokens));
         routes.top_k = top_k.get<uint32_t>();

@@ -62,8 +62,14 @@ Result<void> checkTargets(const RunOptions& options) {
         auto folder = std::filesystem::path(path).parent_path();
         if (!folder.empty() && !std::filesystem::is_directory(folder, error))
             return Error{ErrorCode::io, fmt::format("{}: {} is no folder", path, folder.string())};
+        if (std::filesystem::is_directory(path, error))
+            return Error{ErrorCode::io, fmt::format("{}: is a folder", path)};
     }
-    if (options.output == options.routes)
+    if (options.routes.empty()) return {};
+    std::error_code error;
+    auto where = [&](const std::string& path) { return std::filesystem::weakly_canonical(path, error); };
+    if (where(options.output) == where(options.routes) ||
+        std::filesystem::equivalent(options.output, options.routes, error))
         return Error{ErrorCode::bad_input,
                      fmt::format("{}: output and routes cannot go to the same file", options.output)};
     return {};
@@ -71,10 +77,11 @@ Result<void> checkTargets(const RunOptions& options) {
 
 // Both files or neither.
 Result<void> writeResults(const RunOptions& options, const Stack& stack, const StackResult& result) {
+    bool is_new = std::filesystem::symlink_status(options.output).type() == std::filesystem::file_type::not_found;
     VKMOE_CHECK(writeTokens(options.output, result.output));
     if (options.routes.empty()) return {};
     auto written = writeText(options.routes, routesToJson(stack, result).dump() + "\n");
-    if (!written) std::remove(options.output.c_str());
+    if (!written && is_new) std::remove(options.output.c_str());
     return written;
 }
 

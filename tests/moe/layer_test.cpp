@@ -388,6 +388,29 @@ TEST_CASE("a sum that goes out of range is an error even where the activation wo
     }
 }
 
+TEST_CASE("a fixed budget may give tokens fewer experts than top_k, or none", "[layer][device]") {
+    Description d{.model_dim = 32, .hidden_dim = 16, .experts = 8, .top_k = 4, .score = Score::softmax_selected};
+    d.dispatch = Dispatch::fixed_budget;
+    d.tokens_per_expert_ratio = 0.01f;
+    auto source = test::makeRandomLayer(d, WeightFormat::f32, 5).source;
+    auto twice = source, none = source;
+    twice.description.routed_scale = 2;
+    none.description.tokens_per_expert_ratio = 1e-6f;
+    auto x = test::randomTokens(1000, d.model_dim, 6);
+    std::vector<float> first;
+    for (Engine* engine : test::engines()) {
+        auto result = load(*engine, source).forward(x), doubled = load(*engine, twice).forward(x);
+        REQUIRE((result && doubled));
+        CHECK(result->routes.top_k < d.top_k);
+        if (first.empty()) first = result->output;
+        CHECK(sameBits(first, result->output));
+        for (size_t i = 0; i < first.size(); ++i) CHECK(doubled->output[i] == 2 * first[i]);
+        auto refused = load(*engine, none).forward(x);
+        REQUIRE(!refused);
+        CHECK(refused.error().detail.find("leaves no token for any expert") != std::string::npos);
+    }
+}
+
 TEST_CASE("tensors of the wrong shape or format are refused", "[layer]") {
     test::RandomLayer layer = test::makeRandomLayer(forms()[1].d, WeightFormat::f32, 9);
     auto engine = Engine::open({.device = "cpu"});

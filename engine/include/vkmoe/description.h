@@ -23,7 +23,7 @@ struct Description {
     uint32_t model_dim = 0;   // D: width of a token
     uint32_t hidden_dim = 0;  // F: width of an expert's hidden layer
     uint32_t experts = 0;     // E: routed experts
-    uint32_t top_k = 0;       // experts a token goes to, 1..E (with capacity dispatch up to 64 whatever E: padded)
+    uint32_t top_k = 0;       // experts a token goes to, 1..E (with capacity dispatch 1..256 whatever E: padded)
 
     Score score = Score::softmax;
     bool renormalize = false;  // divide the chosen scores by (their sum + renormalize_epsilon)

@@ -93,7 +93,8 @@ public:
     uint64_t pageBytes() const;    // of one routed expert on the device
     uint64_t weightBytes() const;  // of all weights on the device
 
-    // Running statistics of the experts; a call with introspection adds to them when it succeeds.
+    // Running statistics of the experts; a call with introspection adds to them when it succeeds. Not locked: not to be
+    // used while another thread is in forward.
     PoolStatistics& pool();
 
     // Runs tokens [tokens, model_dim] (any number, also none). With capacity and fixed_budget dispatch the result

@@ -37,9 +37,9 @@ public:
     const std::vector<Layer>& layers() const { return layers_; }
     const std::vector<std::string>& warnings() const { return warnings_; }
 
-    // `forced_routes`: none, or one for each layer (a null pointer: the layer's router decides); the one in `options`
-    // is not used. Errors: as Layer::forward; in a stack a sentence that is not about x begins with the layer,
-    // "layers.3: ".
+    // Statistics of layers that ran before one failed have counted the call. `forced_routes`: none, or one for each
+    // layer (a null pointer: the layer's router decides); the one in `options` is not used. Errors: as Layer::forward;
+    // in a stack a sentence that is not about x begins with the layer, "layers.3: ".
     Result<StackResult> forward(std::span<const float> x, const ForwardOptions& options = {},
                                 std::span<const Routes* const> forced_routes = {});
 
