@@ -19,6 +19,20 @@ float weight_at(U32 page, uint base, uint k, uint lane) {
     return c_weight_format == kF16 ? f16_decode(h) : uintBitsToFloat(h << 16);
 }
 
+// Four finite f16 codes: f16_decode without its special cases. A subnormal is an integer times 2^-24.
+vec4 f16_weights(uvec4 h) {
+    vec4 normal = uintBitsToFloat(((h & uvec4(0x7fffu)) << uvec4(13u)) + uvec4(112u << 23));
+    vec4 small = vec4(h & uvec4(0x3ffu)) * vec4(uintBitsToFloat(0x33800000u));
+    vec4 magnitude = mix(normal, small, equal(h & uvec4(0x7c00u), uvec4(0u)));
+    return uintBitsToFloat(floatBitsToUint(magnitude) | (h & uvec4(0x8000u)) << uvec4(16u));
+}
+
+// Four doubled codes: mxfp4_code.
+vec4 mxfp4_codes(uvec4 code) {
+    vec4 magnitude = vec4((uvec4(0xc8643210u) >> ((code & uvec4(7u)) << uvec4(2u))) & uvec4(15u));
+    return uintBitsToFloat(floatBitsToUint(magnitude) | (code & uvec4(8u)) << uvec4(28u));
+}
+
 // What the total of the block that starts at column k is multiplied by (MXFP4).
 float scale_at(U32 page, uint base, uint k, uint lane) {
     uint word = page.at[base + k / (kScaleGroup * kBlock) * (kScaleGroup * kBlock / 8u + 1u) * kPanel + lane];
