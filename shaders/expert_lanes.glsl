@@ -21,8 +21,7 @@ uvec4 lane_outputs(uint column) {
 vec4 column_of(uvec4 words, uint j) {
     if (c_weight_format == kF32) return uintBitsToFloat(words);
     if (c_weight_format == kMxfp4) return mxfp4_codes(words >> uvec4(4u * j) & uvec4(15u));
-    if (c_weight_format == kBf16) return uintBitsToFloat((j & 1u) == 0u ? words << uvec4(16u) : words & uvec4(0xffff0000u));
-    return f16_weights((j & 1u) == 0u ? words & uvec4(0xffffu) : words >> uvec4(16u));
+    return halves((j & 1u) == 0u ? words & uvec4(0xffffu) : words >> uvec4(16u));
 }
 
 uvec4 load_words(U32 page, uvec4 base, uint step_) {
@@ -30,12 +29,7 @@ uvec4 load_words(U32 page, uvec4 base, uint step_) {
     return uvec4(page.at[at.x], page.at[at.y], page.at[at.z], page.at[at.w]);
 }
 
-// The row of words that holds column k.
-uint word_step(uint k) {
-    if (c_weight_format == kF32) return k;
-    return c_weight_format == kMxfp4 ? k / 8u + k / (kScaleGroup * kBlock) + 1u : k >> 1;
-}
-
+// A word is loaded at its first column.
 bool starts_word(uint j) { return c_weight_format == kF32 || (c_weight_format == kMxfp4 ? j == 0u : (j & 1u) == 0u); }
 
 vec4 load_scales(U32 page, uvec4 base, uint k) {
