@@ -16,13 +16,14 @@
     X(8, selection_bias)  /* 1: a bias that changes who is chosen, not the gate */                      \
     X(9, scaled)          /* 1: gates are multiplied by routed_scale */                                 \
     X(10, probabilities)  /* 1: also write the softmax over all experts */                              \
-    X(11, lanes)          /* invocations that share one token: 8, 16, 32 or 64 */                       \
+    X(11, lanes)          /* invocations that share one token: 8, 16, 32 or 64; lanes forms: a subgroup, 8 to 64 */ \
     X(12, shared)         /* order of the shared expert in combine: kSharedNone, kSharedFirst, kSharedLast */ \
     X(13, widen)          /* pack_panels: 1: the panels are f32 whatever the source (routers) */           \
     X(14, nibbles)        /* pack_panels, kMxfp4: kAdjacent or kHalves, where a byte's two codes belong */  \
     X(15, group_score)    /* kNoGroups, kGroupMax, kGroupSumOfTop2 */                                   \
     X(16, shared_gate)    /* combine: 1: the shared expert's output is multiplied by shared_gates */    \
-    X(17, capacity)       /* route_topk: 1: selection keys and scores go to assign_capacity, no choice is made */
+    X(17, capacity)       /* route_topk: 1: selection keys and scores go to assign_capacity, no choice is made */ \
+    X(18, tile_rows)      /* lanes forms: rows a thread computes at a time, 1 to kLanesRows */
 
 #ifdef __cplusplus
 #include <cstdint>
@@ -62,6 +63,8 @@ VKMOE_CONSTANT(kPanel, 16u)       // output rows of a weight panel
 VKMOE_CONSTANT(kBlock, 32u)       // terms of one block of the order R32
 VKMOE_CONSTANT(kTileRows, 32u)    // token rows of one GEMM tile
 VKMOE_CONSTANT(kTilePanels, 4u)   // panels (of 16 outputs) of one GEMM tile
+VKMOE_CONSTANT(kLanesOutputs, 256u)  // outputs of one workgroup of the lanes forms
+VKMOE_CONSTANT(kLanesRows, 16u)      // rows at a time, at most
 VKMOE_CONSTANT(kScaleGroup, 4u)   // blocks of MXFP4 whose scales share a word
 VKMOE_CONSTANT(kBinChunk, 256u)   // assignments one bin_count workgroup counts
 

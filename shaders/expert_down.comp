@@ -10,27 +10,26 @@
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over hidden_dim.
 KERNEL(ExpertDown)
 
-void store(Tile tile, uint output_, vec4 y[8], uint component) {
+void store(Tile tile, vec4 y[8], uint component) {
+    uint output_ = tile.output_ + first_output() + component;
     if (output_ >= p.model_dim) return;
     [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        if (i >= tile.rows) continue;
-        uint at = (tile.first_row + i) * p.model_dim + output_;
-        p.y.at[at] = state_rule(checked(y[i][component], p.status, at));
+        uint row = octet() * 8u + i, at = (tile.first_row + row) * p.model_dim + output_;
+        if (row < tile.rows) p.y.at[at] = state_rule(checked(y[i][component], p.status, at));
     }
 }
 
 void main() {
-    uint columns = (p.model_dim + kPanel * kTilePanels - 1u) / (kPanel * kTilePanels);
     Tile tile;
-    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, p.model_dim, tile)) return;  // the workgroup
     U32 page = p.pages.at[tile.page];
-    uint row_at[8];
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) row_at[i] = (tile.first_row + min(i, tile.rows - 1u)) * p.hidden_dim;
+    if (lane_index() < kTileRows)
+        tile_row_at[lane_index()] = (tile.first_row + min(lane_index(), tile.rows - 1u)) * p.hidden_dim;
+    memoryBarrierShared();
     vec4 y[8];
-    tile_dot(p.hidden, row_at, page, tile, p.down_weight, p.down_bias, kBias, p.model_dim, p.hidden_dim, y);
-    uint output_ = tile.panel * kPanel + tile.lane;
-    store(tile, output_, y, 0u);
-    store(tile, output_ + kPanel, y, 1u);
-    store(tile, output_ + 2u * kPanel, y, 2u);
-    store(tile, output_ + 3u * kPanel, y, 3u);
+    tile_dot(p.hidden, page, tile, p.down_weight, p.down_bias, kBias, p.model_dim, p.hidden_dim, y);
+    store(tile, y, 0u);
+    store(tile, y, 1u);
+    store(tile, y, 2u);
+    store(tile, y, 3u);
 }

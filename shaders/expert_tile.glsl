@@ -1,81 +1,117 @@
-// The register tile of the grouped GEMM: 8 rows x 4 outputs a thread, in order R32.
+// The tile of the grouped GEMM: 32 rows x 64 outputs a workgroup, 8 rows x 4 outputs a thread, in order R32.
 //
-// A workgroup computes 32 rows x 64 outputs: thread = (quad of 8 rows, lane of the panel), its four outputs lie in four
-// consecutive panels. A vec4 holds the four outputs of one row; every operation on it is componentwise.
+// A block of 32 columns at a time is decoded into shared memory, 12.6 KiB: x as [column][row], weights as
+// [column][output], each read as vec4. Thread = (octet of rows, four neighbouring outputs). A vec4 of sums holds the four
+// outputs of one row; every operation on it is componentwise.
 
-// Where a thread's tile lies. (It holds no address: SwiftShader's compiler crashes on addresses inside structs.)
+const uint kTileOutputs = kPanel * kTilePanels;
+const uint kXStride = kTileRows / 4u + 1u;  // of a column, in vec4: padded, since neighbouring threads write columns
+
+shared vec4 tile_x[kBlock * kXStride];
+shared vec4 tile_w[kBlock * kTileOutputs / 4u];
+shared uint tile_row_at[kTileRows];  // first element of each row in x; rows past the end repeat the last one
+
+// Where a workgroup's tile lies. (It holds no address: SwiftShader's compiler crashes on addresses inside structs.)
 struct Tile {
     uint page;       // number in the page table
-    uint rows;       // of this thread, 1..8
     uint first_row;  // slot or token of row 0
-    uint panel;      // first of four
-    uint lane;
+    uint rows;       // 1..32
+    uint output_;    // first of 64
 };
 
-vec4 load_weights(U32 page, uvec4 base, uint k, uint lane) {
-    return vec4(weight_at(page, base.x, k, lane), weight_at(page, base.y, k, lane), weight_at(page, base.z, k, lane),
-                weight_at(page, base.w, k, lane));
+// Tile of workgroup `group` of the compact list, or of the dense one. False: nothing to do.
+bool find_tile(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint dense_page, uint outputs, out Tile tile) {
+    uint columns = (outputs + kTileOutputs - 1u) / kTileOutputs, index = group_index() / columns;
+    tile.page = dense_page;
+    tile.first_row = index * kTileRows;
+    tile.output_ = group_index() % columns * kTileOutputs;
+    uint end = dense_rows;
+    if (c_dense == 0u) {
+        if (index >= tile_count.at[0]) return false;
+        tile.page = tiles.at[2u * index];
+        tile.first_row = tiles.at[2u * index + 1u];
+        end = offsets.at[tile.page + 1u];
+    }
+    if (tile.first_row >= end) return false;
+    tile.rows = min(kTileRows, end - tile.first_row);
+    return true;
 }
 
-// Word offsets of four consecutive panels; panels past the last repeat it (their results are not stored).
-uvec4 panel_bases(uint weight, uint panel, uint outputs, uint cols) {
-    uint last = (outputs + kPanel - 1u) / kPanel - 1u, words = panel_steps(cols) * kPanel;
-    uvec4 panels = min(uvec4(panel, panel + 1u, panel + 2u, panel + 3u), uvec4(last));
-    return uvec4(weight) + panels * uvec4(words);
+uint octet() { return lane_index() / 16u; }               // the thread's rows are 8*octet() ...
+uint first_output() { return lane_index() % 16u * 4u; }   // ... and its outputs of the tile begin here
+
+// Thread = (column, every second row): neighbours read neighbouring columns.
+void stage_x(F32 x, uint k0, uint count) {
+    uint k = lane_index() % kBlock;
+    if (k >= count) return;
+    for (uint row = lane_index() / kBlock; row < kTileRows; row += kWorkgroup / kBlock)
+        tile_x[k * kXStride + row / 4u][row % 4u] = x.at[tile_row_at[row] + k0 + k];
 }
 
-vec4 load_bias(U32 page, uint bias, uint panel, uint lane, uint outputs) {
-    uvec4 at = min(uvec4(panel, panel + 1u, panel + 2u, panel + 3u) * uvec4(kPanel) + uvec4(lane), uvec4(outputs - 1u));
-    return vec4(uintBitsToFloat(page.at[bias + at.x]), uintBitsToFloat(page.at[bias + at.y]),
-                uintBitsToFloat(page.at[bias + at.z]), uintBitsToFloat(page.at[bias + at.w]));
+// Thread = output: its column of the panel that holds it, eight columns at a time.
+void stage_weights(U32 page, uint base, uint lane, uint k0, uint count) {
+    uint at = lane_index();
+    for (uint first = 0u; first < count; first += 8u) {
+        float w[8];
+        load_eight(page, base, lane, k0 + first, k0 + count, w);
+        [[unroll]] for (uint j = 0u; j < 8u; ++j) tile_w[(first + j) * (kTileOutputs / 4u) + at / 4u][at % 4u] = w[j];
+    }
 }
 
-// row_at[i] is the first element of row i in x (rows past the end repeat the last one).
+// Scale or bias of the thread's four outputs.
+vec4 four_scales(U32 page, uint base, uint lane, uint k0) {
+    return vec4(scale_at(page, base, k0, lane), scale_at(page, base, k0, lane + 1u), scale_at(page, base, k0, lane + 2u),
+                scale_at(page, base, k0, lane + 3u));
+}
+
+vec4 four_biases(U32 page, uint bias, uint output_, uint outputs) {
+    uvec4 at = uvec4(bias) + min(uvec4(output_, output_ + 1u, output_ + 2u, output_ + 3u), uvec4(outputs - 1u));
+    return vec4(uintBitsToFloat(page.at[at.x]), uintBitsToFloat(page.at[at.y]), uintBitsToFloat(page.at[at.z]),
+                uintBitsToFloat(page.at[at.w]));
+}
+
+// Word offset of the panel that holds an output; outputs past the last panel read it (their results are not stored).
+uint panel_base(uint weight, uint output_, uint outputs, uint cols) {
+    return weight + min(output_, outputs - 1u) / kPanel * panel_steps(cols) * kPanel;
+}
+
+#define TILE_ROWS(DO, a, b) DO(0, a.x) DO(1, a.y) DO(2, a.z) DO(3, a.w) DO(4, b.x) DO(5, b.y) DO(6, b.z) DO(7, b.w)
+#define TILE_FIRST(i, x) s[i] = vec4(x) * w;
+#define TILE_NEXT(i, x) s[i] = multiply_add(vec4(x), w, s[i]);
+
 // totals[i] = bias + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
-void tile_dot(F32 x, uint row_at[8], U32 page, Tile tile, uint weight, uint bias, uint bias_bit, uint outputs,
-              uint cols, out vec4 totals[8]) {
-    uvec4 base = panel_bases(weight, tile.panel, outputs, cols);
+// Every thread of the workgroup must call it, with tile_row_at set.
+void tile_dot(F32 x, U32 page, Tile tile, uint weight, uint bias, uint bias_bit, uint outputs, uint cols,
+              out vec4 totals[8]) {
+    uint staged = panel_base(weight, tile.output_ + lane_index(), outputs, cols), at = 2u * octet();
+    uint output_ = tile.output_ + first_output(), base = panel_base(weight, output_, outputs, cols), q = first_output() / 4u;
     for (uint k0 = 0u; k0 < cols; k0 += kBlock) {
+        uint count = min(kBlock, cols - k0);
+        barrier();
+        stage_x(x, k0, count);
+        stage_weights(page, staged, lane_index() % kPanel, k0, count);
+        memoryBarrierShared();
+        barrier();
         vec4 s[8];
-        vec4 w = load_weights(page, base, k0, tile.lane);
-        [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = vec4(x.at[row_at[i] + k0]) * w;
-        uint k1 = min(k0 + kBlock, cols);
-        for (uint k = k0 + 1u; k < k1; ++k) {
-            w = load_weights(page, base, k, tile.lane);
-            [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = multiply_add(vec4(x.at[row_at[i] + k]), w, s[i]);
+        vec4 w = tile_w[q], a = tile_x[at], b = tile_x[at + 1u];
+        TILE_ROWS(TILE_FIRST, a, b)
+        for (uint k = 1u; k < count; ++k) {
+            w = tile_w[k * (kTileOutputs / 4u) + q];
+            a = tile_x[k * kXStride + at];
+            b = tile_x[k * kXStride + at + 1u];
+            TILE_ROWS(TILE_NEXT, a, b)
         }
         if (c_weight_format == kMxfp4) {
-            vec4 scale = vec4(scale_at(page, base.x, k0, tile.lane), scale_at(page, base.y, k0, tile.lane),
-                              scale_at(page, base.z, k0, tile.lane), scale_at(page, base.w, k0, tile.lane));
+            vec4 scale = four_scales(page, base, output_ % kPanel, k0);
             [[unroll]] for (uint i = 0u; i < 8u; ++i) s[i] = s[i] * scale;
         }
         if (k0 != 0u) {
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = totals[i] + s[i];
         } else if ((c_bias & bias_bit) != 0u) {
-            vec4 b = load_bias(page, bias, tile.panel, tile.lane, outputs);
-            [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = b + s[i];
+            vec4 start = four_biases(page, bias, output_, outputs);
+            [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = start + s[i];
         } else {
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = s[i];
         }
     }
-}
-
-// One thread's share of workgroup `group` of the compact tile list, or of the dense one. False: nothing to do.
-bool find_tile(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint dense_page, uint columns,
-               out Tile tile) {
-    uint group = group_index(), index = group / columns, quad = lane_index() / kPanel;
-    uint expert = dense_page, first = index * kTileRows, end = dense_rows;
-    if (c_dense == 0u) {
-        if (index >= tile_count.at[0]) return false;
-        expert = tiles.at[2u * index];
-        first = tiles.at[2u * index + 1u];
-        end = min(offsets.at[expert + 1u], first + kTileRows);
-    }
-    tile.first_row = first + quad * 8u;
-    if (tile.first_row >= end) return false;
-    tile.rows = min(8u, end - tile.first_row);
-    tile.page = expert;
-    tile.panel = group % columns * kTilePanels;
-    tile.lane = lane_index() % kPanel;
-    return true;
 }

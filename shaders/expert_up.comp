@@ -12,11 +12,12 @@
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over model_dim. The kernel gathers its rows itself.
 KERNEL(ExpertUp)
 
-void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
+void store(Tile tile, vec4 gate[8], vec4 up[8], uint component) {
+    uint output_ = tile.output_ + first_output() + component;
     if (output_ >= p.hidden_dim) return;
     [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        if (i >= tile.rows) continue;
-        uint at = (tile.first_row + i) * p.hidden_dim + output_;
+        uint row = octet() * 8u + i, at = (tile.first_row + row) * p.hidden_dim + output_;
+        if (row >= tile.rows) continue;
         float h = activate(gate[i][component], up[i][component], c_activation, p.swiglu_limit, p.swiglu_alpha);
         check_hidden(gate[i][component], up[i][component], h, p.status, at);
         p.hidden.at[at] = as_operand(h, c_operand_bits);
@@ -24,24 +25,22 @@ void store(Tile tile, uint output_, vec4 gate[8], vec4 up[8], uint component) {
 }
 
 void main() {
-    uint columns = (p.hidden_dim + kPanel * kTilePanels - 1u) / (kPanel * kTilePanels);
     Tile tile;
-    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, columns, tile)) return;
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, p.hidden_dim, tile)) return;  // the workgroup
     U32 page = p.pages.at[tile.page];
-    uint row_at[8];
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        uint row = tile.first_row + min(i, tile.rows - 1u);
-        row_at[i] = (c_dense != 0u ? row : p.token_of.at[row]) * p.model_dim;
+    if (lane_index() < kTileRows) {
+        uint row = tile.first_row + min(lane_index(), tile.rows - 1u);
+        tile_row_at[lane_index()] = (c_dense != 0u ? row : p.token_of.at[row]) * p.model_dim;
     }
+    memoryBarrierShared();
     vec4 gate[8], up[8];
-    tile_dot(p.x, row_at, page, tile, p.up_weight, p.up_bias, kBias, p.hidden_dim, p.model_dim, up);
+    tile_dot(p.x, page, tile, p.up_weight, p.up_bias, kBias, p.hidden_dim, p.model_dim, up);
     if (c_activation != kRelu)
-        tile_dot(p.x, row_at, page, tile, p.gate_weight, p.gate_bias, kGateBias, p.hidden_dim, p.model_dim, gate);
+        tile_dot(p.x, page, tile, p.gate_weight, p.gate_bias, kGateBias, p.hidden_dim, p.model_dim, gate);
     else
         gate = up;
-    uint output_ = tile.panel * kPanel + tile.lane;
-    store(tile, output_, gate, up, 0u);
-    store(tile, output_ + kPanel, gate, up, 1u);
-    store(tile, output_ + 2u * kPanel, gate, up, 2u);
-    store(tile, output_ + 3u * kPanel, gate, up, 3u);
+    store(tile, gate, up, 0u);
+    store(tile, gate, up, 1u);
+    store(tile, gate, up, 2u);
+    store(tile, gate, up, 3u);
 }

@@ -256,10 +256,10 @@ ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Val
 }
 
 uint64_t expertThreads(const KernelCode& code, const ExpertRegions& regions, uint32_t outputs) {
-    bool gemv = std::string(code.name).ends_with("_gemv");
-    uint64_t groups = gemv ? uint64_t{regions.rows} * ceilDiv(outputs, kPanel)
-                           : uint64_t{regions.groups_per_column} * ceilDiv(outputs, kPanel * kTilePanels);
-    return groups * kWorkgroup;
+    std::string name = code.name;
+    if (name.ends_with("_gemv")) return uint64_t{regions.rows} * ceilDiv(outputs, kPanel) * kWorkgroup;
+    uint32_t width = name.ends_with("_lanes") ? kLanesOutputs : kPanel * kTilePanels;
+    return uint64_t{regions.groups_per_column} * ceilDiv(outputs, width) * kWorkgroup;
 }
 
 double weightBytes(const Constants& c, const Shape& shape, double matrices) {
@@ -427,6 +427,8 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& w
         {&k.expert_up_gemv, expertUp},
         {&k.expert_down, expertDown},
         {&k.expert_down_gemv, expertDown},
+        {&k.expert_up_lanes, expertUp},
+        {&k.expert_down_lanes, expertDown},
         {&k.combine, combineCase},
         {&k.slot_stats, slotStats},
         {&k.math_probe, mathProbe},

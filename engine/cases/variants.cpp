@@ -1,5 +1,6 @@
 // Which forms of each kernel exist, and which shapes test their edges.
 #include "engine/cases/scene.h"
+#include "engine/moe/expert_forms.h"
 #include "shaders/math_probe.h"
 
 namespace vkmoe {
@@ -45,6 +46,32 @@ std::vector<Constants> expertForms(bool up) {
     return all;
 }
 
+// The code of the plain forms but for the sums: each format and precision in every height, with and without biases.
+std::vector<Constants> lanesForms(bool up, uint32_t lanes) {
+    std::vector<Constants> all;
+    auto add = [&](Constants c, uint32_t activation, uint32_t bias, uint32_t dense, uint32_t rows) {
+        c.operand_bits = up ? operandBits(c.weight_format, c.fused != 0) : 0;
+        c.activation = up ? activation : kRelu;
+        c.bias = bias;
+        c.dense = dense;
+        c.lanes = lanes;
+        c.tile_rows = rows;
+        all.push_back(c);
+    };
+    if (lanes == 0) return all;
+    for (uint32_t format : {kF32, kF16, kBf16, kMxfp4})
+        for (uint32_t fused : {0u, 1u}) {
+            if (fused && format == kF32) continue;
+            Constants c{.weight_format = format, .fused = fused};
+            add(c, kSiluGlu, 0, 0, kLanesRows);
+            add(c, kSiluGlu, up ? kBias | kGateBias : kBias, 0, 4);
+            add(c, kRelu, kBias, 1, 1);
+        }
+    for (uint32_t activation : {kGeluGlu, kClampedSwiglu})
+        if (up) add({}, activation, kBias | kGateBias, 0, 4);
+    return all;
+}
+
 std::vector<Constants> routeForms() {
     std::vector<Constants> all;
     for (uint32_t lanes : {8u, 64u}) {
@@ -84,7 +111,7 @@ std::vector<Constants> combineForms() {
 
 }  // namespace
 
-std::vector<Constants> productionConstants(const KernelCode& code) {
+std::vector<Constants> productionConstants(const KernelCode& code, const DeviceLimits& limits) {
     const Kernels& k = kernels();
     if (&code == &k.apply_rule) return storedFormats({0, 13, 16, 24});
     if (&code == &k.pack_panels) return packForms();
@@ -92,6 +119,8 @@ std::vector<Constants> productionConstants(const KernelCode& code) {
     if (&code == &k.route_topk) return routeForms();
     if (&code == &k.expert_up || &code == &k.expert_up_gemv) return expertForms(true);
     if (&code == &k.expert_down || &code == &k.expert_down_gemv) return expertForms(false);
+    if (&code == &k.expert_up_lanes || &code == &k.expert_down_lanes)
+        return lanesForms(&code == &k.expert_up_lanes, subgroupLanes(limits));
     if (&code == &k.combine) return combineForms();
     if (&code == &k.assign_capacity) return capacityForms();
     if (&code == &k.peak_multiply_add) return {{.fused = 0}};  // fused, its rounding is the device's own affair

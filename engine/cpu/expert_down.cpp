@@ -12,10 +12,9 @@ void downOutput(const ExpertDown& p, const Constants& c, const uint32_t* page, u
     p.y.at[at] = state_rule(checked(y, p.status, at));
 }
 
-}  // namespace
-
-void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
-    uint32_t width = kPanel * kTilePanels, columns = ceilDiv(p.model_dim, width);
+// Tiles of kTileRows rows and `width` outputs.
+void runTiles(const ExpertDown& p, const Constants& c, Groups groups, uint32_t width) {
+    uint32_t columns = ceilDiv(p.model_dim, width);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
         uint32_t first = static_cast<uint32_t>(group % columns) * width, last = std::min(first + width, p.model_dim);
@@ -23,6 +22,12 @@ void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
             for (uint32_t output = first; output < last; ++output) downOutput(p, c, tile.page, row, output);
     }
 }
+
+}  // namespace
+
+void expert_down(const ExpertDown& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kPanel * kTilePanels); }
+
+void expert_down_lanes(const ExpertDown& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kLanesOutputs); }
 
 void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.model_dim, kPanel);

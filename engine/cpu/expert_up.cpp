@@ -15,10 +15,9 @@ void upOutput(const ExpertUp& p, const Constants& c, const uint32_t* page, uint3
     p.hidden.at[at] = as_operand(h, c.operand_bits);
 }
 
-}  // namespace
-
-void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
-    uint32_t width = kPanel * kTilePanels, columns = ceilDiv(p.hidden_dim, width);
+// Tiles of kTileRows rows and `width` outputs.
+void runTiles(const ExpertUp& p, const Constants& c, Groups groups, uint32_t width) {
+    uint32_t columns = ceilDiv(p.hidden_dim, width);
     for (uint64_t group = groups.begin; group < groups.end; ++group) {
         TileRows tile = findTile(p, c, group / columns);
         uint32_t first = static_cast<uint32_t>(group % columns) * width, last = std::min(first + width, p.hidden_dim);
@@ -26,6 +25,12 @@ void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
             for (uint32_t output = first; output < last; ++output) upOutput(p, c, tile.page, row, output);
     }
 }
+
+}  // namespace
+
+void expert_up(const ExpertUp& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kPanel * kTilePanels); }
+
+void expert_up_lanes(const ExpertUp& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kLanesOutputs); }
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.hidden_dim, kPanel);

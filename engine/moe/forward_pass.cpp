@@ -26,12 +26,6 @@ enum StageIndex : size_t {
 
 uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
-uint64_t tileThreads(uint32_t tiles, uint32_t outputs) {
-    return uint64_t{tiles} * ceilDiv(outputs, kPanel * kTilePanels) * kWorkgroup;
-}
-
-uint64_t gemvThreads(uint32_t rows, uint32_t outputs) { return uint64_t{rows} * ceilDiv(outputs, kPanel) * kWorkgroup; }
-
 // Invocations that share a token: enough for its experts, a power of two between 8 and 64.
 uint32_t lanesFor(uint32_t experts) {
     uint32_t lanes = 8;
@@ -55,18 +49,12 @@ Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const De
                 .activation = activation,
                 .bias = (biases.up ? kBias : 0) | (biases.gate ? kGateBias : 0),
                 .dense = dense};
-    VKMOE_TRY(up_kernel, engine.kernel(kernels().expert_up, c));
-    VKMOE_TRY(up_gemv, engine.kernel(kernels().expert_up_gemv, c));
-    c = {.weight_format = uint32_t(down),
-         .fused = operandBits(down, precision) < 24,
-         .bias = biases.down ? kBias : 0,
-         .dense = dense};
-    VKMOE_TRY(down_kernel, engine.kernel(kernels().expert_down, c));
-    VKMOE_TRY(down_gemv, engine.kernel(kernels().expert_down_gemv, c));
-    out.up = up_kernel;
-    out.up_gemv = up_gemv;
-    out.down = down_kernel;
-    out.down_gemv = down_gemv;
+    Constants down_constants{.weight_format = uint32_t(down),
+                             .fused = operandBits(down, precision) < 24,
+                             .bias = biases.down ? kBias : 0,
+                             .dense = dense};
+    VKMOE_TRY(forms, ExpertForms::create(engine, c, down_constants));
+    out.forms = std::move(forms);
     return out;
 }
 
@@ -159,11 +147,6 @@ Commands ForwardPass::recordLogits(const Workspace& w, const Batch& batch) const
 }
 
 U32 ForwardPass::status(const Workspace& w, size_t stage) const { return w.memory.at<U32>(w.status + stage * 8); }
-
-// Few rows per expert: one workgroup a row reads the weights as fast as a tile would, and no lane idles.
-bool ForwardPass::fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const {
-    return uint64_t{tokens} * copies <= 2 * uint64_t{experts};
-}
 
 // The routed experts' operands serve the shared one too where both are rounded alike.
 uint64_t ForwardPass::sharedOperands(const Workspace& w) const {
@@ -299,8 +282,8 @@ void ForwardPass::bin(Commands& commands, const Workspace& w, uint32_t tokens) c
                 d.experts,
                 w.width,
                 ceilDiv(assignments, kBinChunk),
-                ceilDiv(d.hidden_dim, kPanel * kTilePanels),
-                ceilDiv(d.model_dim, kPanel * kTilePanels)};
+                ceilDiv(d.hidden_dim, routed_.forms.tileOutputs()),
+                ceilDiv(d.model_dim, routed_.forms.tileOutputs())};
     commands.dispatch(*count_, p, assignments);
     commands.barrier();
     commands.dispatch(*offsets_, p, kWorkgroup);
@@ -354,9 +337,8 @@ void ForwardPass::sharedUp(Commands& commands, const Workspace& w, uint32_t toke
     ExpertUp p = upParams(w, weights_->shared, S, sharedOperands(w), w.shared_hidden);
     p.status = status(w, kSharedHidden);
     p.rows = tokens;
-    bool few = fewRows(tokens, 1, 1);
-    commands.dispatch(few ? *shared_.up_gemv : *shared_.up, p,
-                      few ? gemvThreads(tokens, S) : tileThreads(ceilDiv(tokens, kTileRows), S));
+    const ExpertForm& form = shared_.forms.choose(tokens, 1, std::max(S, p.model_dim));
+    commands.dispatch(*form.up, p, shared_.forms.threads(form, tokens, S));
 }
 
 void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t tokens) const {
@@ -364,9 +346,8 @@ void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t to
     ExpertDown p = downParams(w, weights_->shared, weights_->description.shared_dim, w.shared_hidden, w.shared_y);
     p.status = status(w, kSharedOutput);
     p.rows = tokens;
-    bool few = fewRows(tokens, 1, 1);
-    commands.dispatch(few ? *shared_.down_gemv : *shared_.down, p,
-                      few ? gemvThreads(tokens, D) : tileThreads(ceilDiv(tokens, kTileRows), D));
+    const ExpertForm& form = shared_.forms.choose(tokens, 1, std::max(D, p.hidden_dim));
+    commands.dispatch(*form.down, p, shared_.forms.threads(form, tokens, D));
 }
 
 void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
@@ -377,14 +358,15 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
     up.status = status(w, kHidden);
     down.status = status(w, kOutput);
     up.rows = down.rows = slots;
-    if (fewRows(tokens, w.width, d.experts)) {
-        commands.dispatch(*routed_.up_gemv, up, gemvThreads(slots, d.hidden_dim));
+    const ExpertForm& form = routed_.forms.choose(slots, d.experts, std::max(d.model_dim, d.hidden_dim));
+    if (form.rows == 0) {
+        commands.dispatch(*form.up, up, routed_.forms.threads(form, slots, d.hidden_dim));
         commands.barrier();
-        commands.dispatch(*routed_.down_gemv, down, gemvThreads(slots, d.model_dim));
+        commands.dispatch(*form.down, down, routed_.forms.threads(form, slots, d.model_dim));
     } else {
-        commands.dispatchIndirect(*routed_.up, up, w.memory, w.up_groups);
+        commands.dispatchIndirect(*form.up, up, w.memory, w.up_groups);
         commands.barrier();
-        commands.dispatchIndirect(*routed_.down, down, w.memory, w.down_groups);
+        commands.dispatchIndirect(*form.down, down, w.memory, w.down_groups);
     }
     commands.barrier();
 }

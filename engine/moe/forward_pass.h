@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "engine/moe/expert_forms.h"
 #include "engine/moe/workspace.h"
 
 namespace vkmoe {
@@ -41,9 +42,9 @@ public:
     Result<void> check(const Workspace& workspace, uint64_t first_token) const;
 
 private:
-    // Kernels of one expert family: GEMM and few-token form.
+    // Kernels of one expert family.
     struct ExpertKernels {
-        const Kernel *up = nullptr, *up_gemv = nullptr, *down = nullptr, *down_gemv = nullptr;
+        ExpertForms forms;
         uint32_t operand_bits = 24;
     };
 
@@ -75,7 +76,6 @@ private:
     uint64_t sharedOperands(const Workspace& w) const;
     U32 status(const Workspace& w, size_t stage) const;
     std::vector<Stage> stages(uint32_t width) const;
-    bool fewRows(uint32_t tokens, uint32_t copies, uint32_t experts) const;
 
     const Weights* weights_;
     bool introspection_;

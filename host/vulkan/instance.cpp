@@ -80,6 +80,8 @@ DeviceLimits limitsOf(const Properties& p, uint64_t heap) {
     out.max_invocations = std::min(limits.maxComputeWorkGroupInvocations, limits.maxComputeWorkGroupSize[0]);
     out.shared_memory = limits.maxComputeSharedMemorySize;
     out.subgroup_size = p.v11.subgroupSize;
+    out.subgroup_broadcast = (p.v11.subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
+                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT);
     bool independent = p.v12.roundingModeIndependence != VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_NONE;
     out.round_to_nearest = independent && p.v12.shaderRoundingModeRTEFloat32;
     out.preserve_special = p.v12.shaderSignedZeroInfNanPreserveFloat32;

@@ -28,6 +28,7 @@ DeviceLimits smaller(DeviceLimits a, const DeviceLimits& b) {
     lower(a.max_invocations, b.max_invocations);
     lower(a.shared_memory, b.shared_memory);
     lower(a.subgroup_size, b.subgroup_size);
+    lower(a.subgroup_broadcast, b.subgroup_broadcast);
     lower(a.round_to_nearest, b.round_to_nearest);
     lower(a.preserve_special, b.preserve_special);
     return a;

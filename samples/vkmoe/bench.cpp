@@ -43,8 +43,8 @@ bool isPeak(const KernelCode& code) {
 
 // The forms worth timing: for experts silu_glu (and relu in f32) in every format and precision, without bias, else the
 // first.
-std::vector<Constants> formsToTime(const KernelCode& code, const BenchOptions& options) {
-    auto all = productionConstants(code);
+std::vector<Constants> formsToTime(const KernelCode& code, const DeviceLimits& limits, const BenchOptions& options) {
+    auto all = productionConstants(code, limits);
     if (!isExpert(code)) return {all.front()};
     bool up = std::string(code.name).starts_with("expert_up");
     bool blocks = options.model_dim % kBlock == 0 && options.hidden_dim % kBlock == 0;
@@ -129,7 +129,7 @@ Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& option
     for (size_t i = 0; i < all.size(); ++i) {
         progress.show(i, all.size());
         if (isPeak(*all[i]) || std::string(all[i]->name).find(options.filter) == std::string::npos) continue;
-        for (const Constants& constants : formsToTime(*all[i], options)) {
+        for (const Constants& constants : formsToTime(*all[i], engine.device().info().limits, options)) {
             VKMOE_TRY(row, timeKernel(engine.device(), *scalar, *all[i], constants, options));
             rows.push_back(row);
         }

@@ -19,13 +19,13 @@ struct Verdict {
     std::optional<Error> file_error = {};  // the CPU cannot run the file either
 };
 
-std::vector<Case> allCases() {
+std::vector<Case> allCases(const DeviceLimits& limits) {
     std::vector<Case> cases;
     for (uint32_t function = 0; function < kProbeCount; ++function) cases.push_back(mathCase(function, 3, 4000));
     for (const KernelCode* code : kernels().all()) {
         if (code == &kernels().math_probe) continue;
         auto shapes = edgeShapes(*code);
-        for (const Constants& constants : productionConstants(*code))
+        for (const Constants& constants : productionConstants(*code, limits))
             for (size_t i = 4; i < 8; ++i) cases.push_back(makeCase(*code, constants, shapes[i]));
     }
     return cases;
@@ -33,7 +33,7 @@ std::vector<Case> allCases() {
 
 Result<void> verifyKernels(Engine& engine, Verdict& verdict) {
     auto scalar = openCpuDevice({.simd = false});
-    auto cases = allCases();
+    auto cases = allCases(engine.device().info().limits);
     Progress progress("verifying kernels on " + verdict.device);
     for (size_t i = 0; i < cases.size(); ++i) {
         progress.show(i, cases.size());

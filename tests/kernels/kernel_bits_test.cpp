@@ -11,9 +11,11 @@ TEST_CASE("every kernel has the CPU's bits on every device", "[kernels][device][
     auto scalar = openCpuDevice({.simd = false});
     for (Device* device : test::devices()) {
         for (const KernelCode* code : kernels().all()) {
+            auto forms = productionConstants(*code, device->info().limits);
+            if (forms.empty()) continue;  // the device lacks what this kernel needs
             DYNAMIC_SECTION(code->name << " on " << device->info().name) {
                 uint32_t compared = 0;
-                for (const Constants& constants : productionConstants(*code)) {
+                for (const Constants& constants : forms) {
                     for (const Shape& shape : edgeShapes(*code)) {
                         Case test = makeCase(*code, constants, shape);
                         auto expected = run(*scalar, test);

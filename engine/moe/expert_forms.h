@@ -1,0 +1,41 @@
+// Which kernels run an expert's matrices on a device, and how many rows at a time: the choice never changes the bits.
+#pragma once
+
+#include <vector>
+
+#include "vkmoe/engine.h"
+#include "vkmoe/kernels.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+// Lanes of a subgroup as the lanes forms take it, 8 to 64; 0: the device lacks what they need.
+uint32_t subgroupLanes(const DeviceLimits& limits);
+
+// One way to run an expert family: by tiles of up to `rows` rows, or (rows == 0) a workgroup a row.
+struct ExpertForm {
+    const Kernel *up = nullptr, *down = nullptr;
+    uint32_t rows = 0;
+};
+
+// The forms of one expert family on one device, fewest rows first.
+class ExpertForms {
+public:
+    // Builds (and, at first use, probes) every form for these constants.
+    static Result<ExpertForms> create(Engine& engine, const Constants& up, const Constants& down);
+
+    // The form for `slots` rows over `experts` experts; `cols` is the longer side of the matrices.
+    const ExpertForm& choose(uint32_t slots, uint32_t experts, uint32_t cols) const;
+
+    uint32_t tileOutputs() const { return tile_outputs_; }  // of one workgroup of a tile
+
+    // Threads of a direct dispatch over `rows` rows of one expert.
+    uint64_t threads(const ExpertForm& form, uint32_t rows, uint32_t outputs) const;
+
+private:
+    std::vector<ExpertForm> forms_;
+    uint32_t tile_outputs_ = kPanel * kTilePanels;
+};
+
+}  // namespace v1
+}  // namespace vkmoe

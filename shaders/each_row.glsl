@@ -1,0 +1,5 @@
+// DO(i, j) for i = 0..15: rows written out, so that arrays of rows stay in registers on drivers that unroll no loop.
+#define VKMOE_EIGHT_ROWS(DO, a, b, c, d, e, f, g, h, j) DO(a, j) DO(b, j) DO(c, j) DO(d, j) DO(e, j) DO(f, j) DO(g, j) DO(h, j)
+#define VKMOE_EACH_ROW(DO, j)                       \
+    VKMOE_EIGHT_ROWS(DO, 0, 1, 2, 3, 4, 5, 6, 7, j) \
+    VKMOE_EIGHT_ROWS(DO, 8, 9, 10, 11, 12, 13, 14, 15, j)
