@@ -20,6 +20,7 @@ namespace {
 constexpr uint32_t kLargestBatch = 16384;  // tokens of a submit
 constexpr double kFirstSubmit = 2e9;       // floating-point operations, before anything was measured
 constexpr double kFirstCpuSubmit = 4e11;   // ... on the CPU, which has no watchdog: many rows an expert are faster
+constexpr double kFirstSoftSubmit = 1e10;  // ... on a software driver, which has none either
 constexpr double kSmallSubmit = 1e8;       // ... that no device is too slow for: no batch is cut below this
 constexpr double kLongestSubmit = 0.1;     // seconds: watchdogs stay asleep
 constexpr double kLongestCpuSubmit = 2;    // ... progress is told, a call can be cancelled
@@ -79,10 +80,14 @@ struct Layer::State {
     PoolStatistics pool{weights.description.experts};
     std::optional<Workspace> workspace = {};
     bool workspace_is_largest = false;  // memory allows no more tokens at a time
-    bool on_cpu = engine->device().info().type == DeviceType::cpu;
+    DeviceType type = engine->device().info().type;
+    bool watched = type != DeviceType::cpu && type != DeviceType::software;
     // Tokens of a submit, corrected by measured time.
-    uint32_t batch = on_cpu ? tokensFor(weights.description, kFirstCpuSubmit, kLargestBatch)
-                            : tokensFor(weights.description, kFirstSubmit, 1024);
+    uint32_t batch = tokensFor(weights.description,
+                               watched                   ? kFirstSubmit
+                               : type == DeviceType::cpu ? kFirstCpuSubmit
+                                                         : kFirstSoftSubmit,
+                               watched ? 1024 : kLargestBatch);
     Buffer taken = {};  // [experts] of capacity dispatch: it outlives the batches of a call
 
     // Kernels built and proved, once for each of the four kinds of pass.
@@ -234,7 +239,7 @@ Result<void> Layer::State::eachBatch(const Call& call, const Body& body) {
         auto start = Clock::now();
         VKMOE_CHECK(body(first, tokens));
         double seconds = secondsSince(start);
-        double longest = on_cpu ? kLongestCpuSubmit : kLongestSubmit;
+        double longest = watched ? kLongestSubmit : kLongestCpuSubmit;
         if (seconds > longest) batch = std::max(tokens / 2, tokensFor(d, kSmallSubmit, 256));
         if (seconds < longest / 4 && tokens == batch) batch = std::min(batch * 2, kLargestBatch);
         first += tokens;
