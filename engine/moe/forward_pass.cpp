@@ -58,6 +58,26 @@ Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const De
     return out;
 }
 
+// Kernels that few layers need: building and proving one takes time.
+Result<void> ForwardPass::buildOptional(Engine& engine, const Constants& routing) {
+    const Description& d = weights_->description;
+    if (d.noise_std != 0) {
+        VKMOE_TRY(noise, engine.kernel(kernels().add_noise, {}));
+        noise_ = noise;
+    }
+    if (d.dispatch == Dispatch::capacity) {
+        VKMOE_TRY(capacity, engine.kernel(kernels().assign_capacity, {.score = routing.score,
+                                                                      .renormalize = routing.renormalize,
+                                                                      .scaled = routing.scaled}));
+        capacity_ = capacity;
+    }
+    if (d.shared == Shared::sigmoid_gated) {
+        VKMOE_TRY(shared_gate, engine.kernel(kernels().shared_gate, {}));
+        shared_gate_ = shared_gate;
+    }
+    return {};
+}
+
 Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     const Description& d = weights_->description;
     lanes_ = lanesFor(d.experts);
@@ -77,11 +97,7 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
                       .group_score = group_score,
                       .capacity = d.dispatch == Dispatch::capacity};
     VKMOE_TRY(topk, engine.kernel(kernels().route_topk, routing));
-    VKMOE_TRY(noise, engine.kernel(kernels().add_noise, {}));
-    VKMOE_TRY(capacity,
-              engine.kernel(kernels().assign_capacity,
-                            {.score = routing.score, .renormalize = routing.renormalize, .scaled = routing.scaled}));
-    VKMOE_TRY(shared_gate, engine.kernel(kernels().shared_gate, {}));
+    VKMOE_CHECK(buildOptional(engine, routing));
     VKMOE_TRY(count, engine.kernel(kernels().bin_count, {}));
     VKMOE_TRY(offsets, engine.kernel(kernels().bin_offsets, {}));
     VKMOE_TRY(bin, engine.kernel(kernels().bin_tokens, {}));
@@ -96,9 +112,6 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     apply_shared_ = shared;
     logits_ = logits;
     topk_ = topk;
-    noise_ = noise;
-    capacity_ = capacity;
-    shared_gate_ = shared_gate;
     count_ = count;
     offsets_ = offsets;
     tokens_ = bin;

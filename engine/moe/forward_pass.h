@@ -56,6 +56,7 @@ private:
     static Result<ExpertKernels> experts(Engine& engine, const Description& description, WeightFormat up,
                                          WeightFormat down, Biases biases, bool dense, Precision precision);
     Result<void> buildRouting(Engine& engine, Precision precision);
+    Result<void> buildOptional(Engine& engine, const Constants& routing);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void logits(Commands& commands, const Workspace& w, const Batch& batch) const;
     void route(Commands& commands, const Workspace& w, const Batch& batch) const;
