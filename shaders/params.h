@@ -119,6 +119,8 @@ struct ExpertUp {
     U32 tile_count;  // [1]
     U32 token_of;    // [slots]
     F32 hidden;      // [slots, hidden_dim] out, operands of expert_down
+    F32 gate_total;  // [slots, hidden_dim] out, unless relu, if constants.keep_totals: before the activation
+    F32 up_total;    // [slots, hidden_dim] out, if constants.keep_totals
     U32 status;      // [2]
     uint32_t model_dim, hidden_dim;
     uint32_t gate_weight, up_weight, gate_bias, up_bias;
@@ -177,6 +179,9 @@ struct PeakRead {
     U32 result;  // [threads] out
     uint32_t threads, steps;
 };
+
+#include "shaders/params_backward.h"
+#include "shaders/params_language.h"
 
 struct MathProbe {
     U32 a;       // [count] bits of the first argument

@@ -1,53 +1,14 @@
 // How a case of each kernel is cut from a scene.
 #include <cstddef>
 
-#include "engine/cases/scene.h"
-#include "engine/cpu/panel.h"
+#include "engine/cases/expert_pages.h"
+#include "engine/cases/makers.h"
 #include "engine/moe/page_layout.h"
 #include "shaders/math_probe.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
-
-using Words = std::vector<uint32_t>;
-
-#define VKMOE_POINT(Params, member, region) test.point(offsetof(Params, member), region)
-
-// A stored matrix and, of MXFP4, its scales.
-struct Stored {
-    Words values, scales;
-};
-
-Stored storedMatrix(size_t rows, size_t cols, uint32_t format, Values& values) {
-    Stored matrix{values.stored(rows * cols, format), Words(1)};
-    if (format == kMxfp4) matrix.scales = values.scales(rows * cols / kBlock);
-    return matrix;
-}
-
-Words packed(uint32_t rows, uint32_t cols, uint32_t format, Values& values) {
-    Stored source = storedMatrix(rows, cols, format, values);
-    Words target(packedWords(rows, cols, WeightFormat(format))), status(2);
-    PackPanels params{
-        {source.values.data()}, {source.scales.data()}, {target.data()}, {status.data()}, rows, cols, 1, 0};
-    Constants constants;
-    constants.weight_format = format;
-    cpu::pack_panels(params, constants, {0, target.size() / kWorkgroup + 1});
-    return target;
-}
-
-size_t append(Words& page, const Words& part) {
-    size_t offset = page.size();
-    page.insert(page.end(), part.begin(), part.end());
-    page.resize((page.size() + 3) / 4 * 4);
-    return offset;
-}
-
-Words biasWords(size_t count, Values& values) {
-    Words words = values.floats(count);
-    for (auto& word : words) word = floatBitsToUint(state_rule(uintBitsToFloat(word)));
-    return words;
-}
 
 // ---- elementwise and packing ----------------------------------------------------------------------------------------
 
@@ -230,31 +191,6 @@ Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, V
 
 // ---- experts --------------------------------------------------------------------------------------------------------
 
-// Pages of all experts, the table that points to them, and what the kernels need of the routing.
-struct ExpertRegions {
-    size_t table, offsets, tiles, tile_count, token_of;
-    uint32_t rows, groups_per_column;
-};
-
-template <class MakePage>
-ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Values& values,
-                         const MakePage& make_page) {
-    Routing routing = makeRouting(shape, values);
-    ExpertRegions regions{};
-    regions.table = test.input("pages", Words(2 * size_t{shape.experts}));
-    Words first = shape.same_pages ? make_page() : Words();
-    for (uint32_t e = 0; e < shape.experts; ++e)
-        test.pointFrom(regions.table, 8 * size_t{e}, test.input("page", shape.same_pages ? first : make_page()));
-    uint32_t tiles = uint32_t(routing.tiles.size() / 2);
-    regions.offsets = test.input("offsets", routing.offsets);
-    regions.tiles = test.input("tiles", routing.tiles);
-    regions.tile_count = test.input("tile_count", {tiles});
-    regions.token_of = test.input("token_of", routing.token_of);
-    regions.rows = c.dense != 0 ? shape.tokens : shape.tokens * shape.top_k;
-    regions.groups_per_column = c.dense != 0 ? ceilDiv(shape.tokens, kTileRows) : tiles;
-    return regions;
-}
-
 uint64_t expertThreads(const KernelCode& code, const ExpertRegions& regions, uint32_t outputs) {
     std::string name = code.name;
     if (name.ends_with("_gemv")) return uint64_t{regions.rows} * ceilDiv(outputs, kPanel) * kWorkgroup;
@@ -399,23 +335,11 @@ Case peakRead(const KernelCode& code, const Constants& c, const Shape& shape, Va
     return test;
 }
 
-#undef VKMOE_POINT
-
 }  // namespace
 
-Case makeCase(const KernelCode& code, const Constants& constants, const Shape& wanted) {
-    Values values(wanted.seed);
-    Shape shape = wanted;
-    if (constants.weight_format == kMxfp4) {  // columns come in blocks
-        shape.model_dim = ceilDiv(shape.model_dim, kBlock) * kBlock;
-        shape.hidden_dim = ceilDiv(shape.hidden_dim, kBlock) * kBlock;
-    }
+std::vector<Maker> forwardMakers() {
     const Kernels& k = kernels();
-    struct Maker {
-        const KernelCode* code;
-        Case (*make)(const KernelCode&, const Constants&, const Shape&, Values&);
-    };
-    const Maker makers[] = {
+    return {
         {&k.apply_rule, applyRule},
         {&k.pack_panels, packPanels},
         {&k.router_logits, routerLogits},
@@ -438,10 +362,6 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& w
         {&k.add_noise, addNoise},
         {&k.shared_gate, sharedGate},
     };
-    for (const Maker& maker : makers)
-        if (maker.code == &code) return maker.make(code, constants, shape, values);
-    assert(!"a kernel without a case");
-    return Case(code, constants, "none");
 }
 
 }  // namespace v1

@@ -57,8 +57,8 @@ uint32_t operandBits(uint32_t format, bool rounded);
 // A case of the kernel for these constants, cut from the scene of this shape.
 Case makeCase(const KernelCode& code, const Constants& constants, const Shape& shape);
 
-// Every production form of the kernel: the constants that layers ask for on a device with these limits. None: the device
-// lacks what the kernel needs.
+// Every production form of the kernel: the constants that layers ask for on a device with these limits. None: the
+// device lacks what the kernel needs.
 std::vector<Constants> productionConstants(const KernelCode& code, const DeviceLimits& limits);
 
 // Shapes that test a kernel's edges: empty, one, tile-1, tile, tile+1, primes, one expert taking all, experts with

@@ -1,5 +1,5 @@
 // Which forms of each kernel exist, and which shapes test their edges.
-#include "engine/cases/scene.h"
+#include "engine/cases/makers.h"
 #include "engine/moe/expert_forms.h"
 #include "shaders/math_probe.h"
 
@@ -113,6 +113,8 @@ std::vector<Constants> combineForms() {
 
 std::vector<Constants> productionConstants(const KernelCode& code, const DeviceLimits& limits) {
     const Kernels& k = kernels();
+    for (const Maker& maker : makers())
+        if (maker.code == &code && maker.forms) return maker.forms(limits);
     if (&code == &k.apply_rule) return storedFormats({0, 13, 16, 24});
     if (&code == &k.pack_panels) return packForms();
     if (&code == &k.router_logits) return {{.bias = 0}, {.bias = 1}};
