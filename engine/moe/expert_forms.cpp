@@ -13,9 +13,7 @@ constexpr uint32_t kMostTrips = 32768;  // loop iterations of one invocation
 uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 // On real GPUs shared memory serves better than broadcasts.
-bool usesLanes(const DeviceInfo& info) {
-    return info.type == DeviceType::software && subgroupLanes(info.limits) != 0;
-}
+bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }
 
 // Iterations of an invocation of a lanes form on a tile of `rows` rows: chunks and blocks of two matrices.
 uint64_t trips(uint32_t height, uint32_t rows, uint32_t cols) {

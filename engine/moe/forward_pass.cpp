@@ -37,18 +37,18 @@ uint32_t lanesFor(uint32_t experts) {
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, const Description& d, WeightFormat up,
-                                                        WeightFormat down, Biases biases, bool dense,
-                                                        Precision precision) {
+Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, WeightFormat up, WeightFormat down,
+                                                        Biases biases, bool dense, Precision precision) const {
     ExpertKernels out;
     out.operand_bits = operandBits(up, precision);
-    auto activation = uint32_t(d.activation);
+    auto activation = uint32_t(weights_->description.activation);
     Constants c{.weight_format = uint32_t(up),
                 .operand_bits = operandBits(down, precision),
                 .fused = out.operand_bits < 24,
                 .activation = activation,
                 .bias = (biases.up ? kBias : 0) | (biases.gate ? kGateBias : 0),
-                .dense = dense};
+                .dense = dense,
+                .keep_totals = keep_totals_};
     Constants down_constants{.weight_format = uint32_t(down),
                              .fused = operandBits(down, precision) < 24,
                              .bias = biases.down ? kBias : 0,
@@ -120,17 +120,17 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
     return {};
 }
 
-Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, Precision precision,
-                                        bool introspection) {
-    ForwardPass pass(weights, introspection);
+Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, Precision precision, bool introspection,
+                                        bool keep_totals) {
+    ForwardPass pass(weights, introspection, keep_totals);
     const Description& d = weights.description;
     VKMOE_CHECK(pass.buildRouting(engine, precision));
-    VKMOE_TRY(routed, experts(engine, d, weights.up_format, weights.down_format, {d.gate_bias, d.up_bias, d.down_bias},
-                              false, precision));
+    VKMOE_TRY(routed, pass.experts(engine, weights.up_format, weights.down_format,
+                                   {d.gate_bias, d.up_bias, d.down_bias}, false, precision));
     pass.routed_ = routed;
     if (d.shared == Shared::none) return pass;
-    VKMOE_TRY(shared, experts(engine, d, weights.shared_up_format, weights.shared_down_format,
-                              {d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias}, true, precision));
+    VKMOE_TRY(shared, pass.experts(engine, weights.shared_up_format, weights.shared_down_format,
+                                   {d.shared_gate_bias, d.shared_up_bias, d.shared_down_bias}, true, precision));
     pass.shared_ = shared;
     return pass;
 }
@@ -139,18 +139,30 @@ Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, 
 
 Commands ForwardPass::record(const Workspace& w, const Batch& batch) const {
     Commands commands;
+    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{batch.tokens} * weights_->description.model_dim * 4);
+    layer(commands, w, batch);
+    returnResults(commands, w, batch.tokens);
+    return commands;
+}
+
+void ForwardPass::recordOnDevice(Commands& commands, const Workspace& w, const Batch& batch) const {
+    layer(commands, w, batch);
+    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
+}
+
+void ForwardPass::layer(Commands& commands, const Workspace& w, const Batch& batch) const {
     conditionInput(commands, w, batch.tokens);
     logits(commands, w, batch);
     route(commands, w, batch);
     if (batch.forced) forceRoutes(commands, w, batch.tokens);
     bin(commands, w, batch.tokens);
     runExperts(commands, w, batch.tokens);
-    combineAndReturn(commands, w, batch.tokens);
-    return commands;
+    combine(commands, w, batch.tokens);
 }
 
 Commands ForwardPass::recordLogits(const Workspace& w, const Batch& batch) const {
     Commands commands;
+    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{batch.tokens} * weights_->description.model_dim * 4);
     conditionInput(commands, w, batch.tokens);
     logits(commands, w, batch);
     commands.copy(w.memory, w.logits, w.download, w.back.logits,
@@ -169,7 +181,6 @@ uint64_t ForwardPass::sharedOperands(const Workspace& w) const {
 
 void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const {
     uint32_t count = tokens * weights_->description.model_dim;
-    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{count} * 4);
     commands.fill(w.memory, w.status, 8 * Workspace::kStatusRows, 0);
     commands.fill(w.memory, w.counts, w.counts_bytes, 0);
     commands.barrier();
@@ -350,6 +361,8 @@ void ForwardPass::sharedUp(Commands& commands, const Workspace& w, uint32_t toke
     ExpertUp p = upParams(w, weights_->shared, S, sharedOperands(w), w.shared_hidden);
     p.status = status(w, kSharedHidden);
     p.rows = tokens;
+    p.gate_total = w.memory.at<F32>(w.shared_gate_total);
+    p.up_total = w.memory.at<F32>(w.shared_up_total);
     const ExpertForm& form = shared_.forms.choose(tokens, 1, std::max(S, p.model_dim));
     commands.dispatch(*form.up, p, shared_.forms.threads(form, tokens, S));
 }
@@ -371,6 +384,8 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
     up.status = status(w, kHidden);
     down.status = status(w, kOutput);
     up.rows = down.rows = slots;
+    up.gate_total = w.memory.at<F32>(w.gate_total);
+    up.up_total = w.memory.at<F32>(w.up_total);
     const ExpertForm& form = routed_.forms.choose(slots, d.experts, std::max(d.model_dim, d.hidden_dim));
     if (form.rows == 0) {
         commands.dispatch(*form.up, up, routed_.forms.threads(form, slots, d.hidden_dim));
@@ -384,7 +399,7 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
     commands.barrier();
 }
 
-void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const {
+void ForwardPass::combine(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t slots = tokens * w.width;
     Combine p{w.memory.at<F32>(w.y),
@@ -412,16 +427,21 @@ void ForwardPass::combineAndReturn(Commands& commands, const Workspace& w, uint3
         commands.dispatch(*stats_, stats, slots);
     }
     commands.barrier();
-    commands.copy(w.memory, w.out, w.download, w.back.out, uint64_t{tokens} * d.model_dim * 4);
-    commands.copy(w.memory, w.selected, w.download, w.back.selected, uint64_t{slots} * 4);
-    commands.copy(w.memory, w.gates, w.download, w.back.gates, uint64_t{slots} * 4);
+}
+
+void ForwardPass::returnResults(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    uint64_t slots = uint64_t{tokens} * w.width;
+    commands.copy(w.memory, w.out, w.download, w.back.out, uint64_t{tokens} * weights_->description.model_dim * 4);
+    commands.copy(w.memory, w.selected, w.download, w.back.selected, slots * 4);
+    commands.copy(w.memory, w.gates, w.download, w.back.gates, slots * 4);
     commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
     if (!introspection_) return;
-    commands.copy(w.memory, w.probabilities, w.download, w.back.probabilities, uint64_t{tokens} * d.experts * 4);
-    commands.copy(w.memory, w.slot_of, w.download, w.back.slot_of, uint64_t{slots} * 4);
-    commands.copy(w.memory, w.energy, w.download, w.back.energy, uint64_t{slots} * 4);
-    commands.copy(w.memory, w.scale, w.download, w.back.scale, uint64_t{slots} * 4);
-    commands.copy(w.memory, w.quiet, w.download, w.back.quiet, uint64_t{slots} * 4);
+    commands.copy(w.memory, w.probabilities, w.download, w.back.probabilities,
+                  uint64_t{tokens} * weights_->description.experts * 4);
+    commands.copy(w.memory, w.slot_of, w.download, w.back.slot_of, slots * 4);
+    commands.copy(w.memory, w.energy, w.download, w.back.energy, slots * 4);
+    commands.copy(w.memory, w.scale, w.download, w.back.scale, slots * 4);
+    commands.copy(w.memory, w.quiet, w.download, w.back.quiet, slots * 4);
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------

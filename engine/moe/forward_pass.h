@@ -20,7 +20,9 @@ struct Stage {
 class ForwardPass {
 public:
     // Builds (and, at first use, probes) every kernel this layer needs in this precision.
-    static Result<ForwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool introspection);
+    // With `keep_totals` the pass stores what a backward pass needs, into a workspace made for it.
+    static Result<ForwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool introspection,
+                                      bool keep_totals = false);
 
     // What a batch of a call is.
     struct Batch {
@@ -34,6 +36,9 @@ public:
 
     // Work for the tokens in the upload buffer, results into the download buffer: one command list.
     Commands record(const Workspace& workspace, const Batch& batch) const;
+
+    // The same from Workspace::raw to Workspace::out, both on the device; only the status goes to the download buffer.
+    void recordOnDevice(Commands& commands, const Workspace& workspace, const Batch& batch) const;
 
     // Only as far as the logits, into the download buffer: what fixed_budget is decided by.
     Commands recordLogits(const Workspace& workspace, const Batch& batch) const;
@@ -52,9 +57,10 @@ private:
         bool gate, up, down;
     };
 
-    ForwardPass(const Weights& weights, bool introspection) : weights_(&weights), introspection_(introspection) {}
-    static Result<ExpertKernels> experts(Engine& engine, const Description& description, WeightFormat up,
-                                         WeightFormat down, Biases biases, bool dense, Precision precision);
+    ForwardPass(const Weights& weights, bool introspection, bool keep_totals)
+        : weights_(&weights), introspection_(introspection), keep_totals_(keep_totals) {}
+    Result<ExpertKernels> experts(Engine& engine, WeightFormat up, WeightFormat down, Biases biases, bool dense,
+                                  Precision precision) const;
     Result<void> buildRouting(Engine& engine, Precision precision);
     Result<void> buildOptional(Engine& engine, const Constants& routing);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
@@ -65,7 +71,9 @@ private:
     void forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
     void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void combineAndReturn(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    void layer(Commands& commands, const Workspace& w, const Batch& batch) const;
+    void combine(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    void returnResults(Commands& commands, const Workspace& w, uint32_t tokens) const;
     template <class Params>
     Params expertParams(const Workspace& w, uint32_t hidden_dim) const;
     ExpertUp upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
@@ -79,7 +87,7 @@ private:
     std::vector<Stage> stages(uint32_t width) const;
 
     const Weights* weights_;
-    bool introspection_;
+    bool introspection_, keep_totals_;
     const Kernel *apply_ = nullptr, *apply_rounded_ = nullptr, *apply_shared_ = nullptr, *logits_ = nullptr,
                  *topk_ = nullptr, *noise_ = nullptr, *capacity_ = nullptr, *shared_gate_ = nullptr;
     const Kernel *count_ = nullptr, *offsets_ = nullptr, *tokens_ = nullptr, *combine_ = nullptr, *stats_ = nullptr;

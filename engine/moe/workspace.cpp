@@ -2,27 +2,17 @@
 
 #include <algorithm>
 
+#include "engine/moe/carver.h"
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {
-
-constexpr uint64_t kAlign = 64;
-
-// Hands out offsets one after the other.
-struct Carver {
-    uint64_t bytes = 0;
-    uint64_t words(uint64_t count) {
-        uint64_t at = bytes;
-        bytes += (count * 4 + kAlign - 1) / kAlign * kAlign;
-        return at;
-    }
-};
 
 struct Sizes {
     uint64_t memory, upload, download;
 };
 
-Sizes carve(Workspace& w, const Description& d, uint64_t T) {
+Sizes carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
     uint64_t S = T * w.width, chunks = (S + kBinChunk - 1) / kBinChunk;
     Carver m;
     w.raw = m.words(T * d.model_dim);
@@ -51,15 +41,24 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T) {
     w.shared_y = m.words(T * d.model_dim);
     w.shared_gates = m.words(T);
     w.out = m.words(T * d.model_dim);
+    uint64_t totals = use.totals ? 1 : 0, gates = use.totals && d.gated() ? 1 : 0;
+    w.gate_total = m.words(gates * S * d.hidden_dim);
+    w.up_total = m.words(totals * S * d.hidden_dim);
+    w.shared_gate_total = m.words(gates * T * d.shared_dim);
+    w.shared_up_total = m.words(totals * T * d.shared_dim);
     w.energy = m.words(S);
     w.scale = m.words(S);
     w.quiet = m.words(S);
     w.status = m.words(2 * Workspace::kStatusRows);
-    Carver u;
+    Carver u, b;
+    if (!use.transfers) {
+        w.back = {};
+        w.back.status = b.words(2 * Workspace::kStatusRows);
+        return {m.bytes, 0, b.bytes};
+    }
     u.words(T * d.model_dim);
     w.forced_selected = u.words(S);
     w.forced_gates = u.words(S);
-    Carver b;
     w.back = {b.words(T * d.model_dim),
               b.words(S),
               b.words(S),
@@ -83,14 +82,14 @@ uint64_t sortableSlots(uint32_t experts) {
 
 }  // namespace
 
-uint32_t Workspace::largestCapacity(const Description& d, uint32_t width, uint64_t bytes) {
+uint32_t Workspace::largestCapacity(const Description& d, uint32_t width, uint64_t bytes, WorkspaceUse use) {
     uint64_t widest = std::max<uint64_t>({d.model_dim, d.hidden_dim, d.shared_dim, d.experts, kBinChunk});
     uint64_t low = 0, high = std::min(sortableSlots(d.experts) / width, (uint64_t{1} << 31) / (widest * width));
     Workspace probe;
     probe.width = width;
     while (low < high) {
         uint64_t middle = (low + high + 1) / 2;
-        Sizes sizes = carve(probe, d, middle);
+        Sizes sizes = carve(probe, d, middle, use);
         if (sizes.memory + sizes.upload + sizes.download <= bytes)
             low = middle;
         else
@@ -99,17 +98,25 @@ uint32_t Workspace::largestCapacity(const Description& d, uint32_t width, uint64
     return uint32_t(low);
 }
 
-Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t width, uint32_t capacity) {
+uint64_t Workspace::bytesFor(const Description& d, uint32_t width, uint32_t capacity, WorkspaceUse use) {
+    Workspace probe;
+    probe.width = width;
+    return carve(probe, d, capacity, use).memory;
+}
+
+Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t width, uint32_t capacity,
+                                    WorkspaceUse use) {
     Workspace w;
     w.capacity = capacity;
     w.width = width;
-    Sizes sizes = carve(w, d, capacity);
+    Sizes sizes = carve(w, d, capacity, use);
     VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations"));
-    VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));
     VKMOE_TRY(download, device.allocate(sizes.download, Memory::download, "output"));
     w.memory = std::move(memory);
-    w.upload = std::move(upload);
     w.download = std::move(download);
+    if (!use.transfers) return w;
+    VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));
+    w.upload = std::move(upload);
     return w;
 }
 

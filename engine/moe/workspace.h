@@ -6,6 +6,12 @@
 namespace vkmoe {
 inline namespace v1 {
 
+// What a workspace is for.
+struct WorkspaceUse {
+    bool transfers = true;  // input and results go through the host; else they stay on the device, but for the status
+    bool totals = false;    // what the backward pass needs: expert_up's totals before the activation
+};
+
 struct Workspace {
     uint32_t capacity = 0;  // tokens
     uint32_t width = 0;     // experts a token may go to: top_k, more where forced routes are wider
@@ -20,12 +26,14 @@ struct Workspace {
     uint64_t selected, gates;                     // [T, width]
     uint64_t counts, offsets, token_of, slot_of;  // the counting sort, see bin_tokens.comp
     uint64_t tiles, tile_count, up_groups, down_groups;
-    uint64_t hidden, y;                // [S, hidden_dim], [S, model_dim]
-    uint64_t shared_hidden, shared_y;  // [T, shared_dim], [T, model_dim]
-    uint64_t shared_gates;             // [T]
-    uint64_t out;                      // [T, model_dim]
-    uint64_t energy, scale, quiet;     // [S] see slot_stats.comp
-    uint64_t status;                   // [kStatusRows, 2]
+    uint64_t hidden, y;                           // [S, hidden_dim], [S, model_dim]
+    uint64_t shared_hidden, shared_y;             // [T, shared_dim], [T, model_dim]
+    uint64_t shared_gates;                        // [T]
+    uint64_t out;                                 // [T, model_dim]
+    uint64_t gate_total, up_total;                // [S, hidden_dim] with WorkspaceUse::totals
+    uint64_t shared_gate_total, shared_up_total;  // [T, shared_dim]
+    uint64_t energy, scale, quiet;                // [S] see slot_stats.comp
+    uint64_t status;                              // [kStatusRows, 2]
     uint64_t counts_bytes = 0;
 
     uint64_t forced_selected, forced_gates;  // byte offsets into `upload`, after the input
@@ -38,8 +46,12 @@ struct Workspace {
     static constexpr uint32_t kStatusRows = 16;
 
     // The most tokens whose workspace fits `bytes` and whose tensors have 32-bit indices; 0: not even one.
-    static uint32_t largestCapacity(const Description& description, uint32_t width, uint64_t bytes);
-    static Result<Workspace> create(Device& device, const Description& description, uint32_t width, uint32_t capacity);
+    static uint32_t largestCapacity(const Description& description, uint32_t width, uint64_t bytes,
+                                    WorkspaceUse use = {});
+    static Result<Workspace> create(Device& device, const Description& description, uint32_t width, uint32_t capacity,
+                                    WorkspaceUse use = {});
+    // Device memory that create() takes for `capacity` tokens.
+    static uint64_t bytesFor(const Description& description, uint32_t width, uint32_t capacity, WorkspaceUse use = {});
 };
 
 }  // namespace v1

@@ -25,8 +25,9 @@ struct EngineOptions {
     // auto: the fastest real GPU, else (none, or refused) the CPU. cpu. gpu: the best Vulkan device, a software driver
     // if there is no other. gpu:N: the N-th of listVulkanDevices().
     std::string device = "auto";
-    DeviceOptions device_options;  // its clamp, where there is none: the environment's VKMOE_CLAMP, JSON of DeviceLimits
-    bool probe = true;  // compare the device with the CPU before it is trusted; never turn it off for exact work
+    DeviceOptions
+        device_options;  // its clamp, where there is none: the environment's VKMOE_CLAMP, JSON of DeviceLimits
+    bool probe = true;   // compare the device with the CPU before it is trusted; never turn it off for exact work
 };
 
 class Engine {

@@ -1,0 +1,84 @@
+// LayerTrainer: a mixture-of-experts layer that learns on an engine's device: gradients of everything in it, AdamW, and
+// the reference engine's epoch loop. Weights after any number of steps have the same bits on every device.
+//
+//     auto source = vkmoe::formats::openModel("model.moe0");
+//     auto trainer = vkmoe::LayerTrainer::create(engine, source->layers[0], {.adamw = {.learning_rate = 0.01f}});
+//     auto epoch = trainer->epoch(inputs, targets, {.batch_size = 32});
+//     auto layer = trainer->weights();  // a LayerSource: write it as any file
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/formats/tensor_source.h"
+#include "vkmoe/engine.h"
+#include "vkmoe/optimizer.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+// What the gradient of the balance loss is divided by. The reference divides it twice by the batch.
+enum class AuxScale { reference, mean };
+
+struct LayerTrainerOptions {
+    Precision precision = Precision::exact;  // rounded: bf16 weight operands, f32 master weights and gradients
+    AdamwOptions adamw;
+    float aux_weight = 0.01f;  // of the balance loss
+    AuxScale aux_scale = AuxScale::reference;
+    float z_weight = 0;  // of the router z-loss
+    uint32_t max_chunk =
+        0;  // tokens of a batch that are on the device at once; 0: as memory allows. Never changes bits.
+};
+
+struct EpochOptions {
+    uint32_t batch_size = 0;                                         // 0: all samples; the last batch may be shorter
+    std::function<bool(uint64_t done, uint64_t all)> progress = {};  // samples; false cancels between steps
+};
+
+struct EpochResult {
+    double loss = 0;      // half the squared error summed over model_dim, averaged over samples
+    double aux_loss = 0;  // the balance loss of the last batch, not weighted: 1 is even, experts is collapse
+    uint64_t steps = 0, submits = 0, host_waits = 0;
+    double seconds = 0;
+    std::vector<uint64_t> expert_tokens;  // over the epoch
+};
+
+struct LayerGradientResult {
+    std::vector<float> input;        // [tokens, model_dim]
+    formats::LayerSource gradients;  // f32, every trained tensor under its name, summed over tokens
+};
+
+class LayerTrainer {
+public:
+    // Errors: unsupported for a layer that cannot be trained (mxfp4 weights; dispatch other than dropless), what
+    // Layer::open has, and out_of_memory with what would fit.
+    static Result<LayerTrainer> create(Engine& engine, const formats::LayerSource& source,
+                                       const LayerTrainerOptions& options = {});
+    LayerTrainer(LayerTrainer&&) noexcept;
+    LayerTrainer& operator=(LayerTrainer&&) noexcept;
+    ~LayerTrainer();
+
+    const Description& description() const;
+    uint64_t deviceBytes() const;  // weights, gradients, moments and activations
+
+    // Gradients for one batch of tokens [tokens, model_dim] and the gradient of its outputs, without auxiliary losses.
+    // Weights stay as they are.
+    Result<LayerGradientResult> backward(std::span<const float> x, std::span<const float> grad_out);
+
+    // Goes once over the samples in their order: inputs and targets [samples, model_dim].
+    Result<EpochResult> epoch(std::span<const float> inputs, std::span<const float> targets,
+                              const EpochOptions& options = {});
+
+    // The weights as they are now, f32.
+    Result<formats::LayerSource> weights();
+
+private:
+    struct State;
+    explicit LayerTrainer(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,89 @@
+// LmTrainer: trains a LanguageModel's parameters: next-token cross-entropy, AdamW, accumulation over micro-batches,
+// clipping, schedules, dynamic loss scaling, recomputed activations. Same bits on every device.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "vkmoe/engine.h"
+#include "vkmoe/lm_config.h"
+#include "vkmoe/optimizer.h"
+
+namespace vkmoe {
+
+namespace formats {
+struct LmSource;
+}
+
+inline namespace v1 {
+
+using Sequence = std::vector<uint32_t>;
+
+struct LmTrainerOptions {
+    Precision precision = Precision::exact;  // rounded: mixed precision, bf16 weight operands of the experts
+    AdamwOptions adamw;
+    Schedule schedule;     // of the learning rate
+    float aux_weight = 0;  // of the balance loss (mean over tokens); the reference has none here
+    float z_weight = 0;
+    bool checkpoint_activations = false;  // keep the layers' inputs only and compute the rest again
+    bool loss_scaling = false;            // the reference's mixed precision: gradients pass through float16, scaled
+    uint32_t max_tokens = 0;              // of a micro-batch that the caller will use; sizes the activations
+};
+
+struct LmStep {
+    double loss = 0;       // mean over sequences of the mean cross-entropy of their next tokens, in nats
+    double grad_norm = 0;  // before clipping
+    double learning_rate = 0;
+    bool skipped = false;                 // a gradient was not finite (loss scaling): nothing changed
+    std::vector<uint64_t> expert_tokens;  // [layers, experts]
+    uint64_t tokens = 0, submits = 0, host_waits = 0;
+    double seconds = 0;
+};
+
+// Everything that a run needs to go on as if it had not stopped.
+struct LmTrainerState {
+    std::vector<float> parameters, first, second;  // canonical order of lm_config.h
+    uint64_t step = 0;
+    double loss_scale = 0;
+    uint32_t good_steps = 0;  // of the loss scaler's streak
+    double beta1_power = 1, beta2_power = 1;
+};
+
+class LmTrainer {
+public:
+    // Errors: as LanguageModel::create; out_of_memory says what the parts need and what would fit.
+    static Result<LmTrainer> create(Engine& engine, const formats::LmSource& source, const LmTrainerOptions& options);
+    LmTrainer(LmTrainer&&) noexcept;
+    LmTrainer& operator=(LmTrainer&&) noexcept;
+    ~LmTrainer();
+
+    const LmConfig& config() const;
+    uint64_t deviceBytes() const;
+
+    // One optimiser step over micro-batches of sequences (each of two tokens or more; shorter ones are passed over).
+    // The gradient is the mean over all sequences of all micro-batches.
+    Result<LmStep> step(std::span<const std::vector<Sequence>> micro_batches);
+
+    // Adds one micro-batch's gradients and returns its loss sum over sequences, for those who call the optimiser
+    // themselves; gradients() downloads them (canonical order, sums).
+    Result<double> accumulate(std::span<const Sequence> sequences);
+    Result<std::vector<float>> gradients();
+
+    // Mean cross-entropy per predicted token, in nats.
+    Result<double> evaluate(std::span<const Sequence> sequences);
+
+    Result<std::vector<float>> parameters();  // canonical order
+    Result<LmTrainerState> state();
+    Result<void> restore(const LmTrainerState& state);
+
+private:
+    struct State;
+    explicit LmTrainer(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace v1
+}  // namespace vkmoe

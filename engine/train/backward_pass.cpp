@@ -1,0 +1,428 @@
+#include "engine/train/backward_pass.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/moe/numerics.h"
+#include "shaders/exact_math.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+// Status rows, in the order in which values come about.
+enum StageIndex : size_t {
+    kGradY,
+    kGradGates,
+    kGradLogits,
+    kRouted,  // three rows a family: hidden, totals, input
+    kShared = kRouted + 3,
+    kWeights = kShared + 3,
+    kGradRouter,
+    kGradInput
+};
+
+constexpr uint32_t kTileOutputs = kPanel * kTilePanels;
+
+uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+uint32_t lanesFor(uint32_t experts) {
+    uint32_t lanes = 8;
+    while (lanes < experts && lanes < kWorkgroup) lanes *= 2;
+    return lanes;
+}
+
+template <class Pointer>
+Pointer pointerTo(uint64_t address) {
+    Pointer pointer;
+    pointer.at = reinterpret_cast<decltype(pointer.at)>(static_cast<uintptr_t>(address));
+    return pointer;
+}
+
+// Threads of a tiled GEMM over the slots of all experts: as many tiles as there can be.
+uint64_t tileThreads(uint32_t rows, uint32_t experts, bool dense, uint32_t outputs) {
+    uint64_t tiles = dense ? ceilDiv(rows, kTileRows) : rows / kTileRows + experts;
+    return tiles * ceilDiv(outputs, kTileOutputs) * kWorkgroup;
+}
+
+}  // namespace
+
+// ---- kernels --------------------------------------------------------------------------------------------------------
+
+Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat up, WeightFormat down, bool gate_bias,
+                                                  bool up_bias, bool down_bias, bool dense, Precision precision) const {
+    const Kernels& k = kernels();
+    auto activation = uint32_t(weights_->description.activation);
+    uint32_t fused_up = operandBits(up, precision) < 24, fused_down = operandBits(down, precision) < 24;
+    Family out;
+    out.dense = dense;
+    VKMOE_TRY(down_kernel, engine.kernel(k.expert_down_backward,
+                                         {.weight_format = uint32_t(down), .fused = fused_down, .dense = dense}));
+    VKMOE_TRY(activation_kernel, engine.kernel(k.activation_backward,
+                                               {.operand_bits = operandBits(up, precision), .activation = activation}));
+    VKMOE_TRY(
+        up_kernel,
+        engine.kernel(k.expert_up_backward,
+                      {.weight_format = uint32_t(up), .fused = fused_up, .activation = activation, .dense = dense}));
+    out.down = down_kernel;
+    out.activation = activation_kernel;
+    out.up = up_kernel;
+    // In rounded precision x has 8 bits and the gradient 16: their products are exact.
+    auto grad = [&](bool bias, uint32_t fused, bool gather) {
+        return engine.kernel(k.expert_weight_grad, {.operand_bits = fused != 0 ? 8u : 24u,
+                                                    .fused = fused,
+                                                    .bias = bias ? kBias : 0,
+                                                    .dense = dense,
+                                                    .gather = gather});
+    };
+    VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense));
+    VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense));
+    VKMOE_TRY(down_grad, grad(down_bias, fused_down, false));
+    out.gate_grad = gate_grad;
+    out.up_grad = up_grad;
+    out.down_grad = down_grad;
+    return out;
+}
+
+Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
+    const Description& d = weights_->description;
+    const Kernels& k = kernels();
+    operand_bits_ = operandBits(weights_->down_format, precision);
+    lanes_ = lanesFor(d.experts);
+    uint32_t order = hasShared() ? kSharedFirst : kSharedNone;
+    VKMOE_TRY(combine, engine.kernel(k.combine_backward,
+                                     {.operand_bits = operand_bits_, .shared = order, .shared_gate = hasSharedGate()}));
+    VKMOE_TRY(gates, engine.kernel(k.gate_backward, {.shared_gate = hasSharedGate()}));
+    VKMOE_TRY(topk, engine.kernel(k.route_topk_backward, {.score = uint32_t(d.score),
+                                                          .renormalize = d.renormalize,
+                                                          .scaled = d.routed_scale != 1,
+                                                          .lanes = lanes_}));
+    VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {}));
+    VKMOE_TRY(router, engine.kernel(k.router_logits_backward, {}));
+    VKMOE_TRY(router_grad,
+              engine.kernel(k.expert_weight_grad, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1}));
+    VKMOE_TRY(dispatch, engine.kernel(k.dispatch_backward, {.shared = order, .shared_gate = hasSharedGate()}));
+    combine_ = combine;
+    gates_ = gates;
+    topk_ = topk;
+    losses_ = losses;
+    router_ = router;
+    router_grad_ = router_grad;
+    dispatch_ = dispatch;
+    if (!hasSharedGate()) return {};
+    VKMOE_TRY(shared_gate, engine.kernel(k.shared_gate_backward, {}));
+    shared_gate_ = shared_gate;
+    return {};
+}
+
+Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights, Precision precision) {
+    BackwardPass pass(weights);
+    const Description& d = weights.description;
+    VKMOE_CHECK(pass.buildRouting(engine, precision));
+    VKMOE_TRY(routed, pass.family(engine, weights.up_format, weights.down_format, d.gate_bias, d.up_bias, d.down_bias,
+                                  false, precision));
+    pass.routed_ = routed;
+    if (!pass.hasShared()) return pass;
+    VKMOE_TRY(shared, pass.family(engine, weights.shared_up_format, weights.shared_down_format, d.shared_gate_bias,
+                                  d.shared_up_bias, d.shared_down_bias, true, precision));
+    pass.shared_ = shared;
+    return pass;
+}
+
+// ---- recording ------------------------------------------------------------------------------------------------------
+
+void BackwardPass::record(Commands& commands, const Workspace& forward, const BackwardWorkspace& workspace,
+                          const LayerGradients& gradients, const Batch& batch) const {
+    Recording r{commands, forward, workspace, gradients, batch};
+    Places routed_places = routed(r), shared_places = shared(r);
+    commands.fill(workspace.memory, workspace.status, 8 * BackwardWorkspace::kStatusRows, 0);
+    commands.barrier();
+    combineBackward(r);
+    commands.barrier();
+    routeBackward(r);
+    downBackward(r, routed_, routed_places);
+    if (hasShared()) downBackward(r, shared_, shared_places);
+    commands.barrier();
+    lossBackward(r);
+    activationBackward(r, routed_, routed_places);
+    if (hasShared()) activationBackward(r, shared_, shared_places);
+    commands.barrier();
+    routerBackward(r);
+    upBackward(r, routed_, routed_places);
+    if (hasShared()) upBackward(r, shared_, shared_places);
+    commands.barrier();
+    dispatchBackward(r);
+    commands.barrier();
+    commands.copy(workspace.memory, workspace.status, workspace.download, 0, 8 * BackwardWorkspace::kStatusRows);
+}
+
+U32 BackwardPass::status(const Recording& r, size_t stage) const { return r.b.memory.at<U32>(r.b.status + stage * 8); }
+
+BackwardPass::Places BackwardPass::routed(const Recording& r) const {
+    const Workspace& f = r.f;
+    const BackwardWorkspace& b = r.b;
+    return {f.x,
+            f.hidden,
+            f.gate_total,
+            f.up_total,
+            b.grad_y,
+            b.grad_hidden,
+            b.grad_up,
+            b.grad_x,
+            weights_->description.hidden_dim,
+            r.batch.tokens * f.width,
+            &weights_->routed,
+            &r.g.routed,
+            kRouted};
+}
+
+BackwardPass::Places BackwardPass::shared(const Recording& r) const {
+    const Workspace& f = r.f;
+    const BackwardWorkspace& b = r.b;
+    return {f.x,
+            f.shared_hidden,
+            f.shared_gate_total,
+            f.shared_up_total,
+            b.grad_shared_y,
+            b.grad_shared_hidden,
+            b.grad_shared_up,
+            b.grad_shared_x,
+            weights_->description.shared_dim,
+            r.batch.tokens,
+            &weights_->shared,
+            &r.g.shared,
+            kShared};
+}
+
+void BackwardPass::combineBackward(const Recording& r) const {
+    const Workspace& f = r.f;
+    const BackwardWorkspace& b = r.b;
+    uint32_t tokens = r.batch.tokens, D = weights_->description.model_dim;
+    CombineBackward combine{b.memory.at<F32>(b.grad_out),
+                            f.memory.at<U32>(f.slot_of),
+                            f.memory.at<F32>(f.gates),
+                            f.memory.at<F32>(f.shared_gates),
+                            b.memory.at<F32>(b.grad_y),
+                            b.memory.at<F32>(b.grad_shared_y),
+                            status(r, kGradY),
+                            tokens,
+                            D,
+                            f.width,
+                            0};
+    r.commands.dispatch(*combine_, combine, uint64_t{tokens} * D);
+    GateBackward gates{b.memory.at<F32>(b.grad_out),
+                       f.memory.at<F32>(f.y),
+                       f.memory.at<U32>(f.slot_of),
+                       f.memory.at<F32>(f.shared_y),
+                       f.memory.at<F32>(f.shared_gates),
+                       b.memory.at<F32>(b.grad_gates),
+                       b.memory.at<F32>(b.grad_shared_logits),
+                       status(r, kGradGates),
+                       tokens,
+                       D,
+                       f.width,
+                       0};
+    r.commands.dispatch(*gates_, gates, uint64_t{tokens} * (f.width + (hasSharedGate() ? 1 : 0)) * kWorkgroup);
+}
+
+void BackwardPass::routeBackward(const Recording& r) const {
+    const Description& d = weights_->description;
+    RouteTopkBackward p{r.f.memory.at<F32>(r.f.logits),
+                        r.f.memory.at<U32>(r.f.selected),
+                        r.b.memory.at<F32>(r.b.grad_gates),
+                        r.b.memory.at<F32>(r.b.grad_logits),
+                        status(r, kGradLogits),
+                        r.batch.tokens,
+                        d.experts,
+                        r.f.width,
+                        state_rule(d.renormalize_epsilon),
+                        d.routed_scale,
+                        0};
+    r.commands.dispatch(*topk_, p, uint64_t{r.batch.tokens} * lanes_);
+}
+
+void BackwardPass::lossBackward(const Recording& r) const {
+    if (r.batch.balance_scale == 0 && r.batch.z_scale == 0) return;
+    RouterLossBackward p{r.f.memory.at<F32>(r.f.logits),
+                         pointerTo<U32>(r.batch.counts),
+                         r.b.memory.at<F32>(r.b.grad_logits),
+                         status(r, kGradLogits),
+                         r.batch.tokens,
+                         weights_->description.experts,
+                         r.batch.assignments,
+                         r.batch.balance_scale,
+                         r.batch.z_scale,
+                         0};
+    r.commands.dispatch(*losses_, p, uint64_t{r.batch.tokens} * kWorkgroup);
+}
+
+void BackwardPass::downBackward(const Recording& r, const Family& family, const Places& p) const {
+    const Description& d = weights_->description;
+    ExpertDownBackward down{r.b.memory.at<F32>(p.grad_y),
+                            weights_->table.at<Pages>(),
+                            r.f.memory.at<U32>(r.f.offsets),
+                            r.f.memory.at<U32>(r.f.tiles),
+                            r.f.memory.at<U32>(r.f.tile_count),
+                            r.b.memory.at<F32>(p.grad_hidden),
+                            status(r, p.stage),
+                            d.model_dim,
+                            p.hidden_dim,
+                            p.weights->down_weight,
+                            p.rows,
+                            weights_->sharedPage(),
+                            0};
+    r.commands.dispatch(*family.down, down, tileThreads(p.rows, d.experts, family.dense, p.hidden_dim));
+    ExpertWeightGrad grad{};
+    grad.grad_out = r.b.memory.at<F32>(p.grad_y);
+    grad.x = r.f.memory.at<F32>(p.hidden);
+    grad.rows = d.model_dim;
+    grad.cols = p.hidden_dim;
+    grad.weight = p.gradients->down_weight;
+    grad.bias = p.gradients->down_bias;
+    grad.count = p.rows;
+    grad.dense_page = weights_->sharedPage();
+    weightGrad(r, *family.down_grad, grad);
+}
+
+void BackwardPass::activationBackward(const Recording& r, const Family& family, const Places& p) const {
+    uint32_t count = p.rows * p.hidden_dim;
+    ActivationBackward a{r.f.memory.at<F32>(p.gate_total),
+                         r.f.memory.at<F32>(p.up_total),
+                         r.b.memory.at<F32>(p.grad_hidden),
+                         r.b.memory.at<F32>(p.grad_hidden),
+                         r.b.memory.at<F32>(p.grad_up),
+                         status(r, p.stage + 1),
+                         count,
+                         weights_->description.swiglu_limit,
+                         weights_->description.swiglu_alpha,
+                         0};
+    r.commands.dispatch(*family.activation, a, count);
+}
+
+void BackwardPass::upBackward(const Recording& r, const Family& family, const Places& p) const {
+    const Description& d = weights_->description;
+    ExpertUpBackward up{r.b.memory.at<F32>(p.grad_hidden),
+                        r.b.memory.at<F32>(p.grad_up),
+                        weights_->table.at<Pages>(),
+                        r.f.memory.at<U32>(r.f.offsets),
+                        r.f.memory.at<U32>(r.f.tiles),
+                        r.f.memory.at<U32>(r.f.tile_count),
+                        r.b.memory.at<F32>(p.grad_x),
+                        status(r, p.stage + 2),
+                        d.model_dim,
+                        p.hidden_dim,
+                        p.weights->gate_weight,
+                        p.weights->up_weight,
+                        p.rows,
+                        weights_->sharedPage()};
+    r.commands.dispatch(*family.up, up, tileThreads(p.rows, d.experts, family.dense, d.model_dim));
+    ExpertWeightGrad grad{};
+    grad.grad_out = r.b.memory.at<F32>(p.grad_up);
+    grad.x = r.f.memory.at<F32>(p.x);
+    grad.rows = p.hidden_dim;
+    grad.cols = d.model_dim;
+    grad.weight = p.gradients->up_weight;
+    grad.bias = p.gradients->up_bias;
+    grad.count = p.rows;
+    grad.dense_page = weights_->sharedPage();
+    weightGrad(r, *family.up_grad, grad);
+    if (!d.gated()) return;
+    grad.grad_out = r.b.memory.at<F32>(p.grad_hidden);
+    grad.weight = p.gradients->gate_weight;
+    grad.bias = p.gradients->gate_bias;
+    weightGrad(r, *family.gate_grad, grad);
+}
+
+// The router's page is its panels, then its bias.
+void BackwardPass::routerBackward(const Recording& r) const {
+    const Description& d = weights_->description;
+    RouterLogitsBackward p{r.b.memory.at<F32>(r.b.grad_logits),
+                           weights_->router.at<U32>(),
+                           r.b.memory.at<F32>(r.b.grad_router_x),
+                           status(r, kGradRouter),
+                           r.batch.tokens,
+                           d.experts,
+                           d.model_dim,
+                           0};
+    r.commands.dispatch(*router_, p, tileThreads(r.batch.tokens, 1, true, d.model_dim));
+    ExpertWeightGrad grad{};
+    grad.grad_out = r.b.memory.at<F32>(r.b.grad_logits);
+    grad.x = r.f.memory.at<F32>(r.f.x);
+    grad.rows = d.experts;
+    grad.cols = d.model_dim;
+    grad.bias = uint32_t(r.g.router_bias / 4);
+    grad.count = r.batch.tokens;
+    grad.dense_page = weights_->sharedPage() + 1;
+    weightGrad(r, *router_grad_, grad);
+    if (!hasSharedGate()) return;
+    SharedGateBackward gate{r.b.memory.at<F32>(r.b.grad_shared_logits),
+                            r.f.memory.at<F32>(r.f.x),
+                            pointerTo<F32>(r.g.shared_router),
+                            status(r, kWeights),
+                            r.batch.tokens,
+                            d.model_dim};
+    r.commands.dispatch(*shared_gate_, gate, d.model_dim);
+}
+
+// What all parameter gradients have in common.
+void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWeightGrad p) const {
+    bool dense = named(kernel.constants).dense != 0;
+    p.pages = r.g.table->at<Pages>();
+    p.totals = pointerTo<Pages>(r.batch.totals);
+    p.partials = pointerTo<Pages>(r.batch.partials);
+    p.carried = pointerTo<U32>(r.batch.carried);
+    p.offsets = r.f.memory.at<U32>(r.f.offsets);
+    p.token_of = r.f.memory.at<U32>(r.f.token_of);
+    p.status = status(r, kWeights);
+    p.experts = weights_->description.experts;
+    p.last = r.batch.last;
+    uint64_t matrices = dense ? 1 : p.experts;
+    r.commands.dispatch(kernel, p, matrices * ceilDiv(p.cols, kTileOutputs) * ceilDiv(p.rows, kTileRows) * kWorkgroup);
+}
+
+void BackwardPass::dispatchBackward(const Recording& r) const {
+    const BackwardWorkspace& b = r.b;
+    uint32_t tokens = r.batch.tokens, D = weights_->description.model_dim;
+    DispatchBackward p{b.memory.at<F32>(b.grad_x),
+                       r.f.memory.at<U32>(r.f.slot_of),
+                       b.memory.at<F32>(b.grad_shared_x),
+                       b.memory.at<F32>(b.grad_shared_logits),
+                       weights_->router.at<F32>(weights_->shared_router),
+                       b.memory.at<F32>(b.grad_router_x),
+                       b.memory.at<F32>(b.grad_in),
+                       status(r, kGradInput),
+                       tokens,
+                       D,
+                       r.f.width,
+                       0};
+    r.commands.dispatch(*dispatch_, p, uint64_t{tokens} * D);
+}
+
+// ---- errors ---------------------------------------------------------------------------------------------------------
+
+Result<void> BackwardPass::check(const BackwardWorkspace& w) const {
+    static constexpr const char* kWhat[] = {"the gradients of the experts' outputs",
+                                            "the gradients of the gates",
+                                            "the gradients of the router's logits",
+                                            "the gradients of the experts' hidden values",
+                                            "the gradients of the experts' totals",
+                                            "the gradients of the experts' inputs",
+                                            "the gradients of the shared expert's hidden values",
+                                            "the gradients of the shared expert's totals",
+                                            "the gradients of the shared expert's input",
+                                            "the gradients of the weights",
+                                            "the router's part of the input gradient",
+                                            "the gradient of the layer's input"};
+    uint32_t words[2 * BackwardWorkspace::kStatusRows];
+    std::memcpy(words, w.download.mapped().data(), sizeof words);
+    for (size_t i = 0; i < std::size(kWhat); ++i)
+        if (words[2 * i] != 0)
+            return Error{ErrorCode::bad_input,
+                         fmt::format("{}: {} values are not finite or not below 2^63 in size, the first is element {}",
+                                     kWhat[i], words[2 * i], ~words[2 * i + 1])};
+    return {};
+}
+
+}  // namespace v1
+}  // namespace vkmoe
