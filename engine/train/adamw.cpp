@@ -32,13 +32,13 @@ Result<void> validate(const AdamwOptions& o) {
 }
 
 void AdamwClock::Power::advance(double new_beta, uint64_t step) {
-    if (beta == new_beta) {
-        power *= beta;
-        return;
+    uint64_t missing = 1;
+    if (beta != new_beta) {
+        beta = new_beta;
+        power = 1;
+        missing = step;
     }
-    beta = new_beta;
-    power = 1;
-    for (uint64_t i = 0; i < step && power >= kNegligible; ++i) power *= beta;
+    for (uint64_t i = 0; i < missing && power >= kNegligible; ++i) power *= beta;
 }
 
 void AdamwClock::advance(const AdamwOptions& options) {

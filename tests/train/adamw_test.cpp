@@ -83,7 +83,7 @@ TEST_CASE("AdamW makes the reference engine's steps", "[optimizer][golden][devic
                 worst = std::max(worst, distance(trained.weights(), wanted));
             }
             CAPTURE(worst);
-            CHECK(worst <= 3e-7);  // 1.1e-7 was measured
+            CHECK(worst <= 3e-7);  // 1.5e-7 was measured
         }
 }
 
@@ -110,7 +110,8 @@ TEST_CASE("a thousand steps of AdamW stay with those in double", "[optimizer]") 
             REQUIRE(trained.step(options));
         }
         CAPTURE(distance(trained.weights(), textbook.w));
-        CHECK(distance(trained.weights(), textbook.w) <= 1000 * 0x1p-25);  // a rounding of each step, all one way
+        CHECK(distance(trained.weights(), textbook.w) <=
+              1000 * 0x1p-25);  // every rounding one way; 1.6e-6 was measured
         CHECK(trained.set().step() == 1000);
     }
 }

@@ -25,7 +25,7 @@ struct AdamwOptions {
 // The error names the field and the number.
 Result<void> validate(const AdamwOptions& options);
 
-// Counts steps and keeps beta^step, formed by repeated multiplication.
+// Counts steps and keeps beta^step, formed by repeated multiplication; below 2^-60 it stays, 1 - it is 1 then.
 class AdamwClock {
 public:
     explicit AdamwClock(uint64_t step = 0) : step_(step) {}  // after so many steps, e.g. of a checkpoint
