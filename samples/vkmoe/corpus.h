@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "host/result.h"
+#include "vkmoe/layer.h"
 #include "vkmoe/lm_trainer.h"
 #include "vkmoe/text_codec.h"
 
