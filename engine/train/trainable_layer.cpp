@@ -21,8 +21,6 @@ Result<void> checkTrainable(const formats::LayerSource& source) {
     return {};
 }
 
-uint64_t bytesOf(const Buffer& buffer) { return buffer.size(); }
-
 }  // namespace
 
 Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, const formats::LayerSource& source,
@@ -32,9 +30,8 @@ Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, c
     VKMOE_TRY(master, Weights::load(engine, source, true));
     layer->master_ = std::move(master);
     if (precision == Precision::rounded) {
-        VKMOE_TRY(rounded, Weights::allocateAs(engine, layer->master_, WeightFormat::bf16));
-        layer->rounded_ = std::make_unique<Weights>(std::move(rounded));
-        VKMOE_CHECK(layer->buildRefresh(engine));
+        VKMOE_TRY(rounded, RoundedWeights::create(engine, layer->master_));
+        layer->rounded_ = std::move(rounded);
         Commands commands;
         layer->refresh(commands);
         VKMOE_CHECK(submitAndWait(engine.device(), commands));
@@ -44,49 +41,6 @@ Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, c
     VKMOE_TRY(backward, BackwardPass::create(engine, layer->compute(), precision));
     layer->backward_ = std::make_unique<BackwardPass>(std::move(backward));
     return layer;
-}
-
-Result<void> TrainableLayer::buildRefresh(Engine& engine) {
-    VKMOE_TRY(round, engine.kernel(kernels().round_panels, {.weight_format = kBf16}));
-    VKMOE_TRY(copy, engine.kernel(kernels().round_panels, {.weight_format = kF32}));
-    round_ = round;
-    copy_ = copy;
-    return {};
-}
-
-void TrainableLayer::refresh(Commands& commands) const {
-    if (!rounded_) return;
-    refreshFamily(commands, false);
-    if (description().shared != Shared::none) refreshFamily(commands, true);
-    commands.copy(master_.router, 0, rounded_->router, 0, bytesOf(master_.router));
-    commands.barrier();
-}
-
-// Matrices are rounded, biases copied: a bias is a matrix of one column to the kernel's copying form.
-void TrainableLayer::refreshFamily(Commands& commands, bool shared) const {
-    const Description& d = description();
-    const PageLayout &from = shared ? master_.shared : master_.routed,
-                     &to = shared ? rounded_->shared : rounded_->routed;
-    uint32_t F = shared ? d.shared_dim : d.hidden_dim, D = d.model_dim;
-    auto run = [&](const Kernel* kernel, uint32_t rows, uint32_t cols, uint32_t source, uint32_t target) {
-        uint32_t pages = shared ? 1 : d.experts;
-        RoundPanels p{master_.table.at<Pages>(),
-                      rounded_->table.at<Pages>(),
-                      pages,
-                      shared ? d.experts : 0,
-                      rows,
-                      cols,
-                      source,
-                      target};
-        uint64_t words = kernel == copy_ ? rows : packedWords(rows, cols, WeightFormat::bf16);
-        commands.dispatch(*kernel, p, words * pages);
-    };
-    if (d.gated()) run(round_, F, D, from.gate_weight, to.gate_weight);
-    run(round_, F, D, from.up_weight, to.up_weight);
-    run(round_, D, F, from.down_weight, to.down_weight);
-    if (shared ? d.shared_gate_bias : d.gate_bias) run(copy_, F, 1, from.gate_bias, to.gate_bias);
-    if (shared ? d.shared_up_bias : d.up_bias) run(copy_, F, 1, from.up_bias, to.up_bias);
-    if (shared ? d.shared_down_bias : d.down_bias) run(copy_, D, 1, from.down_bias, to.down_bias);
 }
 
 std::vector<uint64_t> TrainableLayer::slabBytes() const {

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "engine/moe/forward_pass.h"
 #include "engine/train/backward_pass.h"
 #include "engine/train/read_back.h"
+#include "engine/train/rounded_weights.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -20,12 +22,14 @@ public:
 
     const Description& description() const { return master_.description; }
     const Weights& master() const { return master_; }
-    const Weights& compute() const { return rounded_ ? *rounded_ : master_; }  // what the passes multiply by
+    const Weights& compute() const { return rounded_ ? rounded_->weights() : master_; }  // what the passes multiply by
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
 
     // Makes the bf16 copies of what the masters are by then; nothing in exact precision.
-    void refresh(Commands& commands) const;
+    void refresh(Commands& commands) const {
+        if (rounded_) rounded_->refresh(commands);
+    }
 
     // Slabs with the masters' sizes, in their order, and one of the router's size last: where gradients may be. The
     // table for kernels is filled from their addresses.
@@ -34,14 +38,11 @@ public:
 
 private:
     TrainableLayer() = default;
-    Result<void> buildRefresh(Engine& engine);
-    void refreshFamily(Commands& commands, bool shared) const;
 
     Weights master_;
-    std::unique_ptr<Weights> rounded_;
+    std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
     std::unique_ptr<BackwardPass> backward_;
-    const Kernel *round_ = nullptr, *copy_ = nullptr;
     Buffer gradient_table_;
 };
 
