@@ -25,7 +25,7 @@ uint64_t offsetOf(TensorRole role, const Weights& w) {
         case TensorRole::selection_bias:
             return w.selection_bias / 4;
         case TensorRole::shared_router_weight:
-            return w.shared_router / 4;
+            return 0;
         case TensorRole::gate_weight:
             return w.routed.gate_weight;
         case TensorRole::up_weight:
@@ -55,31 +55,19 @@ uint64_t offsetOf(TensorRole role, const Weights& w) {
 }
 
 bool inRouterBuffer(TensorRole role) {
-    return role == TensorRole::router_weight || role == TensorRole::router_bias || role == TensorRole::selection_bias ||
-           role == TensorRole::shared_router_weight;
+    return role == TensorRole::router_weight || role == TensorRole::router_bias || role == TensorRole::selection_bias;
 }
 
-// The layer's memory on the host: each page, and the router.
-struct Pages {
-    std::vector<std::vector<float>> slabs;
-    std::vector<std::span<const float>> pages;  // [experts (+ shared)]
-    std::vector<float> router;
-};
-
-Result<Pages> downloadPages(Device& device, const Weights& w, std::span<const Buffer> slabs, const Buffer& router) {
-    Pages out;
-    uint64_t page = w.routed.bytes() / 4;
-    for (size_t i = 0; i < slabs.size(); ++i) {
-        bool shared = w.description.shared != Shared::none && i + 1 == slabs.size();
-        VKMOE_TRY(words, download<float>(device, slabs[i], size_t(w.slabs[i].size() / 4)));
-        out.slabs.push_back(std::move(words));
-        std::span<const float> all = out.slabs.back();
-        if (shared) page = w.shared.bytes() / 4;
-        for (uint64_t at = 0; at + page <= all.size(); at += page) out.pages.push_back(all.subspan(at, page));
+// The pages in a layer's slabs, [experts (+ shared)].
+std::vector<std::span<const float>> pagesOf(const Weights& w, const LayerMemory& memory) {
+    std::vector<std::span<const float>> pages;
+    for (size_t i = 0; i < memory.slabs.size(); ++i) {
+        bool shared = w.description.shared != Shared::none && i + 1 == memory.slabs.size();
+        uint64_t page = (shared ? w.shared : w.routed).bytes() / 4;
+        std::span<const float> all = memory.slabs[i];
+        for (uint64_t at = 0; at + page <= all.size(); at += page) pages.push_back(all.subspan(at, page));
     }
-    VKMOE_TRY(words, download<float>(device, router, size_t(w.router.size() / 4)));
-    out.router = std::move(words);
-    return out;
+    return pages;
 }
 
 // Appends one tensor to the source.
@@ -113,10 +101,21 @@ void packPanels(std::span<const float> values, uint32_t rows, uint32_t cols, std
             panels[(size_t{r / kPanel} * cols + c) * kPanel + r % kPanel] = values[size_t{r} * cols + c];
 }
 
-Result<LayerSource> readBack(Engine& engine, const Weights& weights, std::span<const Buffer> slabs,
-                             const Buffer& router, const std::string& name, bool gradients) {
+Result<LayerMemory> downloadWeights(Engine& engine, const Weights& w) {
+    LayerMemory memory;
+    for (const Buffer& slab : w.slabs) {
+        VKMOE_TRY(words, download<float>(engine.device(), slab, slab.size() / 4));
+        memory.slabs.push_back(std::move(words));
+    }
+    VKMOE_TRY(router, download<float>(engine.device(), w.router, w.router.size() / 4));
+    memory.shared_router.assign(router.begin() + ptrdiff_t(w.shared_router / 4), router.end());
+    memory.router = std::move(router);
+    return memory;
+}
+
+LayerSource readBack(const Weights& weights, const LayerMemory& memory, const std::string& name, bool gradients) {
     const Description& d = weights.description;
-    VKMOE_TRY(memory, downloadPages(engine.device(), weights, slabs, router));
+    auto pages = pagesOf(weights, memory);
     LayerSource source;
     source.description = d;
     std::vector<float> values;
@@ -127,11 +126,13 @@ Result<LayerSource> readBack(Engine& engine, const Weights& weights, std::span<c
         auto extents = valueShape(role, d);
         if (inRouterBuffer(role))
             add(source, values, shape.name(), extents, memory.router, offset);
+        else if (role == TensorRole::shared_router_weight)
+            add(source, values, shape.name(), extents, memory.shared_router, offset);
         else if (!shape.routed)
-            add(source, values, shape.name(), extents, memory.pages[d.experts], offset);
+            add(source, values, shape.name(), extents, pages[d.experts], offset);
         else
             for (uint32_t e = 0; e < d.experts; ++e)
-                add(source, values, shape.expertName(e), extents, memory.pages[e], offset);
+                add(source, values, shape.expertName(e), extents, pages[e], offset);
     }
     auto bytes = std::as_bytes(std::span(values));
     source.bytes = memorySource(name, {bytes.begin(), bytes.end()});

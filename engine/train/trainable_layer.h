@@ -7,6 +7,7 @@
 
 #include "engine/moe/forward_pass.h"
 #include "engine/train/backward_pass.h"
+#include "engine/train/parameter_set.h"
 #include "engine/train/read_back.h"
 #include "engine/train/rounded_weights.h"
 
@@ -23,6 +24,7 @@ public:
     const Description& description() const { return master_.description; }
     const Weights& master() const { return master_; }
     const Weights& compute() const { return rounded_ ? rounded_->weights() : master_; }  // what the passes multiply by
+    const Buffer& touched() const { return touched_; }
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
 
@@ -31,10 +33,14 @@ public:
         if (rounded_) rounded_->refresh(commands);
     }
 
-    // Slabs with the masters' sizes, in their order, and one of the router's size last: where gradients may be. The
-    // table for kernels is filled from their addresses.
-    std::vector<uint64_t> slabBytes() const;
-    Result<LayerGradients> gradients(Engine& engine, std::span<const uint64_t> slab_addresses);
+    // What an optimiser works on: the slabs of pages, the router, the shared expert's gate. Names start with `prefix`;
+    // tensors are numbered from `position` on, which is left behind the last.
+    std::vector<ParameterSlab> slabs(const std::string& prefix, uint32_t& position) const;
+
+    // Where the passes find the gradients of those slabs, the first of which is `first` of the set.
+    Result<LayerGradients> gradients(Engine& engine, const ParameterSet& set, size_t first);
+    // Their values on the host.
+    Result<LayerMemory> downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const;
 
 private:
     TrainableLayer() = default;
@@ -44,6 +50,7 @@ private:
     std::unique_ptr<ForwardPass> forward_;
     std::unique_ptr<BackwardPass> backward_;
     Buffer gradient_table_;
+    Buffer touched_;  // [experts] tokens that the expert ever had, as count_tokens counts
 };
 
 }  // namespace v1
