@@ -200,7 +200,16 @@ struct GradSquares {
     float scale;
 };
 
-// f32 panels of a matrix in every page into bf16 panels.
+// grads = through16(grads * before) * after: through16 truncates to float16 if constants.weight_format is kF16, as the
+// reference's mixed precision does (what is too large becomes infinity), and is nothing else.
+struct ScaleGradients {
+    F32 grads;  // [count] in and out
+    uint32_t count;
+    float before, after;
+    uint32_t pad;
+};
+
+// f32 panels of a matrix in every page into bf16 panels; with constants.weight_format = kF32 `rows` words as they are.
 struct RoundPanels {
     Pages source;  // [pages] f32
     Pages target;  // [pages] bf16, out

@@ -319,12 +319,12 @@ void LmPass::layerBackward(Commands& commands, const LmActivations& a, const Bac
     BackwardPass::Batch batch{.tokens = tokens, .assignments = tokens * c.top_k};
     batch.balance_scale = g.balance_scale;
     batch.z_scale = g.z_scale;
-    batch.counts = g.counts == 0 ? 0 : g.counts + uint64_t{l} * c.experts * 4;
-    if (batch.counts != 0) {
-        CountTokens count{w.memory.at<U32>(w.offsets), pointerTo<U32>(batch.counts), c.experts, 0};
-        commands.dispatch(*count_, count, c.experts);
-        commands.barrier();
-    }
+    batch.counts = g.counts + uint64_t{l} * c.experts * 4;
+    CountTokens count{w.memory.at<U32>(w.offsets), pointerTo<U32>(batch.counts), c.experts, 0};
+    commands.dispatch(*count_, count, c.experts);
+    count.counts = pointerTo<U32>(g.touched[l]);
+    commands.dispatch(*count_, count, c.experts);
+    commands.barrier();
     pass.record(commands, w, b, g.mixtures[l], batch);
     uint64_t words = a.back.backward_status + uint64_t{l} * 8 * BackwardWorkspace::kStatusRows;
     commands.copy(b.memory, b.status, a.download, words, 8 * BackwardWorkspace::kStatusRows);

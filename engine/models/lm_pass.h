@@ -47,7 +47,8 @@ public:
         std::span<const LayerGradients> mixtures;
         uint64_t grad_u = 0, grad_n = 0;  // addresses of [T, D] scratch
         float balance_scale = 0, z_scale = 0;
-        uint64_t counts = 0;  // address of [layers, experts]: assignments of the micro-batch, with a balance loss
+        uint64_t counts = 0;                // address of [layers, experts]: assignments of the micro-batch
+        std::span<const uint64_t> touched;  // of each layer the address of [experts]: TrainableLayer::touched
     };
     // Backward from the gradients of the logits. `recompute`: only the layers' inputs were kept.
     void backward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,

@@ -185,34 +185,37 @@ Result<ExpertFormats> readFormats(const LayerSource& source, const std::string& 
 
 }  // namespace
 
+Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
+    const Description& d = description;
+    VKMOE_TRY(loader, WeightLoader::create(engine, source));
+    VKMOE_CHECK(loadRouter(loader, source, *this));
+    if (d.shared != Shared::none) {
+        VKMOE_TRY(formats, readFormats(source, "shared"));
+        VKMOE_CHECK(loadExpert(loader, source, "shared", formats, sharedShape(d, shared_up_format, shared_down_format),
+                               shared, pages[d.experts]));
+    }
+    VKMOE_TRY(formats, readFormats(source, "experts.0"));
+    ExpertShape shape = routedShape(d, up_format, down_format);
+    for (uint32_t e = 0; e < d.experts; ++e)
+        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), formats, shape, routed, pages[e]));
+    return loader.finish();
+}
+
 Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool widen) {
     auto valid = validate(source.description);
     if (!valid) return Error{valid.error().code, fmt::format("{}: {}", source.bytes->name(), valid.error().detail)};
-    const Description& d = source.description;
     Weights weights;
-    weights.description = d;
-    bool has_shared = d.shared != Shared::none;
+    weights.description = source.description;
     VKMOE_TRY(formats, readFormats(source, "experts.0"));
-    ExpertFormats shared_formats;
-    if (has_shared) {
-        VKMOE_TRY(read, readFormats(source, "shared"));
-        shared_formats = read;
-    }
     weights.up_format = widen ? WeightFormat::f32 : formats.packedUp();
     weights.down_format = widen ? WeightFormat::f32 : formats.down;
-    weights.shared_up_format = widen ? WeightFormat::f32 : shared_formats.packedUp();
-    weights.shared_down_format = widen ? WeightFormat::f32 : shared_formats.down;
+    if (source.description.shared != Shared::none) {
+        VKMOE_TRY(shared_formats, readFormats(source, "shared"));
+        weights.shared_up_format = widen ? WeightFormat::f32 : shared_formats.packedUp();
+        weights.shared_down_format = widen ? WeightFormat::f32 : shared_formats.down;
+    }
     VKMOE_CHECK(allocateAll(engine.device(), weights));
-    VKMOE_TRY(loader, WeightLoader::create(engine, source));
-    VKMOE_CHECK(loadRouter(loader, source, weights));
-    if (has_shared)
-        VKMOE_CHECK(loadExpert(loader, source, "shared", shared_formats,
-                               sharedShape(d, weights.shared_up_format, weights.shared_down_format), weights.shared,
-                               weights.pages[d.experts]));
-    ExpertShape routed = routedShape(d, weights.up_format, weights.down_format);
-    for (uint32_t e = 0; e < d.experts; ++e)
-        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), formats, routed, weights.routed, weights.pages[e]));
-    VKMOE_CHECK(loader.finish());
+    VKMOE_CHECK(weights.fill(engine, source));
     return weights;
 }
 

@@ -28,6 +28,9 @@ struct Weights {
     // tensor, how many, and the first one's row and column. With `widen` all become f32, as training wants them.
     static Result<Weights> load(Engine& engine, const formats::LayerSource& source, bool widen = false);
 
+    // Reads every tensor again, into the memory that is there.
+    Result<void> fill(Engine& engine, const formats::LayerSource& source) const;
+
     // Memory for the same layer with matrices in another format; nothing in it yet but the page table.
     static Result<Weights> allocateAs(Engine& engine, const Weights& other, WeightFormat format);
 };

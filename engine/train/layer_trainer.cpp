@@ -56,15 +56,16 @@ struct LayerTrainer::State {
     std::optional<BackwardWorkspace> backward;
     Buffer upload, download, losses, counts;  // losses: [T], then [2] status
     Places at;
+    uint64_t samples_seen = 0;  // in all epochs: the noise on the logits differs from one to the next
 
     Result<void> build();
     Result<void> ensureWorkspace(uint64_t tokens);
     Result<void> allocateBatch(uint32_t capacity);
-    void recordForward(Commands& commands, uint32_t tokens) const;
+    void recordForward(Commands& commands, uint32_t tokens, bool training) const;
     void recordLoss(Commands& commands, uint32_t tokens) const;
     void recordBackward(Commands& commands, uint32_t tokens, float balance_scale, float z_scale) const;
     void recordDownloads(Commands& commands, uint32_t tokens) const;
-    Result<void> submit(const Commands& commands, uint32_t tokens) const;
+    Result<void> submit(const Commands& commands) const;
     Result<void> step(std::span<const float> x, std::span<const float> targets, EpochResult& result);
     Result<void> finishStep(uint32_t tokens, EpochResult& result);
     float balanceScale(uint32_t tokens) const;
@@ -166,11 +167,12 @@ Result<void> LayerTrainer::State::allocateBatch(uint32_t capacity) {
 
 // ---- one batch ------------------------------------------------------------------------------------------------------
 
-void LayerTrainer::State::recordForward(Commands& commands, uint32_t tokens) const {
+void LayerTrainer::State::recordForward(Commands& commands, uint32_t tokens, bool training) const {
     const Description& d = layer->description();
     uint64_t values = uint64_t{tokens} * d.model_dim * 4;
     commands.copy(upload, 0, workspace->memory, workspace->raw, values);
-    layer->forward().recordOnDevice(commands, *workspace, {.tokens = tokens, .training = true});
+    layer->forward().recordOnDevice(commands, *workspace,
+                                    {.first = samples_seen, .tokens = tokens, .training = training});
 }
 
 // Targets follow the losses and their status.
@@ -221,7 +223,7 @@ void LayerTrainer::State::recordDownloads(Commands& commands, uint32_t tokens) c
     commands.copy(backward->memory, backward->status, download, at.backward, 8 * BackwardWorkspace::kStatusRows);
 }
 
-Result<void> LayerTrainer::State::submit(const Commands& commands, uint32_t) const {
+Result<void> LayerTrainer::State::submit(const Commands& commands) const {
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
     VKMOE_CHECK(layer->forward().check(view<uint32_t>(download, at.forward, 2 * Workspace::kStatusRows).data(),
                                        layer->description().top_k, 0));
@@ -247,12 +249,12 @@ Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const
     std::memcpy(upload.mapped().data() + at.targets, targets.data(), targets.size_bytes());
     Commands commands;
     set->zeroGrads(commands);
-    recordForward(commands, tokens);
+    recordForward(commands, tokens, true);
     recordLoss(commands, tokens);
     recordBackward(commands, tokens, balanceScale(tokens), float(2 * double(options.z_weight)));
     set->squares(commands, float(1.0 / tokens));
     recordDownloads(commands, tokens);
-    VKMOE_CHECK(submit(commands, tokens));
+    VKMOE_CHECK(submit(commands));
     return finishStep(tokens, result);
 }
 
@@ -277,6 +279,7 @@ Result<void> LayerTrainer::State::finishStep(uint32_t tokens, EpochResult& resul
     }
     result.aux_loss = d.experts * aux;
     ++result.steps;
+    samples_seen += tokens;
     return {};
 }
 
@@ -309,13 +312,13 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
         auto count = uint32_t(tokens);
         std::memcpy(s.upload.mapped().data(), x.data(), x.size_bytes());
         std::memcpy(s.upload.mapped().data() + s.at.targets, grad_out.data(), grad_out.size_bytes());
-        s.recordForward(commands, count);
+        s.recordForward(commands, count, false);
         commands.fill(s.losses, 0, s.losses.size(), 0);
         commands.copy(s.upload, s.at.targets, s.backward->memory, s.backward->grad_out, grad_out.size_bytes());
         commands.barrier();
         s.recordBackward(commands, count, 0, 0);
         s.recordDownloads(commands, count);
-        VKMOE_CHECK(s.submit(commands, count));
+        VKMOE_CHECK(s.submit(commands));
         auto grad_in = view<float>(s.download, s.at.grad_in, x.size());
         result.input.assign(grad_in.begin(), grad_in.end());
     } else {
