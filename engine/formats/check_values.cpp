@@ -45,18 +45,18 @@ bool isStrangeCode(uint32_t code, uint32_t scale) {
     return scale == 255 || std::ldexp(kMagnitudes[code & 7], int(scale) - 127) >= 0x1p63;
 }
 
-Result<Strange> lookAt(const LayerSource& layer, const TensorRange& tensor) {
+Result<Strange> lookAt(const ByteSource& file, const TensorRange& tensor) {
     Strange strange;
     if (tensor.format != WeightFormat::mxfp4) {
-        VKMOE_CHECK(copyTensor(*layer.bytes, tensor, plainSink(tensor.format, strange)));
+        VKMOE_CHECK(copyTensor(file, tensor, plainSink(tensor.format, strange)));
         return strange;
     }
     std::vector<std::byte> scales;
-    VKMOE_CHECK(copyScales(*layer.bytes, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
+    VKMOE_CHECK(copyScales(file, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
         scales.insert(scales.end(), bytes.begin(), bytes.end());
         return {};
     }));
-    VKMOE_CHECK(copyTensor(*layer.bytes, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
+    VKMOE_CHECK(copyTensor(file, tensor, [&](std::span<const std::byte> bytes) -> Result<void> {
         for (const std::byte codes : bytes) {
             const uint32_t scale = std::to_integer<uint32_t>(scales[strange.seen / 32]);
             strange.next(isStrangeCode(std::to_integer<uint32_t>(codes & std::byte{15}), scale));
@@ -69,9 +69,9 @@ Result<Strange> lookAt(const LayerSource& layer, const TensorRange& tensor) {
 
 }  // namespace
 
-Result<void> checkValues(const LayerSource& layer) {
-    for (const TensorRange& tensor : layer.tensors) {
-        VKMOE_TRY(strange, lookAt(layer, tensor));
+Result<void> checkValues(const ByteSource& file, std::span<const TensorRange> tensors) {
+    for (const TensorRange& tensor : tensors) {
+        VKMOE_TRY(strange, lookAt(file, tensor));
         if (strange.count == 0) continue;
         const uint64_t cols = tensor.shape.back();
         const std::string where = tensor.shape.size() > 1
@@ -80,9 +80,11 @@ Result<void> checkValues(const LayerSource& layer) {
         return Error{
             ErrorCode::bad_input,
             fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}",
-                        layer.bytes->nameAt(tensor.offset), tensor.shown(), strange.count, where)};
+                        file.nameAt(tensor.offset), tensor.shown(), strange.count, where)};
     }
     return {};
 }
+
+Result<void> checkValues(const LayerSource& layer) { return checkValues(*layer.bytes, layer.tensors); }
 
 }  // namespace vkmoe::formats

@@ -1,18 +1,22 @@
 #include "engine/formats/model_source.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
 
 #include "engine/formats/checked.h"
+#include "engine/formats/evl0.h"
 #include "engine/formats/layer_file.h"
 #include "engine/formats/moe0.h"
+#include "engine/formats/package.h"
+#include "engine/formats/row_delta.h"
 
 namespace vkmoe::formats {
 namespace {
 
-enum class Kind { moe0, safetensors, index };
+enum class Kind { moe0, safetensors, index, package, language_model, delta };
 
 // All else is left to MoE0's reader, whose errors tell what the first bytes look like.
 Result<Kind> kindOf(const ByteSource& file) {
@@ -20,7 +24,12 @@ Result<Kind> kindOf(const ByteSource& file) {
     std::array<std::byte, 9> first = {};
     const uint64_t available = std::min<uint64_t>(first.size(), file.size());
     VKMOE_CHECK(file.read(0, std::span(first).first(available)));
-    if (looksLikeMoe0(std::span(first).first(available))) return Kind::moe0;
+    const auto start = std::span(first).first(available);
+    if (looksLikeMoe0(start)) return Kind::moe0;
+    if (looksLikePackage(start)) return Kind::package;
+    if (looksLikeEvl0(start)) return Kind::language_model;
+    if (looksLikeRowDelta(start)) return Kind::delta;
+    if (name.ends_with(".evermind")) return Kind::package;
     if (name.ends_with(".json")) return Kind::index;
     if (name.ends_with(".safetensors")) return Kind::safetensors;
     if (name.ends_with(".moe0")) return Kind::moe0;
@@ -29,13 +38,23 @@ Result<Kind> kindOf(const ByteSource& file) {
     return first[0] == std::byte{'{'} ? Kind::index : Kind::moe0;
 }
 
-Result<ModelSource> readMoe0Model(std::shared_ptr<const ByteSource> file, ReadOptions options) {
-    VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
+Result<ModelSource> oneLayer(LayerSource layer) {
     if (const auto valid = validate(layer.description); !valid) return inFile(layer.bytes->name(), valid.error());
     ModelSource model;
     model.warnings = layer.warnings;
     model.layers.push_back(std::move(layer));
     return model;
+}
+
+Error languageModel(const ByteSource& file, const char* what) {
+    return inputError(file.name(), fmt::format("{} a language model, not a layer: vkmoe generate runs it", what));
+}
+
+Result<ModelSource> readPackagedModel(const std::shared_ptr<const ByteSource>& file, ReadOptions options) {
+    VKMOE_TRY(package, readPackage(file, options.compat));
+    if (package.isLm()) return languageModel(*file, "holds");
+    VKMOE_TRY(layer, readPackagedLayer(package, options.compat));
+    return oneLayer(std::move(layer));
 }
 
 bool isFolder(const std::string& path) {
@@ -54,7 +73,14 @@ const char* name(FileFormat format) { return format == FileFormat::moe0 ? "MoE0"
 
 Result<ModelSource> readModel(std::shared_ptr<const ByteSource> file, ReadOptions options, const std::string& folder) {
     VKMOE_TRY(kind, kindOf(*file));
-    if (kind == Kind::moe0) return readMoe0Model(std::move(file), options);
+    if (kind == Kind::package) return readPackagedModel(file, options);
+    if (kind == Kind::language_model) return languageModel(*file, "is");
+    if (kind == Kind::delta)
+        return inputError(file->name(), "is a delta of a checkpoint's rows (EVD0), not a layer");
+    if (kind == Kind::moe0) {
+        VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
+        return oneLayer(std::move(layer));
+    }
     if (kind == Kind::safetensors) {
         VKMOE_TRY(files, SafetensorsFiles::open(std::move(file), checkLayerTensorName));
         return readLayerFile(files);

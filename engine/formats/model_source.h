@@ -24,7 +24,7 @@ struct ModelSource {
     std::vector<std::string> warnings;
 };
 
-// Opens a MoE0 file, a safetensors layer file, the index of one in several files, or a folder with
+// Opens a MoE0 file, an .evermind package of one, a safetensors layer file, the index of one in several files, or a folder with
 // model.safetensors.index.json or model.safetensors in it. What a file is, its content says; its name helps.
 Result<ModelSource> openModel(const std::string& path, ReadOptions options = {});
 

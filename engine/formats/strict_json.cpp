@@ -117,7 +117,7 @@ public:
     using string_t = nlohmann::json::string_t;
     using binary_t = nlohmann::json::binary_t;
 
-    Events(const char* what, JsonVisitor& visitor) : what_(what), visitor_(visitor) {}
+    Events(const char* what, JsonVisitor& visitor, uint32_t levels) : what_(what), visitor_(visitor), levels_(levels) {}
 
     bool null() { return scalar({}); }
     bool boolean(bool value) { return scalar({.kind = JsonScalar::Kind::boolean, .boolean = value}); }
@@ -153,8 +153,8 @@ public:
 
 private:
     bool deeper() {
-        if (++depth_ <= kJsonDepth) return true;
-        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, kJsonDepth)});
+        if (++depth_ <= levels_) return true;
+        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, levels_)});
     }
     bool scalar(const JsonScalar& value) { return keep(visitor_.scalar(value)); }
     bool keep(Result<void> result) {
@@ -164,6 +164,7 @@ private:
 
     const char* what_;
     JsonVisitor& visitor_;
+    const uint32_t levels_;
     uint32_t depth_ = 0;
     std::optional<Error> error_;
 };
@@ -186,9 +187,10 @@ std::string JsonScalar::shown() const {
     return "?";
 }
 
-Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor) {
+Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
+                      uint32_t levels) {
     Feed feed(file, offset, bytes);
-    Events events(what, visitor);
+    Events events(what, visitor, levels);
     const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
     if (feed.done() && feed.error()) return *feed.error();  // before that, what the visitor found is the reason
     if (events.error()) return inFile(file.name(), *events.error());

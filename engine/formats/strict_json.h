@@ -1,7 +1,8 @@
 // StrictJson: reads JSON from bytes that nobody vouches for, as a stream of events. Nothing is kept but what the
 // visitor keeps, so that memory does not grow with the text.
 //
-// Refused, with a sentence: what is no JSON or not UTF-8, zero bytes, anything after the value, more than 4 levels,
+// Refused, with a sentence: what is no JSON or not UTF-8, zero bytes, anything after the value, more levels than asked
+// for,
 // names of more than 256 bytes, strings of more than 4 MiB. Duplicate names are the visitor's to refuse.
 #pragma once
 
@@ -48,7 +49,8 @@ public:
 };
 
 // Reads `bytes` bytes of `file` from `offset`, which the file has. `what` calls them in sentences: "the header".
-Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor);
+Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
+                      uint32_t levels = kJsonDepth);
 
 // The same of a text that was found in `file`.
 Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor);

@@ -5,6 +5,7 @@
 #include "engine/formats/model_source.h"
 #include "engine/moe/page_layout.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/inspect.h"
 
 namespace vkmoe::program {
 namespace {
@@ -69,6 +70,8 @@ Json tensorJson(const LayerSource& layer, const TensorRange& tensor) {
     return json;
 }
 
+}  // namespace
+
 Json layerJson(const LayerSource& layer) {
     Json tensors = Json::array();
     for (const TensorRange& tensor : fileTensors(layer)) tensors.push_back(tensorJson(layer, tensor));
@@ -76,21 +79,6 @@ Json layerJson(const LayerSource& layer) {
             {"page_bytes", pageBytes(layer)},
             {"description", describe(layer.description)},
             {"tensors", std::move(tensors)}};
-}
-
-Json modelJson(const std::string& path, const formats::ModelSource& model) {
-    Json json = {{"file", path}, {"kind", name(model.format)}, {"bytes", model.layers[0].bytes->size()}};
-    if (!model.stack) json.update(layerJson(model.layers[0]));
-    if (model.stack) {
-        uint64_t parameters = 0;
-        for (const LayerSource& layer : model.layers) {
-            json["layers"].push_back(layerJson(layer));
-            parameters += parameterCount(layer);
-        }
-        json["parameters"] = parameters;
-    }
-    json["warnings"] = model.warnings;
-    return json;
 }
 
 void printLayer(const LayerSource& layer) {
@@ -106,6 +94,23 @@ void printLayer(const LayerSource& layer) {
         fmt::print("  {:<36} {:<5} {:<16} {:>12} {:>12}\n", tensor.shown(), name(tensor.format), shape, tensor.offset,
                    tensor.bytes + tensor.scales_bytes);
     }
+}
+
+namespace {
+
+Json modelJson(const std::string& path, const formats::ModelSource& model) {
+    Json json = {{"file", path}, {"kind", name(model.format)}, {"bytes", model.layers[0].bytes->size()}};
+    if (!model.stack) json.update(layerJson(model.layers[0]));
+    if (model.stack) {
+        uint64_t parameters = 0;
+        for (const LayerSource& layer : model.layers) {
+            json["layers"].push_back(layerJson(layer));
+            parameters += parameterCount(layer);
+        }
+        json["parameters"] = parameters;
+    }
+    json["warnings"] = model.warnings;
+    return json;
 }
 
 void printText(const std::string& path, const formats::ModelSource& model) {
@@ -126,6 +131,7 @@ void printText(const std::string& path, const formats::ModelSource& model) {
 
 // Full validation: the header, every length, and every value.
 int inspect(const Context& context, const std::string& path) {
+    if (const auto done = inspectModelFile(context, path)) return *done;
     auto model = formats::openModel(path, {.compat = context.compat});
     if (!model) return fail(model.error());
     for (const LayerSource& layer : model->layers)

@@ -74,7 +74,9 @@ int parseAndRun(int argc, char** argv) {
     devices_command->callback([&] { exit_code = devices(context); });
     verify_command->add_option("file", file, "a MoE0 file");
     verify_command->callback([&] { exit_code = verify(context, verify_command->count("--device") > 0, file); });
-    inspect_command->add_option("file", file, "a MoE0 or layer file, an index of several, or their folder")->required();
+    inspect_command
+        ->add_option("file", file, "a MoE0, EVL0, EVD0, .evermind or layer file, an index of several, or their folder")
+        ->required();
     inspect_command->callback([&] { exit_code = inspect(context, file); });
 
     ConvertOptions convert_options;
