@@ -33,6 +33,7 @@ struct GoldenCase {
     std::map<std::string, Digest> digests;
     std::map<std::string, double> numbers;
     std::map<std::string, std::vector<uint32_t>> integers;
+    std::map<std::string, std::vector<double>> reals;
 };
 
 namespace {
@@ -65,6 +66,8 @@ void addRow(GoldenCase& into, const std::vector<std::string>& row) {
         std::vector<uint32_t>& list = into.integers[name];
         for (const std::string& one : split(row.size() > 3 ? row[3] : "", ','))
             list.push_back(static_cast<uint32_t>(std::stoul(one)));
+    } else if (kind == "F") {
+        for (const std::string& one : split(row.at(3), ',')) into.reals[name].push_back(std::stod(one));
     } else {
         throw std::runtime_error("an index has a row of unknown kind: " + kind);
     }
@@ -77,7 +80,7 @@ void readIndex(const std::string& file, std::vector<GoldenCase>& cases) {
         const std::vector<std::string> row = split(line, '\t');
         const auto same = [&](const GoldenCase& one) { return one.name == row.at(1); };
         auto found = std::find_if(cases.begin(), cases.end(), same);
-        if (found == cases.end()) found = cases.insert(cases.end(), GoldenCase{row.at(1), {}, {}, {}, {}, {}});
+        if (found == cases.end()) found = cases.insert(cases.end(), GoldenCase{.name = row.at(1)});
         addRow(*found, row);
     }
 }
@@ -168,6 +171,10 @@ std::vector<double> Golden::f64(const std::string& key) const { return array<dou
 bool Golden::hasIntegers(const std::string& key) const { return case_->integers.contains(key); }
 
 std::vector<uint32_t> Golden::integers(const std::string& key) const { return look(case_->integers, *case_, key); }
+
+bool Golden::hasReals(const std::string& key) const { return case_->reals.contains(key); }
+
+std::vector<double> Golden::reals(const std::string& key) const { return look(case_->reals, *case_, key); }
 
 bool Golden::hasNumber(const std::string& key) const { return case_->numbers.contains(key); }
 

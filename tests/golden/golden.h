@@ -45,6 +45,9 @@ public:
     // Lists of integers, e.g. "trainSequences:0".
     bool hasIntegers(const std::string& key) const;
     std::vector<uint32_t> integers(const std::string& key) const;
+    // Lists of reals, e.g. "train_plain:lossSpread".
+    bool hasReals(const std::string& key) const;
+    std::vector<double> reals(const std::string& key) const;
 
     // Scalars, e.g. "loadBalanceLoss", "modelDim", "seed".
     bool hasNumber(const std::string& key) const;

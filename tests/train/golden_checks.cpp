@@ -60,13 +60,15 @@ void checkArray(const Golden& golden, const std::string& array, const std::vecto
     CHECK(worst <= bound);
 }
 
-void checkCurve(const Golden& golden, const std::string& array, const Doubles& got, double relative) {
+void checkCurve(const Golden& golden, const std::string& array, const Doubles& got, double relative,
+                const Doubles& spread) {
     CAPTURE(array);
     auto want = golden.f64(array);
     REQUIRE(got.size() == want.size());
     for (size_t epoch = 0; epoch < want.size(); ++epoch) {
-        CAPTURE(epoch, got[epoch], want[epoch]);
-        CHECK(std::fabs(got[epoch] - want[epoch]) <= relative * std::fabs(want[epoch]));
+        double bound = std::max(relative, epoch < spread.size() ? spread[epoch] : 0) * std::fabs(want[epoch]);
+        CAPTURE(epoch, got[epoch], want[epoch], bound);
+        CHECK(std::fabs(got[epoch] - want[epoch]) <= bound);
     }
 }
 
@@ -237,11 +239,18 @@ std::vector<std::vector<uint32_t>> sequencesOf(const Golden& golden) {
     return sequences;
 }
 
+Spread spreadOf(const Golden& golden, const std::string& run) {
+    if (!golden.hasReals(run + ":lossSpread")) return {};
+    return {golden.reals(run + ":lossSpread"), golden.number(run + ":weightSpread")};
+}
+
 void checkTraining(const Golden& golden, const std::string& run, const Doubles& losses, const Doubles& aux_losses,
                    const NamedTensors& weights, const Tolerance& tolerance) {
     CAPTURE(golden.name(), run);
-    checkCurve(golden, run + ":loss", losses, tolerance.losses);
-    if (!isLm(golden)) checkCurve(golden, run + ":auxLoss", aux_losses, tolerance.losses);
+    Spread spread = spreadOf(golden, run);
+    for (double& one : spread.losses) one *= tolerance.spreads;
+    checkCurve(golden, run + ":loss", losses, tolerance.losses, spread.losses);
+    if (!isLm(golden)) checkCurve(golden, run + ":auxLoss", aux_losses, tolerance.losses, {});
     std::vector<float> got = flat(golden, weights), want;
     if (golden.hasBlob(run + "_final")) {
         want = parametersOfFile(golden, run + "_final");
@@ -253,7 +262,8 @@ void checkTraining(const Golden& golden, const std::string& run, const Doubles& 
     } else {
         return;
     }
-    double worst = percentileDifference(got, want, 0.999), bound = tolerance.weights * largestOf(want);
+    double bound = std::max(tolerance.weights, tolerance.spreads * spread.weights) * largestOf(want);
+    double worst = percentileDifference(got, want, 0.999);
     CAPTURE(worst, bound);
     CHECK(worst <= bound);
 }

@@ -21,7 +21,18 @@ struct Tolerance {
     double gradients = 2e-6;  // of the largest magnitude
     double losses = 2e-5;     // relative
     double weights = 1e-5;    // of the largest magnitude, in 999 of 1000
+    // Some runs magnify rounding: spreadOf tells how much. Where this many spreads are more than the above, they count.
+    double spreads = 4;
 };
+
+// What a change of each starting weight by up to half a unit of its last place does to a run of the oracle: the largest
+// of `kSpreadRuns` such runs. Recorded for runs where it matters ("RUN:lossSpread"), and taken as 0 for the others.
+struct Spread {
+    Doubles losses;      // [epochs], relative
+    double weights = 0;  // of the largest magnitude, in 999 of 1000
+};
+constexpr uint32_t kSpreadRuns = 8;
+Spread spreadOf(const Golden& golden, const std::string& run);
 
 // Of a layer ("moe/...") and of a language model ("lm/...").
 MoeShape moeShapeOf(const Golden& golden);

@@ -12,6 +12,8 @@ using vkmoe::Description;
 using vkmoe::Score;
 using vkmoe::Shared;
 
+constexpr double kFar = 1e30;
+
 void addExpert(std::vector<std::pair<std::string, Doubles*>>& list, const std::string& prefix, ReferenceExpert& e) {
     for (auto [name, tensor] :
          {std::pair{".gate.weight", &e.gate}, std::pair{".gate.bias", &e.gate_bias}, std::pair{".up.weight", &e.up},
@@ -31,6 +33,14 @@ ExpertValues runExpert(const ReferenceExpert& expert, const Description& d, cons
     for (size_t j = 0; j < width; ++j) v.hidden.push_back(referenceHidden(d, v.gate[j], v.up[j]));
     v.y = referenceProduct(expert.down, expert.down_bias, v.hidden, x.size());
     return v;
+}
+
+// How near gate and up are to a corner of the activation.
+double cornerDistance(const Description& d, double gate, double up) {
+    double limit = double(d.swiglu_limit);
+    if (d.activation == Activation::relu) return std::fabs(up);
+    if (d.activation != Activation::clamped_swiglu) return kFar;
+    return std::min(std::fabs(gate - limit), std::fabs(std::fabs(up) - limit));
 }
 
 // Derivatives of gate * sigmoid(alpha * gate) and of gelu's tanh form.
@@ -67,6 +77,7 @@ std::pair<double, double> hiddenSlopes(const Description& d, double gate, double
 void productBackward(const Doubles& weights, const Doubles& x, const Doubles& grad_y, Doubles& grad_weights,
                      Doubles& grad_bias, Doubles& grad_x) {
     for (size_t r = 0; r < grad_y.size(); ++r) {
+        if (grad_y[r] == 0) continue;
         if (!grad_bias.empty()) grad_bias[r] += grad_y[r];
         for (size_t c = 0; c < x.size(); ++c) {
             grad_weights[r * x.size() + c] += grad_y[r] * x[c];
@@ -153,12 +164,17 @@ void add(Doubles& into, const Doubles& v) {
     for (size_t i = 0; i < into.size(); ++i) into[i] += v[i];
 }
 
-Doubles outputOf(const ReferenceLayer& layer, const Doubles& x, const ReferenceRoutes& routes, size_t token) {
+Doubles outputOf(const ReferenceLayer& layer, const Doubles& x, size_t token, OracleForward& f) {
     const Description& d = layer.description;
     Doubles out(d.model_dim);
-    if (d.shared != Shared::none) add(out, scaled(runExpert(layer.shared, d, x, d.shared_dim).y, sharedGate(layer, x)));
+    auto addScaled = [&](const ExpertValues& v, double gate) {
+        add(out, scaled(v.y, gate));
+        for (size_t j = 0; j < v.up.size(); ++j)
+            f.smallest_corner = std::min(f.smallest_corner, cornerDistance(d, v.gate[j], v.up[j]));
+    };
+    if (d.shared != Shared::none) addScaled(runExpert(layer.shared, d, x, d.shared_dim), sharedGate(layer, x));
     for (size_t m = token * d.top_k; m < (token + 1) * d.top_k; ++m)
-        add(out, scaled(runExpert(layer.experts[routes.selected[m]], d, x, d.hidden_dim).y, routes.gates[m]));
+        addScaled(runExpert(layer.experts[f.routes.selected[m]], d, x, d.hidden_dim), f.routes.gates[m]);
     return out;
 }
 
@@ -202,7 +218,7 @@ struct TokenBackward {
             uint32_t e = routes.selected[m];
             ExpertValues v = runExpert(layer.experts[e], d, x, d.hidden_dim);
             expertBackward(layer.experts[e], d, v, x, scaled(grad_out, routes.gates[m]), grad.experts[e], grad_x);
-            if (there) grad_gates.back() = dot(grad_out, v.y);
+            grad_gates.back() = dot(grad_out, v.y);
         }
     }
 
@@ -242,7 +258,7 @@ OracleForward oracleForward(const ReferenceLayer& layer, const Doubles& x, const
         append(f.logits, referenceProduct(layer.router, layer.router_bias, rowOf(x, t, d.model_dim), d.experts));
     if (!choice.noise.empty()) add(f.logits, choice.noise);
     f.routes = choice.selected.empty() ? referenceRoute(layer, f.logits) : givenRoutes(d, f.logits, choice);
-    for (size_t t = 0; t < f.tokens(d); ++t) append(f.output, outputOf(layer, rowOf(x, t, d.model_dim), f.routes, t));
+    for (size_t t = 0; t < f.tokens(d); ++t) append(f.output, outputOf(layer, rowOf(x, t, d.model_dim), t, f));
     return f;
 }
 

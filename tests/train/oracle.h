@@ -29,7 +29,8 @@ struct OracleForward {
     Doubles x;       // [tokens, model_dim]
     Doubles logits;  // [tokens, experts]
     ReferenceRoutes routes;
-    Doubles output;  // [tokens, model_dim]
+    Doubles output;                 // [tokens, model_dim]
+    double smallest_corner = 1e30;  // how near a hidden value came to a corner of relu or of a clamp, over all tokens
 
     size_t tokens(const vkmoe::Description& d) const { return x.size() / d.model_dim; }
 };
@@ -47,7 +48,7 @@ struct RouterLosses {
 struct OracleGradients {
     ReferenceLayer parameters;
     Doubles x;       // [tokens, model_dim]
-    Doubles gates;   // [tokens, top_k]; 0 where padded
+    Doubles gates;   // [tokens, top_k]; 0 for padding
     Doubles logits;  // [tokens, experts], with the router's losses
 };
 
@@ -61,7 +62,6 @@ Doubles oracleFractions(const vkmoe::Description& description, const ReferenceRo
 double oracleBalanceLoss(const Doubles& fraction, const Doubles& logits);  // E * sum_e f[e] * mean of p[e]
 double oracleZLoss(uint32_t experts, const Doubles& logits);               // mean of logsumexp^2
 
-// One part of `rows` equal ones of a matrix.
 Doubles rowOf(const Doubles& matrix, size_t row, size_t width);
 
 }  // namespace test

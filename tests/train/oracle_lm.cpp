@@ -183,6 +183,7 @@ LmForward lmForward(const OracleLm& lm, const std::vector<uint32_t>& tokens) {
         x = tape.after_conv;
         add(x, 0, tape.moe.output);
         f.smallest_margin = std::min(f.smallest_margin, tape.moe.routes.smallest_margin);
+        f.smallest_corner = std::min(f.smallest_corner, tape.moe.smallest_corner);
     }
     f.final_x = x;
     for (size_t t = 0; t < tokens.size(); ++t)

@@ -45,9 +45,9 @@ struct LmLayerTape {
 struct LmForward {
     std::vector<uint32_t> tokens;
     std::vector<LmLayerTape> layers;
-    Doubles final_x;                // [tokens, model_dim]
-    Doubles logits;                 // [tokens, vocab]
-    double smallest_margin = 1e30;  // of all routes
+    Doubles final_x;                                        // [tokens, model_dim]
+    Doubles logits;                                         // [tokens, vocab]
+    double smallest_margin = 1e30, smallest_corner = 1e30;  // of all layers
 };
 
 LmForward lmForward(const OracleLm& lm, const std::vector<uint32_t>& tokens);

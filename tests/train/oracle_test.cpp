@@ -16,6 +16,7 @@ using namespace vkmoe;
 namespace {
 
 constexpr double kStep = 1e-5;
+constexpr double kSafe = 1e-3;     // a corner or another route this far away is not met by a difference
 constexpr uint32_t kElements = 3;  // of each tensor that are tried alone; besides, all tensors move together
 
 double unit(std::mt19937& random) { return double(int32_t(random())) * 0x1p-31; }
@@ -88,12 +89,21 @@ double weighted(const Doubles& values, const Doubles& weights) {
     return sum;
 }
 
+// A layer and inputs that are safely away from corners; `seed` moves on to those that are.
+std::pair<ReferenceLayer, std::vector<float>> safeLayer(const Description& d, uint32_t tokens, uint32_t& seed) {
+    for (;; ++seed) {
+        ReferenceLayer layer = makeRandomLayer(d, WeightFormat::f32, seed).reference;
+        auto x = randomTokens(tokens, d.model_dim, seed + 1);
+        if (oracleForward(layer, {x.begin(), x.end()}).smallest_corner > kSafe) return {layer, x};
+    }
+}
+
 // The task's gradients, and those of both losses of the router, for weights, inputs and logits.
 void checkLayer(const Description& d, uint32_t tokens, uint32_t seed) {
     REQUIRE(validate(d));
+    auto [layer, narrow] = safeLayer(d, tokens, seed);
+    CAPTURE(seed);
     std::mt19937 random(seed);
-    ReferenceLayer layer = makeRandomLayer(d, WeightFormat::f32, seed).reference;
-    auto narrow = randomTokens(tokens, d.model_dim, seed + 1);
     Doubles x(narrow.begin(), narrow.end()), grad_out = randomNumbers(x.size(), random);
     OracleForward base = oracleForward(layer, x);
     ReferenceResult forward = referenceForward(layer, narrow);
@@ -147,8 +157,8 @@ TEST_CASE("the oracle's gradients are differences of its forward pass", "[oracle
                 for (const SharedForm& shared : kShared)
                     for (bool biases : {false, true}) {
                         bool gate_bias = biases && activation != Activation::relu;
-                        seed += 10;
-                        CAPTURE(seed, name(activation), name(score), renormalize, shared.name, biases);
+                        seed += 100;
+                        CAPTURE(name(activation), name(score), renormalize, shared.name, biases);
                         checkLayer({.model_dim = 4,
                                     .hidden_dim = 3,
                                     .experts = 4,
@@ -190,10 +200,7 @@ TEST_CASE("the oracle differentiates any routing", "[oracle]") {
         d.dispatch = Dispatch::capacity;
         d.capacity_factor = 0.6f;  // some tokens find all experts full
     }
-    for (uint32_t seed : {7001u, 7002u, 7003u}) {
-        CAPTURE(seed);
-        checkLayer(d, 7, seed);
-    }
+    for (uint32_t seed : {700u, 800u, 900u}) checkLayer(d, 7, seed);
 }
 
 TEST_CASE("the reference engine's balance weight is the mean's, divided by the batch once more", "[oracle]") {
@@ -223,7 +230,8 @@ TEST_CASE("the oracle's language model gradients are differences of its loss", "
         for (auto& [name, tensor] : parametersOf(lm)) *tensor = randomNumbers(tensor->size(), random);
         std::vector<uint32_t> tokens{3, 1, 6, 6, 2};
         CAPTURE(kernel);
-        REQUIRE(lmForward(lm, tokens).smallest_margin > 1e-3);  // no difference changes a route
+        LmForward f = lmForward(lm, tokens);
+        REQUIRE(std::min(f.smallest_margin, f.smallest_corner) > kSafe);
         REQUIRE(lmBackward(lm, tokens, grad) > 0);
         Gradients all;
         OracleLm unused = zeroLm(shape);
