@@ -209,13 +209,23 @@ struct ScaleGradients {
     uint32_t pad;
 };
 
-// f32 panels of a matrix in every page into bf16 panels; with constants.weight_format = kF32 `rows` words as they are.
+// f32 panels of a matrix in every page into bf16 panels.
 struct RoundPanels {
     Pages source;  // [pages] f32
     Pages target;  // [pages] bf16, out
     uint32_t pages, first_page;
     uint32_t rows, cols;
     uint32_t source_weight, target_weight;  // word offsets
+};
+
+// The same of `count` words that stay as they are: biases.
+struct CopyWords {
+    Pages source;  // [pages]
+    Pages target;  // [pages] out
+    uint32_t pages, first_page;
+    uint32_t count;
+    uint32_t source_at, target_at;  // word offsets
+    uint32_t pad;
 };
 
 #endif

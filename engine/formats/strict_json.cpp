@@ -117,12 +117,8 @@ public:
     using string_t = nlohmann::json::string_t;
     using binary_t = nlohmann::json::binary_t;
 
-<<<<<<< HEAD
-    Events(const char* what, JsonVisitor& visitor, uint32_t levels) : what_(what), visitor_(visitor), levels_(levels) {}
-=======
     Events(const char* what, JsonVisitor& visitor, const JsonLimits& limits)
         : what_(what), visitor_(visitor), limits_(limits) {}
->>>>>>> codec
 
     bool null() { return scalar({}); }
     bool boolean(bool value) { return scalar({.kind = JsonScalar::Kind::boolean, .boolean = value}); }
@@ -158,13 +154,8 @@ public:
 
 private:
     bool deeper() {
-<<<<<<< HEAD
-        if (++depth_ <= levels_) return true;
-        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, levels_)});
-=======
         if (++depth_ <= limits_.depth) return true;
         return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, limits_.depth)});
->>>>>>> codec
     }
     bool scalar(const JsonScalar& value) { return keep(visitor_.scalar(value)); }
     bool keep(Result<void> result) {
@@ -174,11 +165,7 @@ private:
 
     const char* what_;
     JsonVisitor& visitor_;
-<<<<<<< HEAD
-    const uint32_t levels_;
-=======
     const JsonLimits& limits_;
->>>>>>> codec
     uint32_t depth_ = 0;
     std::optional<Error> error_;
 };
@@ -202,15 +189,9 @@ std::string JsonScalar::shown() const {
 }
 
 Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
-<<<<<<< HEAD
-                      uint32_t levels) {
-    Feed feed(file, offset, bytes);
-    Events events(what, visitor, levels);
-=======
                       const JsonLimits& limits) {
     Feed feed(file, offset, bytes);
     Events events(what, visitor, limits);
->>>>>>> codec
     const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
     if (feed.done() && feed.error()) return *feed.error();  // before that, what the visitor found is the reason
     if (events.error()) return inFile(file.name(), *events.error());

@@ -9,8 +9,8 @@ Result<RoundedWeights> RoundedWeights::create(Engine& engine, const Weights& mas
     RoundedWeights out(master);
     VKMOE_TRY(weights, Weights::allocateAs(engine, master, WeightFormat::bf16));
     out.weights_ = std::make_unique<Weights>(std::move(weights));
-    VKMOE_TRY(round, engine.kernel(kernels().round_panels, {.weight_format = kBf16}));
-    VKMOE_TRY(copy, engine.kernel(kernels().round_panels, {.weight_format = kF32}));
+    VKMOE_TRY(round, engine.kernel(kernels().round_panels, {}));
+    VKMOE_TRY(copy, engine.kernel(kernels().copy_words, {}));
     out.round_ = round;
     out.copy_ = copy;
     return out;
@@ -29,25 +29,22 @@ void RoundedWeights::refreshFamily(Commands& commands, bool shared) const {
     const PageLayout& from = shared ? master_->shared : master_->routed;
     const PageLayout& to = shared ? weights_->shared : weights_->routed;
     uint32_t F = shared ? d.shared_dim : d.hidden_dim, D = d.model_dim;
-    auto run = [&](const Kernel* kernel, uint32_t rows, uint32_t cols, uint32_t source, uint32_t target) {
-        uint32_t pages = shared ? 1 : d.experts;
-        RoundPanels p{master_->table.at<Pages>(),
-                      weights_->table.at<Pages>(),
-                      pages,
-                      shared ? d.experts : 0,
-                      rows,
-                      cols,
-                      source,
-                      target};
-        uint64_t words = kernel == copy_ ? rows : packedWords(rows, cols, WeightFormat::bf16);
-        commands.dispatch(*kernel, p, words * pages);
+    uint32_t pages = shared ? 1 : d.experts, first = shared ? d.experts : 0;
+    Pages source = master_->table.at<Pages>(), target = weights_->table.at<Pages>();
+    auto round = [&](uint32_t rows, uint32_t cols, uint32_t source_at, uint32_t target_at) {
+        RoundPanels p{source, target, pages, first, rows, cols, source_at, target_at};
+        commands.dispatch(*round_, p, packedWords(rows, cols, WeightFormat::bf16) * pages);
     };
-    if (d.gated()) run(round_, F, D, from.gate_weight, to.gate_weight);
-    run(round_, F, D, from.up_weight, to.up_weight);
-    run(round_, D, F, from.down_weight, to.down_weight);
-    if (shared ? d.shared_gate_bias : d.gate_bias) run(copy_, F, 1, from.gate_bias, to.gate_bias);
-    if (shared ? d.shared_up_bias : d.up_bias) run(copy_, F, 1, from.up_bias, to.up_bias);
-    if (shared ? d.shared_down_bias : d.down_bias) run(copy_, D, 1, from.down_bias, to.down_bias);
+    auto copy = [&](bool present, uint32_t count, uint32_t source_at, uint32_t target_at) {
+        CopyWords p{source, target, pages, first, count, source_at, target_at, 0};
+        if (present) commands.dispatch(*copy_, p, uint64_t{count} * pages);
+    };
+    if (d.gated()) round(F, D, from.gate_weight, to.gate_weight);
+    round(F, D, from.up_weight, to.up_weight);
+    round(D, F, from.down_weight, to.down_weight);
+    copy(shared ? d.shared_gate_bias : d.gate_bias, F, from.gate_bias, to.gate_bias);
+    copy(shared ? d.shared_up_bias : d.up_bias, F, from.up_bias, to.up_bias);
+    copy(shared ? d.shared_down_bias : d.down_bias, D, from.down_bias, to.down_bias);
 }
 
 Result<Weights> roundedCopy(Engine& engine, const Weights& master) {
