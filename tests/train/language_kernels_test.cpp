@@ -25,6 +25,9 @@ using Words = std::vector<uint32_t>;
 constexpr double kRounding = 0x1p-24, kDropped = 0x1p-36, kEpsilon = 1e-5;
 constexpr Groups kAll{0, 1u << 20};
 
+F32 of(Floats& values) { return {values.data()}; }
+U32 of(Words& words) { return {words.data()}; }
+
 double terms(uint32_t n) { return std::min(n, 32u) + std::ceil(n / 32.0); }
 
 // A sum and the size of its terms.
@@ -133,21 +136,10 @@ void checkNorm(uint32_t tokens, uint32_t dim, float scale, uint32_t seed) {
     Floats residual = random.floats(count), before = random.floats(dim), y(count), roots(tokens), grad_x(count);
     Floats grad_weight = before;
     Words status(2);
-    cpu::rms_norm(
-        {{x.data()}, {weight.data()}, {y.data()}, {roots.data()}, {status.data()}, tokens, dim, float(kEpsilon), 0}, {},
-        kAll);
-    cpu::rms_norm_backward({{x.data()},
-                            {weight.data()},
-                            {roots.data()},
-                            {grad_y.data()},
-                            {residual.data()},
-                            {grad_x.data()},
-                            {status.data()},
-                            tokens,
-                            dim},
-                           {}, kAll);
-    cpu::rms_norm_weight_grad(
-        {{x.data()}, {roots.data()}, {grad_y.data()}, {grad_weight.data()}, {status.data()}, tokens, dim}, {}, kAll);
+    cpu::rms_norm({of(x), of(weight), of(y), of(roots), of(status), tokens, dim, float(kEpsilon), 0}, {}, kAll);
+    cpu::rms_norm_backward(
+        {of(x), of(weight), of(roots), of(grad_y), of(residual), of(grad_x), of(status), tokens, dim}, {}, kAll);
+    cpu::rms_norm_weight_grad({of(x), of(roots), of(grad_y), of(grad_weight), of(status), tokens, dim}, {}, kAll);
     CHECK(status == Words{0, 0});
 
     Doubles dx(x.begin(), x.end()), dw(weight.begin(), weight.end()), expected_y = norm(dx, dw);
@@ -200,23 +192,12 @@ void checkConv(uint32_t tokens, uint32_t dim, uint32_t width, uint32_t seed) {
     Floats x = random.floats(count), n = random.floats(count), weight = random.floats(size_t{dim} * width), u(count);
     Floats grad_u = random.floats(count), grad_n(count), before = random.floats(weight.size()), grad = before;
     Words status(2), remaining = conv.remaining();
-    cpu::causal_conv({{x.data()},
-                      {n.data()},
-                      {weight.data()},
-                      {conv.positions.data()},
-                      {u.data()},
-                      {status.data()},
-                      tokens,
-                      dim,
-                      width,
-                      0},
-                     {}, kAll);
-    cpu::causal_conv_backward(
-        {{grad_u.data()}, {weight.data()}, {remaining.data()}, {grad_n.data()}, {status.data()}, tokens, dim, width, 0},
-        {}, kAll);
-    cpu::causal_conv_weight_grad(
-        {{grad_u.data()}, {n.data()}, {conv.positions.data()}, {grad.data()}, {status.data()}, tokens, dim, width, 0},
-        {}, kAll);
+    cpu::causal_conv({of(x), of(n), of(weight), of(conv.positions), of(u), of(status), tokens, dim, width, 0}, {},
+                     kAll);
+    cpu::causal_conv_backward({of(grad_u), of(weight), of(remaining), of(grad_n), of(status), tokens, dim, width, 0},
+                              {}, kAll);
+    cpu::causal_conv_weight_grad({of(grad_u), of(n), of(conv.positions), of(grad), of(status), tokens, dim, width, 0},
+                                 {}, kAll);
     CHECK(status == Words{0, 0});
 
     std::vector<Sum> sums(count), by_n(count), by_weight(weight.size());
@@ -258,13 +239,7 @@ Floats runEntropy(Floats& logits, Words targets, Floats weights, bool gradients)
     Words status(2);
     uint32_t tokens = uint32_t(targets.size());
     Floats losses(tokens, NAN);
-    cpu::cross_entropy({{logits.data()},
-                        {targets.data()},
-                        {weights.data()},
-                        {logits.data()},
-                        {losses.data()},
-                        {status.data()},
-                        tokens,
+    cpu::cross_entropy({of(logits), of(targets), of(weights), of(logits), of(losses), of(status), tokens,
                         uint32_t(logits.size() / tokens)},
                        {.gradients = gradients}, kAll);
     CHECK(status == Words{0, 0});
@@ -332,7 +307,7 @@ TEST_CASE("embeddings come from panels and their gradients go there", "[backward
     for (uint32_t v = 0; v < vocab; ++v)
         for (uint32_t c = 0; c < dim; ++c) weight[word(v, c)] = std::bit_cast<uint32_t>(table[v * dim + c]);
     for (auto& id : ids) id = random.below(3) == 0 ? 36 : random.below(vocab);
-    cpu::embed_tokens({{ids.data()}, {weight.data()}, {x.data()}, tokens, dim}, {}, kAll);
+    cpu::embed_tokens({of(ids), of(weight), of(x), tokens, dim}, {}, kAll);
 
     Words distinct(vocab), grad = weight, status(2);
     std::iota(distinct.rbegin(), distinct.rend(), 0u);  // any order will do
@@ -348,15 +323,7 @@ TEST_CASE("embeddings come from panels and their gradients go there", "[backward
         REQUIRE(x[i] == table[ids[i / dim] * dim + i % dim]);
         expected[ids[i / dim] * dim + i % dim].add(x[i]);
     }
-    cpu::embed_backward({{x.data()},
-                         {distinct.data()},
-                         {offsets.data()},
-                         {positions.data()},
-                         {grad.data()},
-                         {status.data()},
-                         vocab,
-                         dim},
-                        {}, kAll);
+    cpu::embed_backward({of(x), of(distinct), of(offsets), of(positions), of(grad), of(status), vocab, dim}, {}, kAll);
     Floats got(vocab * dim);
     for (uint32_t i = 0; i < vocab * dim; ++i) got[i] = std::bit_cast<float>(grad[word(i / dim, i % dim)]);
     checkSums(got, expected, terms(tokens) + 1);
