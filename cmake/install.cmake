@@ -58,7 +58,7 @@ install(FILES ${PROJECT_BINARY_DIR}/vkmoeConfig.cmake ${PROJECT_BINARY_DIR}/vkmo
 set(VKMOE_PC_REQUIRES "")
 set(VKMOE_PC_LIBS "")
 if(NOT BUILD_SHARED_LIBS)
-  set(VKMOE_PC_REQUIRES "fmt libhwy tbb zlib")
+  set(VKMOE_PC_REQUIRES "fmt libhwy tbb icu-uc zlib")
   set(VKMOE_PC_LIBS "-pthread -ldl")
 endif()
 file(RELATIVE_PATH VKMOE_PC_TO_HEADERS ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_FULL_INCLUDEDIR}/vkmoe)

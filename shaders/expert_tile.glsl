@@ -1,44 +1,10 @@
-// The tile of the grouped GEMM: 32 rows x 64 outputs a workgroup, 8 rows x 4 outputs a thread, in order R32.
+// The tile of the forward's grouped GEMM, in order R32.
 //
 // A block of 32 columns at a time is decoded into shared memory, 12.6 KiB: x as [column][row], weights as
-// [column][output], each read as vec4. Thread = (octet of rows, four neighbouring outputs). A vec4 of sums holds the four
-// outputs of one row; every operation on it is componentwise.
+// [column][output], each read as vec4.
+#include "shaders/tile.glsl"
 
-const uint kTileOutputs = kPanel * kTilePanels;
-const uint kXStride = kTileRows / 4u + 1u;  // of a column, in vec4: padded, since neighbouring threads write columns
-
-shared vec4 tile_x[kBlock * kXStride];
 shared vec4 tile_w[kBlock * kTileOutputs / 4u];
-shared uint tile_row_at[kTileRows];  // first element of each row in x; rows past the end repeat the last one
-
-// Where a workgroup's tile lies. (It holds no address: SwiftShader's compiler crashes on addresses inside structs.)
-struct Tile {
-    uint page;       // number in the page table
-    uint first_row;  // slot or token of row 0
-    uint rows;       // 1..32
-    uint output_;    // first of 64
-};
-
-// Tile of workgroup `group` of the compact list, or of the dense one. False: nothing to do.
-bool find_tile(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint dense_page, uint outputs, out Tile tile) {
-    uint columns = (outputs + kTileOutputs - 1u) / kTileOutputs, index = group_index() / columns;
-    tile.page = dense_page;
-    tile.first_row = index * kTileRows;
-    tile.output_ = group_index() % columns * kTileOutputs;
-    uint end = dense_rows;
-    if (c_dense == 0u) {
-        if (index >= tile_count.at[0]) return false;
-        tile.page = tiles.at[2u * index];
-        tile.first_row = tiles.at[2u * index + 1u];
-        end = offsets.at[tile.page + 1u];
-    }
-    if (tile.first_row >= end) return false;
-    tile.rows = min(kTileRows, end - tile.first_row);
-    return true;
-}
-
-uint octet() { return lane_index() / 16u; }               // the thread's rows are 8*octet() ...
-uint first_output() { return lane_index() % 16u * 4u; }   // ... and its outputs of the tile begin here
 
 // Thread = (column, every second row): neighbours read neighbouring columns.
 void stage_x(F32 x, uint k0, uint count) {
@@ -75,7 +41,6 @@ uint panel_base(uint weight, uint output_, uint outputs, uint cols) {
     return weight + min(output_, outputs - 1u) / kPanel * panel_steps(cols) * kPanel;
 }
 
-#define TILE_ROWS(DO, a, b) DO(0, a.x) DO(1, a.y) DO(2, a.z) DO(3, a.w) DO(4, b.x) DO(5, b.y) DO(6, b.z) DO(7, b.w)
 #define TILE_FIRST(i, x) s[i] = vec4(x) * w;
 #define TILE_NEXT(i, x) s[i] = multiply_add(vec4(x), w, s[i]);
 

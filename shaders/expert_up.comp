@@ -9,8 +9,10 @@
 //   in   x [tokens, model_dim] operands; the page of each expert: gate, up panels [hidden_dim, model_dim] in c_weight_format, biases
 //        tiles, offsets, token_of from bin_tokens; with c_dense every token goes to dense_page and rows are tokens
 //   out  hidden [slots, hidden_dim], rounded to c_operand_bits, operand rule
+//        c_keep_totals: gate_total (unless relu), up_total [slots, hidden_dim], gate and up themselves  (state rule)
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over model_dim. The kernel gathers its rows itself.
 KERNEL(ExpertUp)
+#include "shaders/keep_totals.glsl"
 
 void store(Tile tile, vec4 gate[8], vec4 up[8], uint component) {
     uint output_ = tile.output_ + first_output() + component;
@@ -21,6 +23,7 @@ void store(Tile tile, vec4 gate[8], vec4 up[8], uint component) {
         float h = activate(gate[i][component], up[i][component], c_activation, p.swiglu_limit, p.swiglu_alpha);
         check_hidden(gate[i][component], up[i][component], h, p.status, at);
         p.hidden.at[at] = as_operand(h, c_operand_bits);
+        keep_totals(at, gate[i][component], up[i][component]);
     }
 }
 

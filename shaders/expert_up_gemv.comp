@@ -8,6 +8,7 @@
 // expert_up_gemv: expert_up for few tokens; same inputs, outputs and bits.
 // One workgroup a slot and a panel of 16 outputs (workgroups: rows * ceil(hidden_dim/16)); `tiles` is not read.
 KERNEL(ExpertUp)
+#include "shaders/keep_totals.glsl"
 
 void main() {
     uint panels = (p.hidden_dim + kPanel - 1u) / kPanel;
@@ -26,4 +27,5 @@ void main() {
     float h = activate(gate, up, c_activation, p.swiglu_limit, p.swiglu_alpha);
     check_hidden(gate, up, h, p.status, at);
     p.hidden.at[at] = as_operand(h, c_operand_bits);
+    keep_totals(at, gate, up);
 }

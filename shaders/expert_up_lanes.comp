@@ -8,6 +8,7 @@
 // expert_up_lanes: expert_up for software drivers; same inputs, outputs and bits; needs subgroup broadcasts and subgroups of eight.
 // One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
 KERNEL(ExpertUp)
+#include "shaders/keep_totals.glsl"
 
 vec4 gate[kLanesRows], up[kLanesRows];
 
@@ -36,6 +37,7 @@ void store(uint row, uint output_, float g, float u) {
     float h = activate(g, u, c_activation, p.swiglu_limit, p.swiglu_alpha);
     check_hidden(g, u, h, p.status, at);
     p.hidden.at[at] = as_operand(h, c_operand_bits);
+    keep_totals(at, g, u);
 }
 
 void main() {

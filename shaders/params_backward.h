@@ -200,6 +200,15 @@ struct GradSquares {
     float scale;
 };
 
+// grads = through16(grads * before) * after: through16 truncates to float16 if constants.weight_format is kF16, as the
+// reference's mixed precision does (what is too large becomes infinity), and is nothing else.
+struct ScaleGradients {
+    F32 grads;  // [count] in and out
+    uint32_t count;
+    float before, after;
+    uint32_t pad;
+};
+
 // f32 panels of a matrix in every page into bf16 panels.
 struct RoundPanels {
     Pages source;  // [pages] f32
@@ -207,6 +216,16 @@ struct RoundPanels {
     uint32_t pages, first_page;
     uint32_t rows, cols;
     uint32_t source_weight, target_weight;  // word offsets
+};
+
+// The same of `count` words that stay as they are: biases.
+struct CopyWords {
+    Pages source;  // [pages]
+    Pages target;  // [pages] out
+    uint32_t pages, first_page;
+    uint32_t count;
+    uint32_t source_at, target_at;  // word offsets
+    uint32_t pad;
 };
 
 #endif

@@ -80,7 +80,7 @@ struct CausalConvBackward {
 // grad[c, j] += sum over tokens with positions[t] >= j of grad_u[t, c] * n[t - j, c].
 struct CausalConvWeightGrad {
     F32 grad_u;     // [tokens, model_dim]
-    F32 n;          // [tokens, model_dim]
+    F32 n;          // [tokens, model_dim] operands
     U32 positions;  // [tokens]
     F32 grad;       // [model_dim, width] in and out
     U32 status;     // [2]
@@ -91,7 +91,7 @@ struct CausalConvWeightGrad {
 // losses[t] = log(sum of exp(logits[t])) - logits[t, target]; grad = weights[t] * (softmax - one at the target).
 struct CrossEntropy {
     F32 logits;       // [tokens, vocab]
-    U32 targets;      // [tokens]; kAbsent: no loss, gradients 0
+    U32 targets;      // [tokens], below vocab; kAbsent: no loss, gradients 0
     F32 weights;      // [tokens]
     F32 grad_logits;  // [tokens, vocab] out, operands; may be logits; if constants.gradients
     F32 losses;       // [tokens] out, not weighted

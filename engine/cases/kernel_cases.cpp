@@ -225,6 +225,9 @@ Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Va
     VKMOE_POINT(ExpertUp, tile_count, regions.tile_count);
     VKMOE_POINT(ExpertUp, token_of, regions.token_of);
     VKMOE_POINT(ExpertUp, hidden, test.output("hidden", size_t{regions.rows} * F));
+    size_t kept = c.keep_totals != 0 ? size_t{regions.rows} * F : 1;
+    VKMOE_POINT(ExpertUp, gate_total, test.output("gate_total", kept));
+    VKMOE_POINT(ExpertUp, up_total, test.output("up_total", kept));
     VKMOE_POINT(ExpertUp, status, test.output("status", Words(2)));
     p.model_dim = D;
     p.hidden_dim = F;
@@ -238,6 +241,7 @@ Case expertUp(const KernelCode& code, const Constants& c, const Shape& shape, Va
     double matrices = c.activation != kRelu ? 2 : 1;
     test.flops = 2.0 * regions.rows * D * F * matrices;
     test.bytes = weightBytes(c, shape, matrices) + 4.0 * regions.rows * (double(D) + F);
+    if (c.keep_totals != 0) test.bytes += 4.0 * regions.rows * F * matrices;
     return test;
 }
 

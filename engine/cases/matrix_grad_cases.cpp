@@ -1,10 +1,192 @@
 // Cases of the gradients of the grouped GEMMs.
-#include "engine/cases/makers.h"
+#include <iterator>
+
+#include "engine/cases/expert_pages.h"
+#include "engine/moe/page_layout.h"
 
 namespace vkmoe {
 inline namespace v1 {
+namespace {
 
-std::vector<Maker> matrixGradMakers() { return {}; }
+constexpr uint32_t kTileOutputs = kPanel * kTilePanels;
+
+// ---- gradients of activations ---------------------------------------------------------------------------------------
+
+// What the gradients of a GEMM's rows have in common: `cols` outputs, sums over `terms` of each of `matrices`.
+template <class Params>
+void finishRows(Case& test, const Constants& c, const ExpertRegions& regions, Params& p, const Shape& shape,
+                uint32_t cols, uint32_t terms, double matrices) {
+    VKMOE_POINT(Params, pages, regions.table);
+    VKMOE_POINT(Params, offsets, regions.offsets);
+    VKMOE_POINT(Params, tiles, regions.tiles);
+    VKMOE_POINT(Params, tile_count, regions.tile_count);
+    VKMOE_POINT(Params, status, test.output("status", Words(2)));
+    p.model_dim = shape.model_dim;
+    p.hidden_dim = shape.hidden_dim;
+    p.rows = regions.rows;
+    p.dense_page = shape.experts - 1;
+    test.setParams(p);
+    test.threads = uint64_t{regions.groups_per_column} * ceilDiv(cols, kTileOutputs) * kWorkgroup;
+    double pages = c.dense != 0 ? 1 : std::min(shape.experts, regions.rows);
+    test.flops = 2.0 * regions.rows * cols * terms * matrices;
+    test.bytes = pages * matrices * cols * terms * (c.weight_format == kF32 ? 4 : 2) +
+                 4.0 * regions.rows * (matrices * terms + cols);
+}
+
+Case expertDownBackward(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    ExpertDownBackward p{};
+    const uint32_t D = shape.model_dim, F = shape.hidden_dim;
+    auto page = [&] {
+        Words words(4, 0x7fc00000u);
+        p.down_weight = uint32_t(append(words, packed(D, F, c.weight_format, values)));
+        return words;
+    };
+    ExpertRegions regions = addExperts(test, c, shape, values, page);
+    uint32_t bits = operandBits(c.weight_format, c.fused != 0);
+    VKMOE_POINT(ExpertDownBackward, grad_y, test.input("grad_y", values.operands(size_t{regions.rows} * D, bits)));
+    VKMOE_POINT(ExpertDownBackward, grad_hidden, test.output("grad_hidden", size_t{regions.rows} * F));
+    finishRows(test, c, regions, p, shape, F, D, 1);
+    return test;
+}
+
+Case expertUpBackward(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    ExpertUpBackward p{};
+    const uint32_t D = shape.model_dim, F = shape.hidden_dim;
+    const bool gated = c.activation != kRelu;
+    auto page = [&] {
+        Words words;
+        if (gated) p.gate_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
+        p.up_weight = uint32_t(append(words, packed(F, D, c.weight_format, values)));
+        return words;
+    };
+    ExpertRegions regions = addExperts(test, c, shape, values, page);
+    uint32_t bits = operandBits(c.weight_format, c.fused != 0);
+    size_t count = size_t{regions.rows} * F;
+    VKMOE_POINT(ExpertUpBackward, grad_gate, test.input("grad_gate", values.operands(gated ? count : 1, bits)));
+    VKMOE_POINT(ExpertUpBackward, grad_up, test.input("grad_up", values.operands(count, bits)));
+    VKMOE_POINT(ExpertUpBackward, grad_x, test.output("grad_x", size_t{regions.rows} * D));
+    finishRows(test, c, regions, p, shape, D, F, gated ? 2 : 1);
+    return test;
+}
+
+Case routerLogitsBackward(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    const uint32_t T = shape.tokens, E = shape.experts, D = shape.model_dim;
+    VKMOE_POINT(RouterLogitsBackward, grad_logits, test.input("grad_logits", values.operands(size_t{T} * E)));
+    VKMOE_POINT(RouterLogitsBackward, weight, test.input("weight", packed(E, D, kF32, values)));
+    VKMOE_POINT(RouterLogitsBackward, grad_x, test.output("grad_x", size_t{T} * D));
+    VKMOE_POINT(RouterLogitsBackward, status, test.output("status", Words(2)));
+    test.setParams(RouterLogitsBackward{.tokens = T, .experts = E, .model_dim = D});
+    test.threads = uint64_t{ceilDiv(T, kTileRows)} * ceilDiv(D, kTileOutputs) * kWorkgroup;
+    test.flops = 2.0 * T * E * D;
+    test.bytes = 4.0 * (double(T) * E + double(E) * D + double(T) * D);
+    return test;
+}
+
+// ---- gradients of weights -------------------------------------------------------------------------------------------
+
+// A page of gradients for each expert, and the table of them.
+size_t gradPages(Case& test, const std::string& name, uint32_t experts, uint32_t words, const Shape& shape,
+                 Values& values) {
+    size_t table = test.input(name + " table", Words(2 * size_t{experts}));
+    Words first = biasWords(words, values);
+    for (uint32_t e = 0; e < experts; ++e)
+        test.pointFrom(table, 8 * size_t{e},
+                       test.output(name, e == 0 || shape.same_pages ? first : biasWords(words, values)));
+    return table;
+}
+
+// Slots of earlier chunks.
+Words carriedWords(uint32_t count, Values& values) {
+    constexpr uint32_t kCounts[] = {0, 1, 31, 32, 33, 63, 64, 1000};
+    Words carried(count);
+    for (auto& word : carried) word = kCounts[values.below(uint32_t(std::size(kCounts)))];
+    return carried;
+}
+
+// Rows are tokens of the shape in the dense form, else slots; x is found through token_of as for up, or not as for
+// down.
+Case expertWeightGrad(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    ExpertWeightGrad p{};
+    Routing routing = makeRouting(shape, values);
+    const uint32_t slots = c.dense != 0 ? shape.tokens : shape.tokens * shape.top_k;
+    p.rows = c.gather != 0 ? shape.hidden_dim : shape.model_dim;
+    p.cols = c.gather != 0 ? shape.model_dim : shape.hidden_dim;
+    p.weight = 4;
+    p.bias = p.weight + uint32_t(packedWords(p.rows, p.cols, WeightFormat::f32));
+    p.experts = shape.experts;
+    p.count = slots;
+    p.dense_page = shape.experts - 1;
+    p.last = shape.seed % 2;
+    const uint32_t words = p.bias + p.rows, carried = c.carry != 0 ? words : 1;
+    size_t inputs = c.gather != 0 ? shape.tokens : slots;
+    uint32_t bits = c.fused != 0 ? 16 : 24;
+    VKMOE_POINT(ExpertWeightGrad, grad_out, test.input("grad_out", values.operands(size_t{slots} * p.rows, bits)));
+    VKMOE_POINT(ExpertWeightGrad, x, test.input("x", values.floats(inputs * p.cols)));
+    VKMOE_POINT(ExpertWeightGrad, pages, gradPages(test, "grad", shape.experts, words, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, totals, gradPages(test, "totals", shape.experts, carried, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, partials, gradPages(test, "partials", shape.experts, carried, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, offsets, test.input("offsets", routing.offsets));
+    VKMOE_POINT(ExpertWeightGrad, token_of, test.input("token_of", routing.token_of));
+    VKMOE_POINT(ExpertWeightGrad, carried, test.input("carried", carriedWords(shape.experts + 1, values)));
+    VKMOE_POINT(ExpertWeightGrad, status, test.output("status", Words(2)));
+    test.setParams(p);
+    uint32_t experts = c.dense != 0 ? 1 : shape.experts;
+    test.threads = uint64_t{experts} * ceilDiv(p.cols, kTileOutputs) * ceilDiv(p.rows, kTileRows) * kWorkgroup;
+    test.flops = 2.0 * slots * p.rows * p.cols;
+    test.bytes = 4.0 * slots * (double(p.rows) + p.cols) + 8.0 * std::min(experts, slots) * p.rows * p.cols;
+    return test;
+}
+
+// ---- forms ----------------------------------------------------------------------------------------------------------
+
+std::vector<Constants> panelForms(bool up) {
+    std::vector<Constants> all;
+    for (Constants c :
+         {Constants{.weight_format = kF32}, {.weight_format = kBf16}, {.weight_format = kBf16, .fused = 1}})
+        for (uint32_t dense : {0u, 1u})
+            for (uint32_t activation : {kSiluGlu, kRelu}) {
+                if (!up && activation != kRelu) continue;
+                c.dense = dense;
+                c.activation = activation;
+                all.push_back(c);
+            }
+    return all;
+}
+
+std::vector<Constants> downForms(const DeviceLimits&) { return panelForms(false); }
+std::vector<Constants> upForms(const DeviceLimits&) { return panelForms(true); }
+
+std::vector<Constants> weightForms(const DeviceLimits&) {
+    std::vector<Constants> all;
+    for (Constants c : {Constants{.operand_bits = 24}, {.operand_bits = 8, .fused = 1}})
+        for (uint32_t bias : {0u, kBias})
+            for (uint32_t carry : {0u, 1u})
+                for (auto [gather, dense] : {std::pair{1u, 0u}, {0u, 0u}, {0u, 1u}}) {
+                    if (c.fused != 0 && (bias != 0) != (gather != 0)) continue;
+                    c.bias = bias;
+                    c.carry = carry;
+                    c.gather = gather;
+                    c.dense = dense;
+                    all.push_back(c);
+                }
+    return all;
+}
+
+}  // namespace
+
+std::vector<Maker> matrixGradMakers() {
+    const Kernels& k = kernels();
+    return {
+        {&k.expert_down_backward, expertDownBackward, downForms},
+        {&k.expert_up_backward, expertUpBackward, upForms},
+        {&k.router_logits_backward, routerLogitsBackward},
+        {&k.expert_weight_grad, expertWeightGrad, weightForms},
+    };
+}
 
 }  // namespace v1
 }  // namespace vkmoe

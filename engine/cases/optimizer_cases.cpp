@@ -105,13 +105,51 @@ Case roundPanels(const KernelCode& code, const Constants& c, const Shape& shape,
     return test;
 }
 
+Case copyWords(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t count = shape.hidden_dim, pages = std::min(shape.experts, 5u);
+    const uint32_t source_at = 3, target_at = 1;
+    std::vector<Words> source, target(pages, Words(target_at + count + 2, 0xa5a5a5a5u));
+    for (uint32_t i = 0; i < pages; ++i) source.push_back(stateWords(source_at + count, values));
+    VKMOE_POINT(CopyWords, source, pageTable(test, "source", std::move(source), false));
+    VKMOE_POINT(CopyWords, target, pageTable(test, "target", std::move(target), true));
+    CopyWords p{.first_page = pages > 1 ? 1u : 0u, .count = count, .source_at = source_at, .target_at = target_at};
+    p.pages = pages - p.first_page;
+    test.setParams(p);
+    test.threads = uint64_t{p.pages} * count;
+    test.bytes = 8.0 * double(p.pages) * count;
+    return test;
+}
+
+// Values around the ends of float16, too.
+Case scaleGradients(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
+    Case test(code, c, shape.label());
+    uint32_t count = shape.tokens * shape.model_dim;
+    const float scale = 0x1p14f;
+    Words grads = stateWords(count, values);
+    const int exponents[] = {-41, -40, -39, -38, -30, -29, -28, -27, 0, 1, 2};
+    for (auto& word : grads)
+        if (values.below(2) == 0)
+            word = floatBitsToUint(state_rule(std::ldexp(values.next(), exponents[values.below(11)])));
+    VKMOE_POINT(ScaleGradients, grads, test.output("grads", std::move(grads)));
+    test.setParams(ScaleGradients{.count = count, .before = scale, .after = 1 / scale});
+    test.threads = count;
+    test.bytes = 8.0 * count;
+    return test;
+}
+
+std::vector<Constants> scaleForms(const DeviceLimits&) { return {{.weight_format = kF32}, {.weight_format = kF16}}; }
 std::vector<Constants> adamwForms(const DeviceLimits&) { return {{.skip = 0}, {.skip = 1}}; }
 
 }  // namespace
 
 std::vector<Maker> optimizerMakers() {
     const Kernels& k = kernels();
-    return {{&k.adamw, adamwCase, adamwForms}, {&k.grad_squares, gradSquares}, {&k.round_panels, roundPanels}};
+    return {{&k.adamw, adamwCase, adamwForms},
+            {&k.grad_squares, gradSquares},
+            {&k.round_panels, roundPanels},
+            {&k.copy_words, copyWords},
+            {&k.scale_gradients, scaleGradients, scaleForms}};
 }
 
 }  // namespace v1

@@ -22,6 +22,19 @@ std::vector<Constants> packForms() {
     return all;
 }
 
+// expert_up of a layer that is trained; the other constants as in `form`.
+void addKeepingForms(std::vector<Constants>& all, Constants form) {
+    form.keep_totals = 1;
+    for (uint32_t activation : {kRelu, kSiluGlu})
+        for (auto [format, fused] : {std::pair{kF32, 0u}, {kBf16, 1u}}) {
+            form.weight_format = format;
+            form.operand_bits = operandBits(format, fused != 0);
+            form.fused = fused;
+            form.activation = activation;
+            all.push_back(form);
+        }
+}
+
 // Every activation in every format and precision; biases and the dense form with each.
 std::vector<Constants> expertForms(bool up) {
     std::vector<Constants> all;
@@ -43,6 +56,7 @@ std::vector<Constants> expertForms(bool up) {
                                        .bias = bias,
                                        .dense = dense});
                     }
+    if (up) addKeepingForms(all, {});
     return all;
 }
 
@@ -69,6 +83,7 @@ std::vector<Constants> lanesForms(bool up, uint32_t lanes) {
         }
     for (uint32_t activation : {kGeluGlu, kClampedSwiglu})
         if (up) add({}, activation, kBias | kGateBias, 0, 4);
+    if (up) addKeepingForms(all, {.lanes = lanes, .tile_rows = 4});
     return all;
 }
 

@@ -25,9 +25,13 @@ void runTiles(const ExpertDown& p, const Constants& c, Groups groups, uint32_t w
 
 }  // namespace
 
-void expert_down(const ExpertDown& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kPanel * kTilePanels); }
+void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
+    runTiles(p, c, groups, kPanel * kTilePanels);
+}
 
-void expert_down_lanes(const ExpertDown& p, const Constants& c, Groups groups) { runTiles(p, c, groups, kLanesOutputs); }
+void expert_down_lanes(const ExpertDown& p, const Constants& c, Groups groups) {
+    runTiles(p, c, groups, kLanesOutputs);
+}
 
 void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
     uint32_t panels = ceilDiv(p.model_dim, kPanel);

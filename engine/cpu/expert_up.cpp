@@ -13,6 +13,9 @@ void upOutput(const ExpertUp& p, const Constants& c, const uint32_t* page, uint3
     float h = activate(gate, up, c.activation, p.swiglu_limit, p.swiglu_alpha);
     checkHidden(gate, up, h, p.status, at);
     p.hidden.at[at] = as_operand(h, c.operand_bits);
+    if (c.keep_totals == 0) return;
+    if (c.activation != kRelu) p.gate_total.at[at] = state_rule(gate);
+    p.up_total.at[at] = state_rule(up);
 }
 
 // Tiles of kTileRows rows and `width` outputs.

@@ -116,7 +116,7 @@ Result<Manifest> Manifest::read(const ByteSource& file, uint64_t offset, uint64_
     manifest.text_.resize(bytes);
     VKMOE_CHECK(file.read(offset, std::as_writable_bytes(std::span(manifest.text_))));
     ManifestVisitor visitor(manifest.values_);
-    VKMOE_CHECK(readJson(file, offset, bytes, kWhat, visitor, kManifestLevels));
+    VKMOE_CHECK(readJson(file, offset, bytes, kWhat, visitor, {.depth = kManifestLevels}));
     return manifest;
 }
 

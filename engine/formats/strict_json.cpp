@@ -117,7 +117,8 @@ public:
     using string_t = nlohmann::json::string_t;
     using binary_t = nlohmann::json::binary_t;
 
-    Events(const char* what, JsonVisitor& visitor, uint32_t levels) : what_(what), visitor_(visitor), levels_(levels) {}
+    Events(const char* what, JsonVisitor& visitor, const JsonLimits& limits)
+        : what_(what), visitor_(visitor), limits_(limits) {}
 
     bool null() { return scalar({}); }
     bool boolean(bool value) { return scalar({.kind = JsonScalar::Kind::boolean, .boolean = value}); }
@@ -138,9 +139,9 @@ public:
     bool start_array(size_t) { return deeper() && keep(visitor_.startArray()); }
     bool end_array() { return --depth_, keep(visitor_.endArray()); }
     bool key(const string_t& name) {
-        if (name.size() <= kJsonNameBytes) return keep(visitor_.key(name));
+        if (name.size() <= limits_.name_bytes) return keep(visitor_.key(name));
         return keep(Error{ErrorCode::bad_input, fmt::format("{} has a name of {} bytes, at most {} are read: {}", what_,
-                                                            name.size(), kJsonNameBytes, shown(name))});
+                                                            name.size(), limits_.name_bytes, shown(name))});
     }
     bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
         const bool utf8 = std::strstr(error.what(), "UTF-8") != nullptr;
@@ -153,8 +154,8 @@ public:
 
 private:
     bool deeper() {
-        if (++depth_ <= levels_) return true;
-        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, levels_)});
+        if (++depth_ <= limits_.depth) return true;
+        return keep(Error{ErrorCode::bad_input, fmt::format("{} has more than {} levels", what_, limits_.depth)});
     }
     bool scalar(const JsonScalar& value) { return keep(visitor_.scalar(value)); }
     bool keep(Result<void> result) {
@@ -164,7 +165,7 @@ private:
 
     const char* what_;
     JsonVisitor& visitor_;
-    const uint32_t levels_;
+    const JsonLimits& limits_;
     uint32_t depth_ = 0;
     std::optional<Error> error_;
 };
@@ -188,9 +189,9 @@ std::string JsonScalar::shown() const {
 }
 
 Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
-                      uint32_t levels) {
+                      const JsonLimits& limits) {
     Feed feed(file, offset, bytes);
-    Events events(what, visitor, levels);
+    Events events(what, visitor, limits);
     const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
     if (feed.done() && feed.error()) return *feed.error();  // before that, what the visitor found is the reason
     if (events.error()) return inFile(file.name(), *events.error());
@@ -199,10 +200,11 @@ Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, c
     return {};
 }
 
-Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor) {
+Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor,
+                      const JsonLimits& limits) {
     const auto bytes = std::as_bytes(std::span(text));
     const auto source = memorySource(file, {bytes.begin(), bytes.end()});
-    return readJson(*source, 0, source->size(), what, visitor);
+    return readJson(*source, 0, source->size(), what, visitor, limits);
 }
 
 }  // namespace vkmoe::formats

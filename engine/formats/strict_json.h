@@ -1,9 +1,9 @@
 // StrictJson: reads JSON from bytes that nobody vouches for, as a stream of events. Nothing is kept but what the
 // visitor keeps, so that memory does not grow with the text.
 //
-// Refused, with a sentence: what is no JSON or not UTF-8, zero bytes, anything after the value, more levels than asked
-// for,
-// names of more than 256 bytes, strings of more than 4 MiB. Duplicate names are the visitor's to refuse.
+// Refused, with a sentence: what is no JSON or not UTF-8, zero bytes, anything after the value, more levels or longer
+// names than the limits (4 and 256 bytes where a format sets no others), strings of more than 4 MiB. Duplicate names
+// are the visitor's to refuse.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,11 @@ namespace vkmoe::formats {
 inline constexpr uint32_t kJsonDepth = 4;
 inline constexpr uint64_t kJsonNameBytes = 256;
 inline constexpr uint64_t kJsonStringBytes = uint64_t{4} << 20;
+
+struct JsonLimits {
+    uint32_t depth = kJsonDepth;
+    uint64_t name_bytes = kJsonNameBytes;
+};
 
 struct JsonScalar {
     enum class Kind {
@@ -50,9 +55,10 @@ public:
 
 // Reads `bytes` bytes of `file` from `offset`, which the file has. `what` calls them in sentences: "the header".
 Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
-                      uint32_t levels = kJsonDepth);
+                      const JsonLimits& limits = {});
 
 // The same of a text that was found in `file`.
-Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor);
+Result<void> readJson(const std::string& file, std::string_view text, const char* what, JsonVisitor& visitor,
+                      const JsonLimits& limits = {});
 
 }  // namespace vkmoe::formats

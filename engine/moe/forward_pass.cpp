@@ -147,7 +147,6 @@ Commands ForwardPass::record(const Workspace& w, const Batch& batch) const {
 
 void ForwardPass::recordOnDevice(Commands& commands, const Workspace& w, const Batch& batch) const {
     layer(commands, w, batch);
-    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
 }
 
 void ForwardPass::layer(Commands& commands, const Workspace& w, const Batch& batch) const {
@@ -462,7 +461,11 @@ std::vector<Stage> ForwardPass::stages(uint32_t width) const {
 Result<void> ForwardPass::check(const Workspace& w, uint64_t first_token) const {
     uint32_t words[2 * Workspace::kStatusRows];
     std::memcpy(words, w.download.mapped().data() + w.back.status, sizeof words);
-    auto all = stages(w.width);
+    return check(words, w.width, first_token);
+}
+
+Result<void> ForwardPass::check(const uint32_t* words, uint32_t width, uint64_t first_token) const {
+    auto all = stages(width);
     for (size_t i = 0; i < all.size(); ++i) {
         if (words[2 * i] == 0) continue;
         uint64_t index = ~words[2 * i + 1], row = index / all[i].row_width;

@@ -37,14 +37,18 @@ public:
     // Work for the tokens in the upload buffer, results into the download buffer: one command list.
     Commands record(const Workspace& workspace, const Batch& batch) const;
 
-    // The same from Workspace::raw to Workspace::out, both on the device; only the status goes to the download buffer.
+    // The same from Workspace::raw to Workspace::out, both on the device. Nothing is copied to the host, the status
+    // neither.
     void recordOnDevice(Commands& commands, const Workspace& workspace, const Batch& batch) const;
 
     // Only as far as the logits, into the download buffer: what fixed_budget is decided by.
     Commands recordLogits(const Workspace& workspace, const Batch& batch) const;
 
-    // The error in the status words of a finished pass; `first_token` is the batch's place in the call's input.
+    // The error in the status words of a finished pass, as they are in the download buffer; `first_token` is the
+    // batch's place in the call's input.
     Result<void> check(const Workspace& workspace, uint64_t first_token) const;
+    // The same of status words [kStatusRows, 2] that were copied elsewhere.
+    Result<void> check(const uint32_t* words, uint32_t width, uint64_t first_token) const;
 
 private:
     // Kernels of one expert family.

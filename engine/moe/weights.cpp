@@ -128,8 +128,9 @@ Result<void> loadVector(WeightLoader& loader, const LayerSource& source, const c
     return {};
 }
 
-Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device& device, Weights& weights) {
-    const Description& d = source.description;
+// The router's panels, its biases and the shared expert's gate, one after the other in one buffer.
+Result<void> allocateRouter(Device& device, Weights& weights) {
+    const Description& d = weights.description;
     auto aligned = [](uint64_t words) { return (words * 4 + 15) / 16 * 16; };
     weights.router_bias = packedWords(d.experts, d.model_dim, WeightFormat::f32) * 4;
     weights.selection_bias = weights.router_bias + aligned(d.experts);
@@ -137,6 +138,11 @@ Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device&
     VKMOE_TRY(router, device.allocate(weights.shared_router + aligned(d.model_dim), Memory::device, "router"));
     weights.router = std::move(router);
     weights.bytes += weights.router.size();
+    return {};
+}
+
+Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, const Weights& weights) {
+    const Description& d = source.description;
     uint64_t address = weights.router.address();
     VKMOE_TRY(weight, require(source, "router.weight", {d.experts, d.model_dim}));
     loader.matrix(*weight, address, true);
@@ -145,6 +151,23 @@ Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, Device&
                            address + weights.selection_bias));
     return loadVector(loader, source, "shared.router.weight", d.shared == Shared::sigmoid_gated, d.model_dim,
                       address + weights.shared_router, true);
+}
+
+// Pages, their table and the router's buffer, for the formats in `weights`.
+Result<void> allocateAll(Device& device, Weights& weights) {
+    const Description& d = weights.description;
+    weights.routed = layoutPage(routedShape(d, weights.up_format, weights.down_format));
+    VKMOE_TRY(pages, allocatePages(device, weights.routed.bytes(), d.experts, weights));
+    weights.pages = std::move(pages);
+    if (d.shared != Shared::none) {
+        weights.shared = layoutPage(sharedShape(d, weights.shared_up_format, weights.shared_down_format));
+        VKMOE_TRY(page, allocatePages(device, weights.shared.bytes(), 1, weights));
+        weights.pages.push_back(page[0]);
+    }
+    VKMOE_TRY(table, upload(device, weights.pages, "page table"));
+    weights.table = std::move(table);
+    weights.bytes += weights.table.size();
+    return allocateRouter(device, weights);
 }
 
 // The formats an expert's matrices have in the file.
@@ -162,36 +185,45 @@ Result<ExpertFormats> readFormats(const LayerSource& source, const std::string& 
 
 }  // namespace
 
-Result<Weights> Weights::load(Engine& engine, const LayerSource& source) {
+Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
+    const Description& d = description;
+    VKMOE_TRY(loader, WeightLoader::create(engine, source));
+    VKMOE_CHECK(loadRouter(loader, source, *this));
+    if (d.shared != Shared::none) {
+        VKMOE_TRY(formats, readFormats(source, "shared"));
+        VKMOE_CHECK(loadExpert(loader, source, "shared", formats, sharedShape(d, shared_up_format, shared_down_format),
+                               shared, pages[d.experts]));
+    }
+    VKMOE_TRY(formats, readFormats(source, "experts.0"));
+    ExpertShape shape = routedShape(d, up_format, down_format);
+    for (uint32_t e = 0; e < d.experts; ++e)
+        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), formats, shape, routed, pages[e]));
+    return loader.finish();
+}
+
+Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool widen) {
     auto valid = validate(source.description);
     if (!valid) return Error{valid.error().code, fmt::format("{}: {}", source.bytes->name(), valid.error().detail)};
-    const Description& d = source.description;
     Weights weights;
-    weights.description = d;
+    weights.description = source.description;
     VKMOE_TRY(formats, readFormats(source, "experts.0"));
-    weights.up_format = formats.packedUp();
-    weights.down_format = formats.down;
-    ExpertShape routed = routedShape(d, weights.up_format, weights.down_format);
-    weights.routed = layoutPage(routed);
-    VKMOE_TRY(pages, allocatePages(engine.device(), weights.routed.bytes(), d.experts, weights));
-    VKMOE_TRY(loader, WeightLoader::create(engine, source));
-    VKMOE_CHECK(loadRouter(loader, source, engine.device(), weights));
-    if (d.shared != Shared::none) {
+    weights.up_format = widen ? WeightFormat::f32 : formats.packedUp();
+    weights.down_format = widen ? WeightFormat::f32 : formats.down;
+    if (source.description.shared != Shared::none) {
         VKMOE_TRY(shared_formats, readFormats(source, "shared"));
-        weights.shared_up_format = shared_formats.packedUp();
-        weights.shared_down_format = shared_formats.down;
-        ExpertShape shared = sharedShape(d, weights.shared_up_format, weights.shared_down_format);
-        weights.shared = layoutPage(shared);
-        VKMOE_TRY(page, allocatePages(engine.device(), weights.shared.bytes(), 1, weights));
-        pages.push_back(page[0]);
-        VKMOE_CHECK(loadExpert(loader, source, "shared", shared_formats, shared, weights.shared, page[0]));
+        weights.shared_up_format = widen ? WeightFormat::f32 : shared_formats.packedUp();
+        weights.shared_down_format = widen ? WeightFormat::f32 : shared_formats.down;
     }
-    for (uint32_t e = 0; e < d.experts; ++e)
-        VKMOE_CHECK(loadExpert(loader, source, expertPrefix(e), formats, routed, weights.routed, pages[e]));
-    VKMOE_TRY(table, upload(engine.device(), pages, "page table"));
-    weights.table = std::move(table);
-    weights.bytes += weights.table.size();
-    VKMOE_CHECK(loader.finish());
+    VKMOE_CHECK(allocateAll(engine.device(), weights));
+    VKMOE_CHECK(weights.fill(engine, source));
+    return weights;
+}
+
+Result<Weights> Weights::allocateAs(Engine& engine, const Weights& other, WeightFormat format) {
+    Weights weights;
+    weights.description = other.description;
+    weights.up_format = weights.down_format = weights.shared_up_format = weights.shared_down_format = format;
+    VKMOE_CHECK(allocateAll(engine.device(), weights));
     return weights;
 }
 

@@ -51,11 +51,8 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
     w.quiet = m.words(S);
     w.status = m.words(2 * Workspace::kStatusRows);
     Carver u, b;
-    if (!use.transfers) {
-        w.back = {};
-        w.back.status = b.words(2 * Workspace::kStatusRows);
-        return {m.bytes, 0, b.bytes};
-    }
+    w.back = {};
+    if (!use.transfers) return {m.bytes, 0, 0};
     u.words(T * d.model_dim);
     w.forced_selected = u.words(S);
     w.forced_gates = u.words(S);
@@ -111,12 +108,12 @@ Result<Workspace> Workspace::create(Device& device, const Description& d, uint32
     w.width = width;
     Sizes sizes = carve(w, d, capacity, use);
     VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations"));
-    VKMOE_TRY(download, device.allocate(sizes.download, Memory::download, "output"));
     w.memory = std::move(memory);
-    w.download = std::move(download);
     if (!use.transfers) return w;
     VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));
+    VKMOE_TRY(download, device.allocate(sizes.download, Memory::download, "output"));
     w.upload = std::move(upload);
+    w.download = std::move(download);
     return w;
 }
 

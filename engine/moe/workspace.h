@@ -8,7 +8,7 @@ inline namespace v1 {
 
 // What a workspace is for.
 struct WorkspaceUse {
-    bool transfers = true;  // input and results go through the host; else they stay on the device, but for the status
+    bool transfers = true;  // input and results go through the host; else they stay on the device
     bool totals = false;    // what the backward pass needs: expert_up's totals before the activation
 };
 

@@ -154,7 +154,6 @@ void BackwardPass::record(Commands& commands, const Workspace& forward, const Ba
     commands.barrier();
     dispatchBackward(r);
     commands.barrier();
-    commands.copy(workspace.memory, workspace.status, workspace.download, 0, 8 * BackwardWorkspace::kStatusRows);
 }
 
 U32 BackwardPass::status(const Recording& r, size_t stage) const { return r.b.memory.at<U32>(r.b.status + stage * 8); }
@@ -401,7 +400,7 @@ void BackwardPass::dispatchBackward(const Recording& r) const {
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
 
-Result<void> BackwardPass::check(const BackwardWorkspace& w) const {
+Result<void> BackwardPass::check(const uint32_t* words) const {
     static constexpr const char* kWhat[] = {"the gradients of the experts' outputs",
                                             "the gradients of the gates",
                                             "the gradients of the router's logits",
@@ -414,8 +413,6 @@ Result<void> BackwardPass::check(const BackwardWorkspace& w) const {
                                             "the gradients of the weights",
                                             "the router's part of the input gradient",
                                             "the gradient of the layer's input"};
-    uint32_t words[2 * BackwardWorkspace::kStatusRows];
-    std::memcpy(words, w.download.mapped().data(), sizeof words);
     for (size_t i = 0; i < std::size(kWhat); ++i)
         if (words[2 * i] != 0)
             return Error{ErrorCode::bad_input,

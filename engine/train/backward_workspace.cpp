@@ -40,9 +40,7 @@ Result<BackwardWorkspace> BackwardWorkspace::create(Device& device, const Descri
     w.capacity = capacity;
     uint64_t bytes = carve(w, description, capacity);
     VKMOE_TRY(memory, device.allocate(bytes, Memory::device, "gradients of activations"));
-    VKMOE_TRY(download, device.allocate(8 * kStatusRows, Memory::download, "status of the backward pass"));
     w.memory = std::move(memory);
-    w.download = std::move(download);
     return w;
 }
 

@@ -9,8 +9,8 @@ namespace vkmoe {
 inline namespace v1 {
 
 struct BackwardWorkspace {
-    uint32_t capacity = 0;    // tokens
-    Buffer memory, download;  // download: the status
+    uint32_t capacity = 0;  // tokens
+    Buffer memory;
 
     // Byte offsets into `memory`. T: tokens, S: slots = T * top_k.
     uint64_t grad_out;                    // [T, model_dim] in: of the layer's output

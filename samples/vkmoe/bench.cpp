@@ -49,7 +49,8 @@ std::vector<Constants> formsToTime(const KernelCode& code, const DeviceLimits& l
     bool up = std::string(code.name).starts_with("expert_up");
     bool blocks = options.model_dim % kBlock == 0 && options.hidden_dim % kBlock == 0;
     std::erase_if(all, [&](const Constants& c) {
-        if (c.bias != 0 || c.dense != 0 || (c.weight_format == kMxfp4 && !blocks)) return true;
+        if (c.bias != 0 || c.dense != 0 || c.keep_totals != 0 || c.carry != 0 || (c.weight_format == kMxfp4 && !blocks))
+            return true;
         return up && c.activation != kSiluGlu && (c.activation != kRelu || c.weight_format != kF32);
     });
     return all;

@@ -32,6 +32,8 @@ struct GoldenCase {
     std::map<std::string, Blob> blobs;
     std::map<std::string, Digest> digests;
     std::map<std::string, double> numbers;
+    std::map<std::string, std::vector<uint32_t>> integers;
+    std::map<std::string, std::vector<double>> reals;
 };
 
 namespace {
@@ -60,27 +62,38 @@ void addRow(GoldenCase& into, const std::vector<std::string>& row) {
                               std::stoull(row.at(6))};
     } else if (kind == "S") {
         into.numbers[name] = std::stod(row.at(3));
+    } else if (kind == "I") {
+        std::vector<uint32_t>& list = into.integers[name];
+        for (const std::string& one : split(row.size() > 3 ? row[3] : "", ','))
+            list.push_back(static_cast<uint32_t>(std::stoul(one)));
+    } else if (kind == "F") {
+        for (const std::string& one : split(row.at(3), ',')) into.reals[name].push_back(std::stod(one));
     } else {
-        throw std::runtime_error("index.tsv has a row of unknown kind: " + kind);
+        throw std::runtime_error("an index has a row of unknown kind: " + kind);
     }
 }
 
-std::vector<GoldenCase> readIndex() {
-    std::ifstream stream(kFolder + "index.tsv");
-    if (!stream) throw std::runtime_error("cannot open " + kFolder + "index.tsv");
-    std::vector<GoldenCase> cases;
+void readIndex(const std::string& file, std::vector<GoldenCase>& cases) {
+    std::ifstream stream(kFolder + file);
+    if (!stream) throw std::runtime_error("cannot open " + kFolder + file);
     for (std::string line; std::getline(stream, line);) {
         const std::vector<std::string> row = split(line, '\t');
         const auto same = [&](const GoldenCase& one) { return one.name == row.at(1); };
         auto found = std::find_if(cases.begin(), cases.end(), same);
-        if (found == cases.end()) found = cases.insert(cases.end(), GoldenCase{row.at(1), {}, {}, {}, {}});
+        if (found == cases.end()) found = cases.insert(cases.end(), GoldenCase{.name = row.at(1)});
         addRow(*found, row);
     }
+}
+
+std::vector<GoldenCase> readIndices() {
+    std::vector<GoldenCase> cases;
+    readIndex("index.tsv", cases);
+    readIndex("index_train.tsv", cases);
     return cases;
 }
 
 const std::vector<GoldenCase>& index() {
-    static const std::vector<GoldenCase> cases = readIndex();
+    static const std::vector<GoldenCase> cases = readIndices();
     return cases;
 }
 
@@ -103,7 +116,9 @@ const Row& look(const std::map<std::string, Row>& rows, const GoldenCase& in, co
 // A file's row, by its name or by its name without the ending.
 std::map<std::string, Blob>::const_iterator findBlob(const GoldenCase& in, const std::string& name) {
     const auto found = in.blobs.find(name);
-    return found != in.blobs.end() ? found : in.blobs.find(name + ".moe0");
+    if (found != in.blobs.end()) return found;
+    const auto layer = in.blobs.find(name + ".moe0");
+    return layer != in.blobs.end() ? layer : in.blobs.find(name + ".evl0");
 }
 
 }  // namespace
@@ -153,9 +168,21 @@ std::vector<uint32_t> Golden::u32(const std::string& key) const { return array<u
 std::vector<float> Golden::f32(const std::string& key) const { return array<float>(key, "f32"); }
 std::vector<double> Golden::f64(const std::string& key) const { return array<double>(key, "f64"); }
 
+bool Golden::hasIntegers(const std::string& key) const { return case_->integers.contains(key); }
+
+std::vector<uint32_t> Golden::integers(const std::string& key) const { return look(case_->integers, *case_, key); }
+
+bool Golden::hasReals(const std::string& key) const { return case_->reals.contains(key); }
+
+std::vector<double> Golden::reals(const std::string& key) const { return look(case_->reals, *case_, key); }
+
 bool Golden::hasNumber(const std::string& key) const { return case_->numbers.contains(key); }
 
 double Golden::number(const std::string& key) const { return look(case_->numbers, *case_, key); }
+
+double Golden::number(const std::string& key, double otherwise) const {
+    return hasNumber(key) ? number(key) : otherwise;
+}
 
 bool Golden::hasBlob(const std::string& file) const {
     const auto found = findBlob(*case_, file);

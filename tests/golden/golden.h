@@ -42,11 +42,20 @@ public:
     std::vector<float> f32(const std::string& array) const;
     std::vector<double> f64(const std::string& array) const;
 
+    // Lists of integers, e.g. "trainSequences:0".
+    bool hasIntegers(const std::string& key) const;
+    std::vector<uint32_t> integers(const std::string& key) const;
+    // Lists of reals, e.g. "train_plain:lossSpread".
+    bool hasReals(const std::string& key) const;
+    std::vector<double> reals(const std::string& key) const;
+
     // Scalars, e.g. "loadBalanceLoss", "modelDim", "seed".
     bool hasNumber(const std::string& key) const;
     double number(const std::string& key) const;
+    double number(const std::string& key, double otherwise) const;
 
-    // Whole files, with or without the ending: "init_v1" is "init_v1.moe0". Checked against their checksums.
+    // Whole files, with or without the ending: "init_v1" is "init_v1.moe0" or "init_v1.evl0". Checked against their
+    // checksums.
     bool hasBlob(const std::string& file) const;
     std::vector<std::byte> blob(const std::string& file) const;
 

@@ -6,15 +6,13 @@
 #include <numeric>
 
 namespace test {
-namespace {
 
 using vkmoe::Activation;
 using vkmoe::Description;
 using vkmoe::Score;
 using Doubles = std::vector<double>;
 
-// weights [rows, cols] times v, plus bias.
-Doubles apply(const Doubles& weights, const Doubles& bias, const Doubles& v, size_t rows) {
+Doubles referenceProduct(const Doubles& weights, const Doubles& bias, const Doubles& v, size_t rows) {
     Doubles out(rows);
     for (size_t r = 0; r < rows; ++r) {
         double sum = bias.empty() ? 0 : bias[r];
@@ -24,23 +22,54 @@ Doubles apply(const Doubles& weights, const Doubles& bias, const Doubles& v, siz
     return out;
 }
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double referenceSigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-double hidden(const Description& d, double gate, double up) {
+double referenceHidden(const Description& d, double gate, double up) {
     double limit = double(d.swiglu_limit);
     switch (d.activation) {
         case Activation::relu:
             return std::max(up, 0.0);
         case Activation::silu_glu:
-            return gate * sigmoid(gate) * up;
+            return gate * referenceSigmoid(gate) * up;
         case Activation::gelu_glu:
             return 0.5 * gate * (1 + std::tanh(0.7978845608028654 * (gate + 0.044715 * gate * gate * gate))) * up;
         case Activation::clamped_swiglu:
             gate = std::min(gate, limit);
-            return gate * sigmoid(double(d.swiglu_alpha) * gate) * (std::clamp(up, -limit, limit) + 1);
+            return gate * referenceSigmoid(double(d.swiglu_alpha) * gate) * (std::clamp(up, -limit, limit) + 1);
     }
     return 0;
 }
+
+Doubles referenceSoftmax(const Doubles& logits) {
+    double m = *std::max_element(logits.begin(), logits.end()), sum = 0;
+    Doubles out;
+    for (double l : logits) sum += out.emplace_back(std::exp(l - m));
+    for (double& p : out) p /= sum;
+    return out;
+}
+
+// By which experts are ranked and from which gates are made.
+static Doubles scoresOf(const Description& d, const Doubles& logits) {
+    if (d.score == Score::softmax) return referenceSoftmax(logits);
+    Doubles out = logits;
+    if (d.score == Score::sigmoid)
+        for (double& x : out) x = referenceSigmoid(x);
+    return out;
+}
+
+Doubles referenceGates(const Description& d, const Doubles& logits, const std::vector<uint32_t>& chosen) {
+    Doubles score = scoresOf(d, logits), gates;
+    for (uint32_t e : chosen) gates.push_back(score[e]);
+    if (d.score == Score::softmax_selected && !gates.empty()) gates = referenceSoftmax(gates);
+    double sum = std::accumulate(gates.begin(), gates.end(), double(d.renormalize_epsilon));
+    bool divide = d.renormalize && d.score != Score::softmax_selected;
+    for (double& g : gates) g = g / (divide ? sum : 1) * double(d.routed_scale);
+    bool even = d.renormalize || d.score == Score::softmax_selected;
+    if (chosen.empty()) gates.push_back(double(d.routed_scale) / (even ? 1 : d.top_k));
+    return gates;
+}
+
+namespace {
 
 // Values, and how far each may be off.
 struct Uncertain {
@@ -51,7 +80,7 @@ double halfUnit(uint32_t bits) { return bits == 0 ? 0 : std::ldexp(1.0, -int(bit
 
 // weights times v, when each element of v is off by its error and then rounded to `bits`.
 Uncertain apply(const Doubles& weights, const Doubles& bias, const Uncertain& v, size_t rows, uint32_t bits) {
-    Uncertain out{apply(weights, bias, v.value, rows), Doubles(rows)};
+    Uncertain out{referenceProduct(weights, bias, v.value, rows), Doubles(rows)};
     for (size_t r = 0; r < rows; ++r)
         for (size_t c = 0; c < v.value.size(); ++c) {
             double rounded = (std::fabs(v.value[c]) + v.error[c]) * halfUnit(bits);
@@ -69,7 +98,7 @@ double hiddenError(const Description& d, double gate, double gate_error, double 
     double limit = double(d.swiglu_limit);
     bool clamped = d.activation == Activation::clamped_swiglu;
     double u = clamped ? std::clamp(up, -limit, limit) + 1 : up;
-    double f = u == 0 ? std::fabs(gate) : std::fabs(hidden(d, gate, up) / u);  // |f(gate)| <= |gate|
+    double f = u == 0 ? std::fabs(gate) : std::fabs(referenceHidden(d, gate, up) / u);  // |f(gate)| <= |gate|
     return kSteepest * gate_error * (std::fabs(u) + up_error) + f * up_error;
 }
 
@@ -80,18 +109,10 @@ Uncertain runExpert(const ReferenceExpert& expert, const Description& d, const D
     auto gate = expert.gate.empty() ? up : apply(expert.gate, expert.gate_bias, exact, width, up_bits);
     Uncertain h{Doubles(width), Doubles(width)};
     for (size_t i = 0; i < width; ++i) {
-        h.value[i] = hidden(d, gate.value[i], up.value[i]);
+        h.value[i] = referenceHidden(d, gate.value[i], up.value[i]);
         h.error[i] = hiddenError(d, gate.value[i], gate.error[i], up.value[i], up.error[i]);
     }
     return apply(expert.down, expert.down_bias, h, x.size(), down_bits);
-}
-
-Doubles softmax(const Doubles& logits) {
-    double m = *std::max_element(logits.begin(), logits.end()), sum = 0;
-    Doubles out;
-    for (double l : logits) sum += out.emplace_back(std::exp(l - m));
-    for (double& p : out) p /= sum;
-    return out;
 }
 
 std::vector<uint32_t> descending(const Doubles& values) {
@@ -105,7 +126,7 @@ std::vector<uint32_t> descending(const Doubles& values) {
 struct Router {
     const ReferenceLayer& layer;
     const Description& d = layer.description;
-    ReferenceResult& result;
+    ReferenceRoutes& result;
     std::vector<uint32_t> taken = std::vector<uint32_t>(d.experts);
     uint32_t capacity;
 
@@ -113,14 +134,6 @@ struct Router {
         for (size_t m = 0; m < ranks && m + 1 < order.size(); ++m)
             if (std::isfinite(values[order[m + 1]]))
                 result.smallest_margin = std::min(result.smallest_margin, values[order[m]] - values[order[m + 1]]);
-    }
-
-    Doubles scores(const Doubles& logits) const {
-        if (d.score == Score::softmax) return softmax(logits);
-        Doubles out = logits;
-        if (d.score == Score::sigmoid)
-            for (double& x : out) x = sigmoid(x);
-        return out;
     }
 
     // What experts are chosen by: dropped groups at minus infinity.
@@ -159,17 +172,10 @@ struct Router {
     }
 
     void route(const Doubles& logits) {
-        Doubles score = scores(logits), gates;
-        auto chosen = choose(selection(score));
-        for (uint32_t e : chosen) gates.push_back(score[e]);
-        if (d.score == Score::softmax_selected && !gates.empty()) gates = softmax(gates);
-        if (chosen.empty()) {
-            chosen.push_back(0);
-            gates.push_back(1.0 / d.top_k);
-        }
-        double sum = std::accumulate(gates.begin(), gates.end(), 0.0) + double(d.renormalize_epsilon);
-        bool divide = d.renormalize || d.score == Score::softmax_selected;
-        for (double& g : gates) g = g / (divide ? sum : 1) * double(d.routed_scale);
+        auto chosen = choose(selection(scoresOf(d, logits)));
+        auto gates = referenceGates(d, logits, chosen);
+        result.chosen.push_back(uint32_t(chosen.size()));
+        if (chosen.empty()) chosen.push_back(0);
         chosen.resize(d.top_k, chosen.back());
         gates.resize(d.top_k, 0);
         result.selected.insert(result.selected.end(), chosen.begin(), chosen.end());
@@ -189,7 +195,7 @@ Uncertain combine(const ReferenceLayer& layer, const Doubles& v, const uint32_t*
     };
     if (d.shared != vkmoe::Shared::none) {
         bool gated = d.shared == vkmoe::Shared::sigmoid_gated;
-        double gate = gated ? sigmoid(apply(layer.shared_router, {}, v, 1)[0]) : 1;
+        double gate = gated ? referenceSigmoid(referenceProduct(layer.shared_router, {}, v, 1)[0]) : 1;
         add(gate, runExpert(layer.shared, d, v, d.shared_dim, rounding.shared_up_bits, rounding.shared_down_bits));
     }
     for (uint32_t m = 0; m < d.top_k; ++m)
@@ -199,16 +205,30 @@ Uncertain combine(const ReferenceLayer& layer, const Doubles& v, const uint32_t*
 
 }  // namespace
 
+ReferenceRoutes referenceRoute(const ReferenceLayer& layer, const Doubles& logits) {
+    const auto& d = layer.description;
+    size_t tokens = logits.size() / d.experts;
+    ReferenceRoutes routes;
+    double share = std::ceil(double(d.capacity_factor) * double(tokens * d.top_k) / d.experts);
+    Router router{.layer = layer, .result = routes, .capacity = uint32_t(std::max(share, 1.0))};
+    for (size_t t = 0; t < tokens; ++t)
+        router.route(Doubles(logits.begin() + std::ptrdiff_t(t * d.experts),
+                             logits.begin() + std::ptrdiff_t((t + 1) * d.experts)));
+    return routes;
+}
+
 ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x, const Rounding& rounding) {
     const auto& d = layer.description;
     size_t tokens = x.size() / d.model_dim;
-    ReferenceResult result;
-    double share = std::ceil(double(d.capacity_factor) * double(tokens * d.top_k) / d.experts);
-    Router router{.layer = layer, .result = result, .capacity = uint32_t(std::max(share, 1.0))};
+    auto token = [&](size_t t) {
+        return Doubles(x.begin() + std::ptrdiff_t(t * d.model_dim), x.begin() + std::ptrdiff_t((t + 1) * d.model_dim));
+    };
+    Doubles logits;
+    for (size_t t = 0; t < tokens; ++t)
+        for (double l : referenceProduct(layer.router, layer.router_bias, token(t), d.experts)) logits.push_back(l);
+    ReferenceResult result{referenceRoute(layer, logits), {}, {}};
     for (size_t t = 0; t < tokens; ++t) {
-        Doubles v(x.begin() + std::ptrdiff_t(t * d.model_dim), x.begin() + std::ptrdiff_t((t + 1) * d.model_dim));
-        router.route(apply(layer.router, layer.router_bias, v, d.experts));
-        auto out = combine(layer, v, &result.selected[t * d.top_k], &result.gates[t * d.top_k], rounding);
+        auto out = combine(layer, token(t), &result.selected[t * d.top_k], &result.gates[t * d.top_k], rounding);
         result.output.insert(result.output.end(), out.value.begin(), out.value.end());
         result.bound.insert(result.bound.end(), out.error.begin(), out.error.end());
     }

@@ -21,12 +21,16 @@ struct ReferenceLayer {
     std::vector<double> shared_router;  // of a sigmoid-gated shared expert
 };
 
-struct ReferenceResult {
-    std::vector<double> output;
-    std::vector<double> bound;       // of each output's change by rounding, to first order and a half
+struct ReferenceRoutes {
     std::vector<uint32_t> selected;  // [tokens, top_k]
-    std::vector<double> gates;
-    double smallest_margin = 1e30;  // between neighbours in any ranking that decides something, over all tokens
+    std::vector<uint32_t> chosen;    // [tokens] how many of top_k are there; the rest is padding with gate 0
+    std::vector<double> gates;       // [tokens, top_k]
+    double smallest_margin = 1e30;   // between neighbours in any ranking that decides something, over all tokens
+};
+
+struct ReferenceResult : ReferenceRoutes {
+    std::vector<double> output;
+    std::vector<double> bound;  // of each output's change by rounding, to first order and a half
 };
 
 // Significand bits that activations are rounded to before they meet the weights of up (and gate) and of down; 0: not at
@@ -37,5 +41,18 @@ struct Rounding {
 
 ReferenceResult referenceForward(const ReferenceLayer& layer, const std::vector<float>& x,
                                  const Rounding& rounding = {});
+
+// What the layer makes of logits [tokens, experts].
+ReferenceRoutes referenceRoute(const ReferenceLayer& layer, const std::vector<double>& logits);
+
+// Parts of it: weights [rows, v.size()] times v plus bias (empty: none), an activation, a softmax.
+std::vector<double> referenceProduct(const std::vector<double>& weights, const std::vector<double>& bias,
+                                     const std::vector<double>& v, size_t rows);
+double referenceSigmoid(double x);
+double referenceHidden(const vkmoe::Description& description, double gate, double up);
+std::vector<double> referenceSoftmax(const std::vector<double>& logits);
+// Gates of one token's chosen experts, given all its logits; if none is, that of expert 0, which then stands in.
+std::vector<double> referenceGates(const vkmoe::Description& description, const std::vector<double>& logits,
+                                   const std::vector<uint32_t>& chosen);
 
 }  // namespace test

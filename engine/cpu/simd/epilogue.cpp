@@ -54,6 +54,10 @@ void stateRow(const Epilogue& e, const float* totals) {
     }
 }
 
+void keptRow(float* out, const float* totals, uint32_t count) {
+    for (uint32_t i = 0; i < count; i += kLanes) storeSome(stateRule(hn::LoadU(D(), totals + i)), out + i, count - i);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace simd
 }  // namespace v1
@@ -67,11 +71,13 @@ namespace simd {
 
 HWY_EXPORT(hiddenRow);
 HWY_EXPORT(stateRow);
+HWY_EXPORT(keptRow);
 
 void storeHidden(const Epilogue& e, const float* gate, const float* up, const Constants& c, float limit, float alpha) {
     HWY_DYNAMIC_DISPATCH(hiddenRow)(e, gate, up, c, limit, alpha);
 }
 void storeState(const Epilogue& e, const float* totals) { HWY_DYNAMIC_DISPATCH(stateRow)(e, totals); }
+void storeKept(float* out, const float* totals, uint32_t count) { HWY_DYNAMIC_DISPATCH(keptRow)(out, totals, count); }
 
 }  // namespace simd
 }  // namespace v1

@@ -22,6 +22,9 @@ void storeHidden(const Epilogue& e, const float* gate, const float* up, const Co
 // state_rule, and checked.
 void storeState(const Epilogue& e, const float* totals);
 
+// state_rule of totals that storeHidden has checked.
+void storeKept(float* out, const float* totals, uint32_t count);
+
 }  // namespace simd
 }  // namespace v1
 }  // namespace vkmoe

@@ -10,9 +10,14 @@ namespace {
 void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row,
            uint32_t first) {
     uint32_t count = std::min(up.panel_count * kPanel, p.hidden_dim - first);
-    for (uint32_t r = 0; r < up.row_count; ++r)
-        storeHidden({p.hidden.at, p.status, (first_row + r) * p.hidden_dim + first, count}, gate.totals[r],
-                    up.totals[r], c, p.swiglu_limit, p.swiglu_alpha);
+    for (uint32_t r = 0; r < up.row_count; ++r) {
+        uint32_t at = (first_row + r) * p.hidden_dim + first;
+        storeHidden({p.hidden.at, p.status, at, count}, gate.totals[r], up.totals[r], c, p.swiglu_limit,
+                    p.swiglu_alpha);
+        if (c.keep_totals == 0) continue;
+        if (c.activation != kRelu) storeKept(p.gate_total.at + at, gate.totals[r], count);
+        storeKept(p.up_total.at + at, up.totals[r], count);
+    }
 }
 
 // `rows` by up to `panels` panels from `panel`.

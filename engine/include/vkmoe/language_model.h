@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "vkmoe/description.h"
 #include "vkmoe/engine.h"
 #include "vkmoe/lm_config.h"
 

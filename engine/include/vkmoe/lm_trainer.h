@@ -4,10 +4,10 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
+#include "vkmoe/description.h"
 #include "vkmoe/engine.h"
 #include "vkmoe/lm_config.h"
 #include "vkmoe/optimizer.h"
@@ -29,8 +29,12 @@ struct LmTrainerOptions {
     float aux_weight = 0;  // of the balance loss (mean over tokens); the reference has none here
     float z_weight = 0;
     bool checkpoint_activations = false;  // keep the layers' inputs only and compute the rest again
-    bool loss_scaling = false;            // the reference's mixed precision: gradients pass through float16, scaled
-    uint32_t max_tokens = 0;              // of a micro-batch that the caller will use; sizes the activations
+    // The reference's mixed precision: after each micro-batch all gradients are multiplied by the loss scale, before
+    // the step they pass through float16 (truncated); a step with one that is not finite is left out. (The reference
+    // has one sequence a micro-batch.)
+    bool loss_scaling = false;
+    LossScalerOptions scaler;
+    uint32_t max_tokens = 0;  // of a micro-batch that the caller will use; sizes the activations
 };
 
 struct LmStep {
@@ -43,13 +47,13 @@ struct LmStep {
     double seconds = 0;
 };
 
-// Everything that a run needs to go on as if it had not stopped.
+// Everything that a run needs to go on as if it had not stopped, with the same options.
 struct LmTrainerState {
-    std::vector<float> parameters, first, second;  // canonical order of lm_config.h
+    std::vector<float> parameters;     // canonical order of lm_config.h
+    std::vector<float> first, second;  // moments, in the optimiser's order
     uint64_t step = 0;
     double loss_scale = 0;
-    uint32_t good_steps = 0;  // of the loss scaler's streak
-    double beta1_power = 1, beta2_power = 1;
+    uint32_t loss_streak = 0;
 };
 
 class LmTrainer {
@@ -67,9 +71,9 @@ public:
     // The gradient is the mean over all sequences of all micro-batches.
     Result<LmStep> step(std::span<const std::vector<Sequence>> micro_batches);
 
-    // Adds one micro-batch's gradients and returns its loss sum over sequences, for those who call the optimiser
-    // themselves; gradients() downloads them (canonical order, sums).
-    Result<double> accumulate(std::span<const Sequence> sequences);
+    // Adds one micro-batch's gradients to those of earlier calls, or, if it is the `first`, to zero; returns its loss
+    // summed over sequences. gradients() are the sums so far, in canonical order. step() starts from zero.
+    Result<double> accumulate(std::span<const Sequence> sequences, bool first = true);
     Result<std::vector<float>> gradients();
 
     // Mean cross-entropy per predicted token, in nats.

@@ -79,8 +79,8 @@ struct BpeTraining {
     SpecialNames special;
 };
 
-// Byte-level BPE: the merges and ids of the reference engine's tokenizer. Its classes of characters (letter, number)
-// are those of the ICU library on the machine; characters that Unicode assigned after that count as symbols.
+// Byte-level BPE: the merges and ids of the reference engine's tokenizer. What is a letter or a number is as in
+// Unicode 17, whatever the machine's ICU library knows (from version 72 on): ids are the same everywhere.
 class BpeCodec : public TextCodec {
 public:
     using Token = std::pair<std::string, uint32_t>;     // its name in the byte alphabet, its id

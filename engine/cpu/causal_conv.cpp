@@ -1,0 +1,20 @@
+#include "engine/cpu/language_rows.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace cpu {
+
+void causal_conv(const CausalConv& p, const Constants&, Groups groups) {
+    eachThread(groups, uint64_t{p.tokens} * p.model_dim, [&](uint32_t i) {
+        uint32_t token = i / p.model_dim, taps = std::min(p.width, p.positions.at[token] + 1);
+        const float* weight = p.weight.at + uint64_t{i % p.model_dim} * p.width;
+        const float* n = p.n.at + uint64_t{p.history} * p.model_dim + i;
+        float total =
+            sumR32(taps, [&](uint32_t j) { return operand_rule(weight[j]) * *(n - uint64_t{j} * p.model_dim); });
+        p.u.at[i] = state_rule(checked(p.x.at[i] + total, p.status, i));
+    });
+}
+
+}  // namespace cpu
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,56 @@
+// What the scalar and the SIMD form of expert_weight_grad share: whose slots a range of workgroups adds up, and the
+// accumulators of R32 that a micro-batch carries from chunk to chunk.
+#pragma once
+
+#include "engine/cpu/twin.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+// The slots of an expert and the pages that their sums go to.
+struct GradSlots {
+    uint32_t first = 0, end = 0;                  // slots of this chunk
+    uint32_t before = 0;                          // those of earlier chunks
+    uint32_t *grads, *totals = 0, *partials = 0;  // pages; the last two if constants.carry
+    bool last = true;                             // the gradient is added, not carried on
+
+    uint32_t after() const { return before + (end - first); }
+    bool nothing() const { return first == end && (before == 0 || !last); }
+    // Which accumulators a number of slots leaves behind.
+    static bool hasTotal(uint32_t slots) { return slots >= kBlock; }
+    static bool hasPartial(uint32_t slots) { return slots % kBlock != 0; }
+};
+
+inline uint32_t gradExperts(const ExpertWeightGrad& p, const Constants& c) { return c.dense != 0 ? 1 : p.experts; }
+
+inline GradSlots findSlots(const ExpertWeightGrad& p, const Constants& c, uint32_t expert) {
+    GradSlots slots;
+    uint32_t page = c.dense != 0 ? p.dense_page : expert;
+    slots.first = c.dense != 0 ? 0 : p.offsets.at[expert];
+    slots.end = c.dense != 0 ? p.count : p.offsets.at[expert + 1];
+    slots.grads = p.pages.at[page].at;
+    if (c.carry == 0) return slots;
+    slots.before = p.carried.at[c.dense != 0 ? p.experts : expert];
+    slots.totals = p.totals.at[page].at;
+    slots.partials = p.partials.at[page].at;
+    slots.last = p.last != 0;
+    return slots;
+}
+
+// x of a slot.
+inline const float* gradInput(const ExpertWeightGrad& p, const Constants& c, uint32_t slot) {
+    return p.x.at + uint64_t{c.gather != 0 ? p.token_of.at[slot] : slot} * p.cols;
+}
+
+// Word of an element of the matrix in a page.
+inline uint32_t gradWord(const ExpertWeightGrad& p, uint32_t row, uint32_t col) {
+    return p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel;
+}
+
+// Adds a finished sum to a gradient, a word of the page.
+inline void addGradient(const ExpertWeightGrad& p, uint32_t* page, uint32_t word, float total) {
+    page[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page[word]) + total, p.status, word)));
+}
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,159 @@
+#include "vkmoe/language_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/models/lm_pass.h"
+#include "engine/models/sampler.h"
+#include "engine/train/rounded_weights.h"
+#include "host/transfer.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr uint32_t kChunk = 256;  // tokens of a pass
+
+Result<void> checkIds(std::span<const uint32_t> tokens, uint32_t vocabulary) {
+    for (size_t i = 0; i < tokens.size(); ++i)
+        if (tokens[i] >= vocabulary)
+            return Error{ErrorCode::bad_input,
+                         fmt::format("token {} is {}, but the vocabulary has {}", i, tokens[i], vocabulary)};
+    return {};
+}
+
+}  // namespace
+
+struct LanguageModel::State {
+    Engine* engine;
+    Trunk trunk;
+    std::vector<std::unique_ptr<Weights>> weights;
+    std::vector<ForwardPass> mixtures;
+    std::vector<const ForwardPass*> passes;
+    std::optional<LmPass> pass;
+    std::optional<LmActivations> activations;
+
+    ~State() = default;
+    Result<void> addLayer(std::span<const float> parameters, uint32_t layer, Precision precision);
+    Result<void> ensureActivations(size_t tokens);
+    Result<void> run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row, std::vector<float>& out);
+    // Runs tokens from `position` on; the logits of all of them, or of the last one alone.
+    Result<std::vector<float>> feed(std::span<const uint32_t> tokens, uint32_t position, bool all);
+};
+
+LanguageModel::LanguageModel(std::unique_ptr<State> state) : state_(std::move(state)) {}
+LanguageModel::LanguageModel(LanguageModel&&) noexcept = default;
+LanguageModel& LanguageModel::operator=(LanguageModel&& other) noexcept {
+    std::swap(state_, other.state_);
+    return *this;
+}
+LanguageModel::~LanguageModel() {
+    if (!state_) return;
+    std::lock_guard lock(state_->engine->mutex());
+    state_.reset();
+}
+
+const LmConfig& LanguageModel::config() const { return state_->trunk.config; }
+
+Result<void> LanguageModel::State::addLayer(std::span<const float> parameters, uint32_t layer, Precision precision) {
+    VKMOE_TRY(source, mixtureSource(trunk.config, parameters, layer));
+    VKMOE_TRY(loaded, Weights::load(*engine, source));
+    weights.push_back(std::make_unique<Weights>(std::move(loaded)));
+    if (precision == Precision::rounded) {
+        VKMOE_TRY(rounded, roundedCopy(*engine, *weights.back()));
+        weights.back() = std::make_unique<Weights>(std::move(rounded));
+    }
+    VKMOE_TRY(mixture, ForwardPass::create(*engine, *weights.back(), precision, false));
+    mixtures.push_back(std::move(mixture));
+    return {};
+}
+
+Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source, Precision precision) {
+    std::lock_guard lock(engine.mutex());
+    VKMOE_TRY(parameters, formats::readParameters(source));
+    VKMOE_TRY(trunk, Trunk::create(engine, source.config, parameters));
+    auto state = std::make_unique<State>();
+    state->engine = &engine;
+    state->trunk = std::move(trunk);
+    for (uint32_t l = 0; l < source.config.layers; ++l) VKMOE_CHECK(state->addLayer(parameters, l, precision));
+    for (const ForwardPass& mixture : state->mixtures) state->passes.push_back(&mixture);
+    VKMOE_TRY(pass, LmPass::create(engine, state->trunk, false));
+    state->pass = std::move(pass);
+    return LanguageModel(std::move(state));
+}
+
+Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
+    auto capacity = uint32_t(std::min<size_t>(tokens, kChunk));
+    if (activations && activations->capacity >= capacity) return {};
+    activations.reset();
+    VKMOE_TRY(made, LmActivations::create(engine->device(), trunk.config, weights[0]->description, capacity,
+                                          LmKeep::nothing, true));
+    activations = std::move(made);
+    return {};
+}
+
+Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row,
+                                       std::vector<float>& out) {
+    const LmActivations& a = *activations;
+    uint32_t count = uint32_t(tokens.size());
+    uint64_t row = uint64_t{trunk.config.vocab_size} * 4;
+    LmInputs inputs;
+    inputs.add(tokens, position);
+    pass->fill(*activations, inputs);
+    Commands commands;
+    pass->forward(commands, a, passes, count);
+    pass->shiftHistory(commands, a, count);
+    pass->downloadResults(commands, a, count);
+    commands.copy(a.memory, a.logits + first_row * row, a.download, a.back.logits, (count - first_row) * row);
+    VKMOE_CHECK(submitAndWait(engine->device(), commands));
+    VKMOE_CHECK(pass->check(a, passes));
+    const auto* values = reinterpret_cast<const float*>(a.download.mapped().data() + a.back.logits);
+    out.insert(out.end(), values, values + (count - first_row) * (row / 4));
+    return {};
+}
+
+Result<std::vector<float>> LanguageModel::State::feed(std::span<const uint32_t> tokens, uint32_t position, bool all) {
+    std::vector<float> logits;
+    if (position == 0) VKMOE_CHECK(ensureActivations(tokens.size()));
+    for (size_t first = 0; first < tokens.size();) {
+        size_t count = std::min<size_t>(tokens.size() - first, activations->capacity);
+        bool last = first + count == tokens.size();
+        if (!all) logits.clear();
+        VKMOE_CHECK(run(tokens.subspan(first, count), position + uint32_t(first),
+                        all ? 0 : uint32_t(last ? count - 1 : count), logits));
+        first += count;
+    }
+    return logits;
+}
+
+Result<std::vector<float>> LanguageModel::logits(std::span<const uint32_t> tokens) {
+    std::lock_guard lock(state_->engine->mutex());
+    VKMOE_CHECK(checkIds(tokens, config().vocab_size));
+    return state_->feed(tokens, 0, true);
+}
+
+Result<std::vector<uint32_t>> LanguageModel::generate(std::span<const uint32_t> prompt,
+                                                      const GenerateOptions& options) {
+    std::lock_guard lock(state_->engine->mutex());
+    VKMOE_CHECK(checkIds(prompt, config().vocab_size));
+    Sampler sampler(options.temperature, options.seed);
+    std::vector<uint32_t> made, pending(prompt.begin(), prompt.end());
+    uint32_t position = 0;
+    bool started_from_zero = prompt.empty();
+    if (started_from_zero) pending = {0};
+    while (made.size() < options.max_new_tokens) {
+        VKMOE_TRY(logits, state_->feed(pending, position, false));
+        position = started_from_zero ? 0 : position + uint32_t(pending.size());  // the 0 is not part of the text
+        started_from_zero = false;
+        made.push_back(sampler.next(logits));
+        pending = {made.back()};
+        bool stop = options.on_token && !options.on_token(made.back());
+        if (stop || (options.stop && *options.stop == made.back())) break;
+    }
+    return made;
+}
+
+}  // namespace v1
+}  // namespace vkmoe

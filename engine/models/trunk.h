@@ -1,0 +1,46 @@
+// Trunk: a language model's parameters outside its mixtures of experts, in one device buffer: the embedding in f32
+// panels, and of each layer the convolution's taps and the gains of its two norms.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "engine/formats/evl0.h"
+#include "vkmoe/engine.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+struct Trunk {
+    struct Layer {
+        uint64_t conv, norm_conv, norm_moe;  // byte offsets into `memory`
+    };
+
+    LmConfig config;
+    Buffer memory;  // the embedding first
+    std::vector<Layer> layers;
+
+    // Its layout without memory; `bytes` is what memory it needs.
+    static Trunk layout(const LmConfig& config, uint64_t& bytes);
+    // From all parameters in canonical order; weights follow the operand rule.
+    static Result<Trunk> create(Engine& engine, const LmConfig& config, std::span<const float> parameters);
+
+    uint64_t embeddingWords() const;
+
+    // From memory's words (its own, or gradients or moments of its layout) to the canonical order, and back. Only the
+    // trunk's places of `parameters` are touched.
+    void unpack(std::span<const float> words, std::span<float> parameters) const;
+    void pack(std::span<const float> parameters, std::span<float> words) const;
+};
+
+// Layer l's mixture of experts as a source of its own, a copy of its parameters.
+Result<formats::LayerSource> mixtureSource(const LmConfig& config, std::span<const float> parameters, uint32_t layer);
+
+// The range of layer l's mixture among all parameters.
+struct ParameterRange {
+    uint64_t first = 0, count = 0;
+};
+ParameterRange mixtureRange(const LmConfig& config, uint32_t layer);
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,35 @@
+// RoundedWeights: bf16 copies of a layer's f32 weights, for rounded precision; biases and the router stay f32.
+#pragma once
+
+#include <memory>
+
+#include "engine/moe/weights.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+class RoundedWeights {
+public:
+    // Memory and kernels; the copies are made by refresh. `master` is f32 throughout and outlives this.
+    static Result<RoundedWeights> create(Engine& engine, const Weights& master);
+
+    const Weights& weights() const { return *weights_; }
+
+    // Makes the copies of what the masters are by then.
+    void refresh(Commands& commands) const;
+
+private:
+    friend Result<Weights> roundedCopy(Engine& engine, const Weights& master);
+    explicit RoundedWeights(const Weights& master) : master_(&master) {}
+    void refreshFamily(Commands& commands, bool shared) const;
+
+    const Weights* master_;
+    std::unique_ptr<Weights> weights_;
+    const Kernel *round_ = nullptr, *copy_ = nullptr;
+};
+
+// Once and for all.
+Result<Weights> roundedCopy(Engine& engine, const Weights& master);
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,161 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "shaders/kernel.glsl"
+#include "shaders/grad_tile.glsl"
+// expert_weight_grad: grad[r, c] += sum over the expert's slots of grad_out[slot, r] * x[slot, c], of every expert; with
+// c_bias & kBias also grad_bias[r] += sum of grad_out[slot, r].
+//   in   grad_out [slots, rows] operands; x [slots, cols], or [tokens, cols] through token_of if c_gather, rounded to
+//        c_operand_bits, operand rule, as it is loaded; offsets [experts+1]
+//        c_dense: one sum over all `count` rows for dense_page
+//   out  the page of each expert: f32 panels [rows, cols] at `weight`, `bias` [rows]  (state rule); an expert without
+//        slots is left as it is. A value that may not be stored is counted by its word in the page.
+// One workgroup 32 rows x 64 columns of an expert's matrix; (expert, column tile, row tile), row tiles fastest. Order R32
+// over the rank of a slot among those of its expert: ascending token ids. With c_fused grad_out has at most 16 bits, x 8.
+//
+// c_carry: the slots are a chunk of a micro-batch. `carried` [experts+1] counts those of earlier chunks; the blocks of R32
+// go on where they ended: `partials` holds the sum of the unfinished block if carried % 32 is not 0, `totals` that of the
+// blocks before if there are any, both at the words of the gradient. With `last` the gradient is added, else both are kept.
+KERNEL(ExpertWeightGrad)
+
+float bias_sum, bias_total;  // of row lane_index()
+
+// Where the workgroup's tile lies, and its slots.
+uint number, row0, col0, first, end, before;
+
+bool find_work() {
+    uint row_tiles = (p.rows + kTileRows - 1u) / kTileRows, col_tiles = (p.cols + kTileOutputs - 1u) / kTileOutputs;
+    uint expert = group_index() / row_tiles / col_tiles;
+    if (expert >= (c_dense != 0u ? 1u : p.experts)) return false;
+    row0 = group_index() % row_tiles * kTileRows;
+    col0 = group_index() / row_tiles % col_tiles * kTileOutputs;
+    number = c_dense != 0u ? p.dense_page : expert;
+    first = c_dense != 0u ? 0u : p.offsets.at[expert];
+    end = c_dense != 0u ? p.count : p.offsets.at[expert + 1u];
+    before = c_carry != 0u ? p.carried.at[c_dense != 0u ? p.experts : expert] : 0u;
+    return end != first || (before != 0u && p.last != 0u);
+}
+
+// Thread = (row, every second term): neighbours read neighbouring rows.
+void stage_grads(uint slot, uint count) {
+    uint row = lane_index() % kTileRows;
+    for (uint k = lane_index() / kTileRows; k < kBlock; k += 8u)
+        [[unroll]] for (uint j = 0u; j < 8u; j += 2u) {
+            float value = p.grad_out.at[(slot + min(k + j, count - 1u)) * p.rows + min(row0 + row, p.rows - 1u)];
+            tile_x[(k + j) * kXStride + row / 4u][row % 4u] = k + j < count ? value : nothing();
+        }
+}
+
+// Thread = column.
+void stage_x(uint count) {
+    uint at = lane_index(), col = min(col0 + at, p.cols - 1u);
+    for (uint k = 0u; k < kBlock; k += 4u)
+        [[unroll]] for (uint j = 0u; j < 4u; ++j) {
+            float value = as_operand(p.x.at[tile_row_at[min(k + j, count - 1u)] + col], c_operand_bits);
+            tile_w[(k + j) * kWeightStride + at / 4u][at % 4u] = k + j < count ? value : one();
+        }
+}
+
+void place_slots(uint slot, uint count) {
+    if (lane_index() >= kBlock) return;
+    uint at = slot + min(lane_index(), count - 1u);
+    tile_row_at[lane_index()] = (c_gather != 0u ? p.token_of.at[at] : at) * p.cols;
+}
+
+bool has_bias() { return (c_bias & kBias) != 0u && col0 == 0u && lane_index() < kTileRows; }
+
+void add_bias_terms() {
+    uint row = lane_index();
+    for (uint k = 0u; k < kBlock; k += 4u)
+        [[unroll]] for (uint j = 0u; j < 4u; ++j) bias_sum = bias_sum + tile_x[(k + j) * kXStride + row / 4u][row % 4u];
+}
+
+// Slots first .. end-1, whose ranks begin at `before`.
+void add_slots() {
+    for (uint slot = first; slot < end;) {
+        uint begin = (before + (slot - first)) % kBlock, count = min(kBlock - begin, end - slot);
+        barrier();
+        place_slots(slot, count);
+        memoryBarrierShared();
+        barrier();
+        stage_grads(slot, count);
+        stage_x(count);
+        memoryBarrierShared();
+        barrier();
+        add_terms();
+        if (has_bias()) add_bias_terms();
+        if (begin + count == kBlock) {
+            add_sums();
+            bias_total = bias_total + bias_sum;
+            bias_sum = nothing();
+        }
+        slot += count;
+    }
+}
+
+// Word of the thread's row i, column j, in a page; false: outside of the matrix.
+bool word_of(uint i, uint j, out uint word) {
+    uint row = row0 + octet() * 8u + i, col = col0 + first_output() + j;
+    word = p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel;
+    return row < p.rows && col < p.cols;
+}
+
+void load_carried(uint j) {
+    uint word;
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
+        if (!word_of(i, j, word)) continue;
+        if (before >= kBlock) totals[i][j] = uintBitsToFloat(p.totals.at[number].at[word]);
+        if (before % kBlock != 0u) sums[i][j] = uintBitsToFloat(p.partials.at[number].at[word]);
+    }
+}
+
+void store_carried(uint j) {
+    uint word, after = before + (end - first);
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
+        if (!word_of(i, j, word)) continue;
+        if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(totals[i][j]));
+        if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(sums[i][j]));
+    }
+}
+
+void add_gradient(uint word, float total) {
+    U32 page = p.pages.at[number];
+    page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));
+}
+
+void store_gradient(uint j) {
+    uint word;
+    [[unroll]] for (uint i = 0u; i < 8u; ++i)
+        if (word_of(i, j, word)) add_gradient(word, totals[i][j] + sums[i][j]);
+}
+
+void load_carried_bias(uint word) {
+    if (before >= kBlock) bias_total = uintBitsToFloat(p.totals.at[number].at[word]);
+    if (before % kBlock != 0u) bias_sum = uintBitsToFloat(p.partials.at[number].at[word]);
+}
+
+void store_carried_bias(uint word) {
+    uint after = before + (end - first);
+    if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(bias_total));
+    if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(bias_sum));
+}
+
+void main() {
+    if (!find_work()) return;  // the whole workgroup
+    uint bias = p.bias + row0 + lane_index();
+    bool has_row = has_bias() && row0 + lane_index() < p.rows;
+    clear_totals();
+    clear_sums();
+    bias_total = bias_sum = nothing();
+    if (c_carry != 0u && before != 0u) {
+        [[unroll]] for (uint j = 0u; j < 4u; ++j) load_carried(j);
+        if (has_row) load_carried_bias(bias);
+    }
+    add_slots();
+    if (c_carry != 0u && p.last == 0u) {
+        [[unroll]] for (uint j = 0u; j < 4u; ++j) store_carried(j);
+        if (has_row) store_carried_bias(bias);
+    } else {
+        [[unroll]] for (uint j = 0u; j < 4u; ++j) store_gradient(j);
+        if (has_row) add_gradient(bias, bias_total + bias_sum);
+    }
+}
