@@ -194,9 +194,7 @@ std::vector<std::byte> writeTrainingState(const TrainingState& state) {
     for (const auto& [option, value] : state.options) writer.text(option), writer.text(value);
     writer.number(state.step);
     writer.number(state.loss_scale);
-    writer.number(state.good_steps);
-    writer.number(state.beta1_power);
-    writer.number(state.beta2_power);
+    writer.number(state.loss_streak);
     writer.number(state.sampler);
     writer.number(uint64_t(state.losses.size()));
     writer.many(std::span<const float>(state.losses));
@@ -223,9 +221,7 @@ Result<TrainingState> readTrainingState(const std::string& name, std::span<const
     readOptions(reader, state);
     state.step = reader.number<uint64_t>("step");
     state.loss_scale = reader.finite("loss scale");
-    state.good_steps = reader.number<uint32_t>("streak");
-    state.beta1_power = reader.finite("beta1 power");
-    state.beta2_power = reader.finite("beta2 power");
+    state.loss_streak = reader.number<uint32_t>("streak");
     state.sampler = reader.number<uint64_t>("sampler");
     state.losses = reader.finiteFloats("losses", reader.number<uint64_t>("the number of losses"));
     if (state.losses.size() != state.step)

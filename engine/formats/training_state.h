@@ -2,9 +2,9 @@
 //
 // A file is little-endian, without padding: u32 magic 0x53544d56 ("VMTS"), u32 version 1, u64 bytes of the whole file;
 // the weights' u64 hash and u64 length; u32 number of options and for each two texts, name and value (u32 length,
-// UTF-8); u64 step, f64 loss scale, u32 streak, f64 beta1^step, f64 beta2^step, u64 sampler; u64 n and n losses (f32);
-// u64 n and n validations (u64 step, f64 loss); u32 layers, u32 experts, u64 steps a row, u64 rows and the rows' loads
-// (u64 [rows, layers, experts]); u64 P, the first moments f32 [P] and the second; u32 CRC-32 of all bytes before it.
+// UTF-8); u64 step, f64 loss scale, u32 streak, u64 sampler; u64 n and n losses (f32); u64 n and n validations (u64
+// step, f64 loss); u32 layers, u32 experts, u64 steps a row, u64 rows and the rows' loads (u64 [rows, layers,
+// experts]); u64 P, the first moments f32 [P] and the second; u32 CRC-32 of all bytes before it.
 #pragma once
 
 #include <cstddef>
@@ -44,19 +44,18 @@ struct TrainingState {
     uint64_t weights_hash = 0, weights_bytes = 0;              // of the weights' file
     uint64_t step = 0;
     double loss_scale = 0;
-    uint32_t good_steps = 0;
-    double beta1_power = 1, beta2_power = 1;
+    uint32_t loss_streak = 0;
     uint64_t sampler = 0;       // where the generator that picks sequences stands
     std::vector<float> losses;  // of each step
     std::vector<Validation> validations;
     LoadHistory loads;
-    std::vector<float> first, second;  // moments, as many as there are parameters
+    std::vector<float> first, second;  // moments
 };
 
 std::vector<std::byte> writeTrainingState(const TrainingState& state);
 
 // Checks length and CRC first, then each length against what is left before anything of its size is allocated.
-// Moments and powers must be finite. `name` stands for the file in sentences.
+// Losses and moments must be finite. `name` stands for the file in sentences.
 Result<TrainingState> readTrainingState(const std::string& name, std::span<const std::byte> bytes);
 
 }  // namespace vkmoe::formats

@@ -47,10 +47,6 @@ Result<Beginning> oldRun(const TrainPlan& plan, const std::string& path, Checkpo
     };
     if (model.source.config != plan.config)
         return wrong(fmt::format("{} has another shape than the options say", path));
-    const uint64_t parameters = parameterCount(plan.config);
-    if (found.state.first.size() != parameters)
-        return wrong(
-            fmt::format("has moments of {} parameters, the model has {}", found.state.first.size(), parameters));
     if (found.state.loads.layers != plan.config.layers || found.state.loads.experts != plan.config.experts)
         return wrong(fmt::format("has loads of {} layers of {} experts, the model has {} of {}",
                                  found.state.loads.layers, found.state.loads.experts, plan.config.layers,
@@ -139,18 +135,10 @@ private:
     }
 
     Result<void> validate() {
-        const auto& kept = plan_.corpus.validation();
-        double sum = 0, predicted = 0;
-        for (size_t at = 0; at < kept.size(); at += options_.batch) {
-            const auto some = std::span(kept).subspan(at, std::min<size_t>(options_.batch, kept.size() - at));
-            VKMOE_TRY(loss, trainer_.evaluate(some));
-            double weight = 0;
-            for (const Sequence& sequence : some) weight += double(sequence.size() - 1);
-            sum += loss * weight, predicted += weight;
-        }
-        if (predicted == 0) return {};
-        state_.validations.push_back({state_.step, sum / predicted});
-        display_.validation(state_.step, sum / predicted);
+        if (plan_.corpus.validation().empty()) return {};
+        VKMOE_TRY(loss, trainer_.evaluate(plan_.corpus.validation()));
+        state_.validations.push_back({state_.step, loss});
+        display_.validation(state_.step, loss);
         return {};
     }
 
@@ -166,9 +154,7 @@ private:
         const std::string name = std::filesystem::path(options_.output).stem().string();
         VKMOE_TRY(package, packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary()));
         state_.loss_scale = now.loss_scale;
-        state_.good_steps = now.good_steps;
-        state_.beta1_power = now.beta1_power;
-        state_.beta2_power = now.beta2_power;
+        state_.loss_streak = now.loss_streak;
         state_.sampler = sampler_.state();
         state_.first = std::move(now.first);
         state_.second = std::move(now.second);
@@ -215,8 +201,8 @@ Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Begin
     if (!beginning.resumed) return trainer;
     VKMOE_TRY(parameters, formats::readParameters(beginning.source));
     const TrainingState& from = beginning.state;
-    VKMOE_CHECK(trainer.restore({std::move(parameters), from.first, from.second, from.step, from.loss_scale,
-                                 from.good_steps, from.beta1_power, from.beta2_power}));
+    VKMOE_CHECK(trainer.restore(
+        {std::move(parameters), from.first, from.second, from.step, from.loss_scale, from.loss_streak}));
     return trainer;
 }
 
