@@ -156,8 +156,8 @@ LoadHistory readLoads(Reader& reader) {
     if (!std::has_single_bit(loads.steps_per_row)) reader.fail("steps per row", "is no power of two");
     if (rows > LoadHistory::kMostRows)
         reader.fail("rows of loads", fmt::format("is {}, at most {} are read", rows, LoadHistory::kMostRows));
-    const uint64_t factors[] = {rows, loads.layers, loads.experts};
-    const auto count = checkedProduct(factors);
+    if (rows > 0 && loads.width() == 0) reader.fail("rows of loads", fmt::format("is {}, but each is empty", rows));
+    const auto count = checkedMul(rows, loads.width());
     if (!count) reader.fail("loads", "are more than 64 bits can count");
     loads.loads = reader.many<uint64_t>("loads", count.value_or(0));
     return loads;
@@ -166,7 +166,7 @@ LoadHistory readLoads(Reader& reader) {
 }  // namespace
 
 void LoadHistory::add(uint64_t step, std::span<const uint64_t> expert_tokens) {
-    const uint64_t width = uint64_t{layers} * experts;
+    const uint64_t width = this->width();
     assert(step > 0 && expert_tokens.size() == width);
     if (width == 0) return;
     while ((step - 1) / steps_per_row >= kMostRows) {
@@ -229,6 +229,8 @@ Result<TrainingState> readTrainingState(const std::string& name, std::span<const
                     fmt::format("are {}, one for each of {} steps is needed", state.losses.size(), state.step));
     static_assert(sizeof(Validation) == 16);
     state.validations = reader.many<Validation>("validations", reader.number<uint64_t>("the number of validations"));
+    for (const Validation& validation : state.validations)
+        if (!std::isfinite(validation.loss)) reader.fail("a validation's loss", "is not finite");
     state.loads = readLoads(reader);
     const auto parameters = reader.number<uint64_t>("the number of parameters");
     state.first = reader.finiteFloats("first moments", parameters);

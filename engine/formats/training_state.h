@@ -34,7 +34,8 @@ struct LoadHistory {
     uint64_t steps_per_row = 1;
     std::vector<uint64_t> loads;  // [rows, layers, experts]
 
-    uint64_t rows() const { return layers * experts == 0 ? 0 : loads.size() / (uint64_t{layers} * experts); }
+    uint64_t width() const { return uint64_t{layers} * experts; }  // of a row
+    uint64_t rows() const { return width() == 0 ? 0 : loads.size() / width(); }
     // `step` counts from 1 and comes after the one before; expert_tokens is [layers, experts].
     void add(uint64_t step, std::span<const uint64_t> expert_tokens);
 };
