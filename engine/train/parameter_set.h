@@ -7,7 +7,7 @@
 //     set->adamw(commands, options, rate, grad_scale, clipFactor(options, norm.norm));      second submit
 //     VKMOE_CHECK(set->checkWeights());                             after it
 //
-// What records begins and ends with a barrier.
+// What records begins and ends with a barrier; the set must not be moved before the commands are submitted.
 #pragma once
 
 #include <string>
