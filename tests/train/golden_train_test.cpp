@@ -2,6 +2,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <random>
+#include <utility>
 
 #include "tests/train/golden_checks.h"
 
@@ -32,8 +33,13 @@ void checkRun(const Golden& golden, const std::string& run) {
     ReferenceLayer layer = layerOf(golden, startOf(golden));
     auto options = trainOptionsOf(golden, run);
     OracleAdamw optimizer(options.adamw);
-    auto history =
-        oracleTrain(layer, optimizer, widened(golden.f32("train:input")), widened(golden.f32("train:target")), options);
+    Doubles inputs = widened(golden.f32("train:input")), targets = widened(golden.f32("train:target"));
+    std::vector<EpochResult> history;
+    uint32_t epochs = std::exchange(options.epochs, 1);
+    for (uint32_t epoch = 0; epoch < epochs; ++epoch) {
+        history.push_back(oracleTrain(layer, optimizer, inputs, targets, options)[0]);
+        if (hasEpochs(golden, run)) checkEpoch(golden, run, epoch, narrowed(parametersOf(layer)));
+    }
     checkTraining(golden, run, lossesOf(history, &EpochResult::loss), lossesOf(history, &EpochResult::aux_loss),
                   narrowed(parametersOf(layer)));
 }
