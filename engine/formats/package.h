@@ -74,9 +74,9 @@ struct ModelCard {
 struct PackageInfo {
     std::string name, version;
     ModelCard card;
-    std::string created_at = {};           // a date as text; empty: none
-    std::optional<double> seed = {};       // of a layer that was made with one
-    std::string modality = {};             // "image" or "video": with the codec's bytes
+    std::string created_at = {};      // a date as text; empty: none
+    std::optional<double> seed = {};  // of a layer that was made with one
+    std::string modality = {};        // "image" or "video": with the codec's bytes
     std::span<const std::byte> codec = {};
 };
 
