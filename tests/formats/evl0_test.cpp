@@ -118,7 +118,7 @@ TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     refused({5, 1, 2, 3, 6, kMost, 2}, "numExperts is 4294967295 and dModel 1");
     refused({5, 4, 2, 3, 6, 1u << 20, 2}, "numLayers is 2 and numExperts 1048576, which makes more than");
     refused({5, 4, kMost, 3, 6, 3, 2}, "numLayers is 4294967295 and numExperts 3, which makes more than");
-    refused({5, 1u << 15, 1u << 14, 3, 1u << 15, 3, 2}, "parameters; at most 17179869184 are supported");
+    refused({5, 1u << 15, 4, 3, 1u << 15, 3, 2}, "parameters; at most 17179869184 are supported");
     refused({kMost, kMost, kMost, kMost, kMost, kMost, kMost}, "vocabSize is 4294967295 and dModel 4294967295");
     refused(completed({.vocab_size = 1, .model_dim = kMost}), "dModel 4294967295");
     CHECK(validate(LmConfig{(1u << 29) - 1, 4, 2, 3, 6, 3, 2}));

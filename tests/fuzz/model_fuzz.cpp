@@ -58,7 +58,7 @@ void readOnePackage(const Bytes& bytes, bool compat) {
     fuzz::checkTensors(layer.value());
 }
 
-// Puts the checksum that the sentence tells where the manifest has another of as many digits.
+// Puts the checkpoint's checksum where the manifest has another of as many digits.
 void fixPackage(Bytes& bytes) {
     const auto package = findPackage(source(bytes));
     if (!package) return;
