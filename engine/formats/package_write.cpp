@@ -127,6 +127,9 @@ Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared
 Result<std::vector<std::byte>> replaceCheckpoint(const Package& package, std::shared_ptr<const ByteSource> checkpoint) {
     VKMOE_TRY(facts, readFacts(checkpoint));
     VKMOE_CHECK(checkSameConfig(package, facts));
+    if (package.manifest.text().size() > kMaxRewrittenManifest)
+        return inputError(package.file->name(), fmt::format("the manifest has {} bytes, at most {} are written anew",
+                                                            package.manifest.text().size(), kMaxRewrittenManifest));
     VKMOE_TRY(bytes, wholeOf(*checkpoint));
     VKMOE_TRY(codec, wholeOf(*codecOf(package)));
     Json json = Json::parse(package.manifest.text());  // which its reader parsed

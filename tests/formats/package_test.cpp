@@ -171,6 +171,7 @@ TEST_CASE("malformed packages are refused with a reason", "[formats][package][ho
         {told("{\"name\":\"a\",\"name\":\"b\"}"), "x.evermind: the manifest has two values of name"},
         {told("{\"config\":{\"topK\":1},\"config\":{}}"), "x.evermind: the manifest has two values of config"},
         {told(deeper), "x.evermind: the manifest has more than 64 levels"},
+        {told("{" + std::string(5 << 20, ' ') + "}"), "x.evermind: the manifest has 5242882 bytes, at most 4194304"},
         {edited([](Json& m) { m["checkpointBytes"] = 1001; }),
          "x.evermind: checkpointBytes is 1001, but 1000 bytes follow the manifest"},
         {edited([](Json& m) { m["checkpointBytes"] = -1; }),
@@ -264,6 +265,10 @@ TEST_CASE("packages keep what they do not know", "[formats][package]") {
     CHECK_THAT(manifestOf(replaced.value()), ContainsSubstring(R"(,"z":{"b":[1,2.5,100],"a":null},"1":"ünï"})"));
     CHECK_THAT(manifestOf(replaced.value()), ContainsSubstring(R"("checkpointFp16":true,)"));
     CHECK(layerError(replaced.value()) == "no error");
+    manifest.insert(manifest.size() - 1, ",\"long\":\"" + std::string(300'000, 'x') + "\"");
+    const Package large = readPackage(source(told(manifest))).value();
+    CHECK_THAT(replaceCheckpoint(large, memorySource("new", Bytes(other.value()))).error().detail,
+               ContainsSubstring("bytes, at most 262144 are written anew"));
     const auto wider = initMoe0({5, 6, 3, 1});
     CHECK_THAT(replaceCheckpoint(package, memorySource("new", Bytes(wider.value()))).error().detail,
                ContainsSubstring("config.modelDim is 4, of the new checkpoint it is 5"));
