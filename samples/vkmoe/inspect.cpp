@@ -1,3 +1,5 @@
+#include "samples/vkmoe/inspect.h"
+
 #include <fmt/format.h>
 
 #include "engine/formats/check_values.h"
@@ -5,7 +7,6 @@
 #include "engine/formats/model_source.h"
 #include "engine/moe/page_layout.h"
 #include "samples/vkmoe/commands.h"
-#include "samples/vkmoe/inspect.h"
 
 namespace vkmoe::program {
 namespace {

@@ -87,8 +87,8 @@ int inspectDelta(const Context& context, const Source& file) {
                  {"bytes", file->size()},
                  {"row_size", delta.value().row_size},
                  {"rows", rows.size()}};
-    std::string text = fmt::format("{}: EVD0, {} changed rows of {} numbers", file->name(), rows.size(),
-                                   delta.value().row_size);
+    std::string text =
+        fmt::format("{}: EVD0, {} changed rows of {} numbers", file->name(), rows.size(), delta.value().row_size);
     if (!rows.empty()) {
         json["first_row"] = *std::min_element(rows.begin(), rows.end());
         json["last_row"] = *std::max_element(rows.begin(), rows.end());
@@ -100,8 +100,14 @@ int inspectDelta(const Context& context, const Source& file) {
 
 // ---------------------------------------------------------------------------------------------------------- packages
 
-constexpr const char* kTold[] = {"name",          "version",     "modelType",    "modality",
-                                 "createdAt",     "card.author", "card.license", "card.trainingSummary",
+constexpr const char* kTold[] = {"name",
+                                 "version",
+                                 "modelType",
+                                 "modality",
+                                 "createdAt",
+                                 "card.author",
+                                 "card.license",
+                                 "card.trainingSummary",
                                  "card.description"};
 
 Json packageJson(const Package& package, const char* checkpoint) {
@@ -109,9 +115,8 @@ Json packageJson(const Package& package, const char* checkpoint) {
     Json& told = json["manifest"] = Json::object();
     for (const char* key : kTold)
         if (package.manifest.find(key)) told[key] = package.manifest.string(key);
-    json["checkpoint"] = {{"kind", checkpoint},
-                          {"offset", package.checkpoint_offset},
-                          {"bytes", package.checkpoint_bytes}};
+    json["checkpoint"] = {
+        {"kind", checkpoint}, {"offset", package.checkpoint_offset}, {"bytes", package.checkpoint_bytes}};
     if (package.codec_bytes > 0) json["codec"] = {{"offset", package.codec_offset}, {"bytes", package.codec_bytes}};
     return json;
 }
@@ -120,7 +125,8 @@ std::string packageText(const Package& package, const char* checkpoint) {
     std::string text = fmt::format("{}: a package with a {} checkpoint, {}\n", package.file->name(), checkpoint,
                                    readableBytes(double(package.file->size())));
     for (const char* key : kTold)
-        if (package.manifest.find(key)) text += fmt::format("  {}: {}\n", key, formats::shown(package.manifest.string(key)));
+        if (package.manifest.find(key))
+            text += fmt::format("  {}: {}\n", key, formats::shown(package.manifest.string(key)));
     if (package.codec_bytes > 0) text += fmt::format("  a codec of {}\n", readableBytes(double(package.codec_bytes)));
     return text;
 }
