@@ -1,0 +1,47 @@
+#include <vector>
+
+#include "engine/cpu/softmax.h"
+#include "engine/cpu/twin.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace cpu {
+namespace {
+
+std::vector<float> fractionsOf(const RouterLossBackward& p) {
+    std::vector<float> fractions(p.experts);
+    for (uint32_t e = 0; e < p.experts; ++e)
+        fractions[e] = exact_div(float(p.counts.at[e]), float(std::max(p.assignments, 1u)));
+    return fractions;
+}
+
+void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector<float>& fractions,
+                  float* probability) {
+    const uint64_t row = uint64_t{token} * p.experts;
+    Softmax softmax = softmaxOf(p.logits.at + row, p.experts, probability);
+    for (uint32_t e = 0; e < p.experts; ++e) probability[e] = operand_rule(probability[e]);
+    float expected = sumR32(p.experts, [&](uint32_t e) { return fractions[e] * probability[e]; });
+    float z = operand_rule(operand_rule(p.z_scale) * operand_rule(softmax.largest + exact_log(softmax.sum)));
+    const bool balanced = magnitude_bits(p.balance_scale) != 0, penalized = magnitude_bits(p.z_scale) != 0;
+    for (uint32_t e = 0; e < p.experts; ++e) {
+        float grad = p.grad_logits.at[row + e];
+        float balance = operand_rule(operand_rule(p.balance_scale) * probability[e]);
+        if (balanced) grad = grad + balance * operand_rule(fractions[e] - expected);
+        if (penalized) grad = grad + z * probability[e];
+        p.grad_logits.at[row + e] = operand_rule(checked(grad, p.status, uint32_t(row) + e));
+    }
+}
+
+}  // namespace
+
+void router_loss_backward(const RouterLossBackward& p, const Constants& c, Groups groups) {
+    const uint64_t group_tokens = kWorkgroup / c.lanes;
+    const std::vector<float> fractions = fractionsOf(p);
+    std::vector<float> probability(p.experts);
+    for (uint64_t t = groups.begin * group_tokens; t < std::min<uint64_t>(groups.end * group_tokens, p.tokens); ++t)
+        addGradients(p, static_cast<uint32_t>(t), fractions, probability.data());
+}
+
+}  // namespace cpu
+}  // namespace v1
+}  // namespace vkmoe
