@@ -248,7 +248,7 @@ demo() {
     exec build/demo/samples/vkmoe/vkmoe demo
 }
 
-# A minute of each fuzzer, where there is a clang.
+# 45 seconds of each fuzzer, where there is a clang.
 run_fuzzers() {
     if command -v clang++ >/dev/null; then
         cmake --workflow --preset fuzz

@@ -31,7 +31,8 @@ EXACT float activate(float gate, float up, uint activation, float limit, float a
 
 // ---- derivatives ----------------------------------------------------------------------------------------------------
 
-// Derivatives of a hidden value by the totals of gate and up, operands. At the edges of a clamp they are those of inside.
+// Derivatives of a hidden value by the totals of gate and up, operands. At the edges of a clamp they are those of
+// inside.
 struct ActivationSlope {
     float gate, up;
 };

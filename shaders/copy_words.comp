@@ -7,10 +7,12 @@
 // One thread a word.
 KERNEL(CopyWords)
 
+// A load from a local reference in main makes glslang ask for descriptor arrays.
+uint word_at(U32 page, uint at) { return page.at[at]; }
+
 void main() {
-    uint i = thread_index();
+    uint i = thread_index(), page = p.first_page + i / p.count, word = i % p.count;
     if (i >= p.pages * p.count) return;
-    uint page = p.first_page + i / p.count, word = i % p.count;
     U32 source = p.source.at[page], target = p.target.at[page];
-    target.at[p.target_at + word] = source.at[p.source_at + word];
+    target.at[p.target_at + word] = word_at(source, p.source_at + word);
 }

@@ -11,7 +11,15 @@
 // take the operand rule here. Order R32 over model_dim.
 KERNEL(GateBackward)
 
-float row_term(float a, float b) { return operand_rule(a) * operand_rule(b); }
+// Slot kAbsent: of the shared expert.
+float row_term(uint token, uint slot, uint d) {
+    float y;
+    if (c_shared_gate != 0u && slot == kAbsent)
+        y = p.shared_y.at[token * p.model_dim + d];
+    else
+        y = p.y.at[slot * p.model_dim + d];
+    return operand_rule(p.grad_out.at[token * p.model_dim + d]) * operand_rule(y);
+}
 
 float sigmoid_slope(float s) { return operand_rule(s * (uintBitsToFloat(0x3f800000u) - s)); }
 
@@ -19,21 +27,17 @@ void main() {
     uint gates = p.top_k + c_shared_gate;
     uint token = group_index() / gates, m = group_index() % gates, a = token * p.top_k + m;
     if (token >= p.tokens) return;  // the whole workgroup
-    F32 y = p.y;
-    uint row = token;
-    if (m == p.top_k) {
-        y = p.shared_y;
-    } else {
-        row = p.slot_of.at[a];
-        if (row == kAbsent) {  // the whole workgroup
-            if (lane_index() == 0u) p.grad_gates.at[a] = uintBitsToFloat(0u);
-            return;
-        }
+    bool shared_ = m == p.top_k;
+    uint slot = kAbsent;
+    if (!shared_) slot = p.slot_of.at[a];
+    if (!shared_ && slot == kAbsent) {  // the whole workgroup
+        if (lane_index() == 0u) p.grad_gates.at[a] = uintBitsToFloat(0u);
+        return;
     }
-    float total = row_total(p.grad_out, token * p.model_dim, y, row * p.model_dim, p.model_dim);
+    float total = row_total(token, slot, p.model_dim);
     if (lane_index() != 0u) return;
     total = checked(total, p.status, group_index());
-    if (m == p.top_k)
+    if (shared_)
         p.grad_shared_logits.at[token] = operand_rule(operand_rule(total) * sigmoid_slope(p.shared_gates.at[token]));
     else
         p.grad_gates.at[a] = state_rule(total);

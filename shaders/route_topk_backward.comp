@@ -18,12 +18,11 @@ shared float rank_weight[1024];  // [tokens, top_k]
 bool divides() { return c_score == kSoftmaxSelected || c_renormalize != 0u; }
 
 float sum_ranks(uint first) {
-    float total = rank_value[first];
-    for (uint m = 1u; m < min(kBlock, p.top_k); ++m) total = total + rank_value[first + m];
-    for (uint m0 = kBlock; m0 < p.top_k; m0 += kBlock) {
-        float s = rank_value[first + m0];
-        for (uint m = m0 + 1u; m < min(m0 + kBlock, p.top_k); ++m) s = s + rank_value[first + m];
-        total = total + s;
+    float total = uintBitsToFloat(0u), s = total;
+    for (uint m = 0u; m < p.top_k; ++m) {
+        float x = rank_value[first + m];
+        s = m % kBlock == 0u ? x : s + x;
+        if (m % kBlock == kBlock - 1u || m + 1u == p.top_k) total = m < kBlock ? s : total + s;
     }
     return total;
 }
@@ -62,13 +61,11 @@ float gate_gradient(uint at) {
 
 // v, and for a sigmoid its slope's other factor.
 float rank_gradient(Lane lane, uint m, float inner) {
-    uint at = lane.token * p.top_k + m;
-    float d = gate_gradient(at);
+    uint at = lane.local * p.top_k + m;
+    float d = gate_gradient(lane.token * p.top_k + m);
     if (divides()) d = operand_rule(d - inner);
-    float v = rank_weight[lane.local * p.top_k + m] * d;
-    if (c_score != kSigmoid || p.selected.at[at] >= p.experts) return v;
-    float s = exact_sigmoid(p.logits.at[lane.token * p.experts + p.selected.at[at]]);
-    return operand_rule(v) * (uintBitsToFloat(0x3f800000u) - s);
+    float v = rank_weight[at] * d;
+    return c_score == kSigmoid ? operand_rule(v) * (uintBitsToFloat(0x3f800000u) - score[at]) : v;
 }
 
 // Of all ranks that chose the expert; kSoftmax: less its share of `total`.
@@ -98,6 +95,7 @@ void main() {
         uint e = p.selected.at[lane.token * p.top_k + m];
         rank_value[first + m] = uintBitsToFloat(0u);
         if (e < p.experts) rank_value[first + m] = chosen_score(lane, e, largest);
+        if (c_score == kSigmoid) score[first + m] = rank_value[first + m];  // of ranks here, not of experts
     }
     memoryBarrierShared();
     barrier();

@@ -1,17 +1,16 @@
 // The R32 sum of a row's terms by a workgroup: terms are formed in memory order, then each thread sums a block, and the
-// first thread the block totals. Includers define row_term, a term of two values.
+// first thread the block totals. Includers define row_term: term k of row `row`, with `other` as they like.
 shared float term[kWorkgroup * (kBlock + 1u)];  // blocks begin in different banks
 shared float block_total[kWorkgroup];
 
-float row_term(float a, float b);
+float row_term(uint row, uint other, uint k);
 
-// Over `count` values, above 0, from a[a0] and b[b0] on. Valid in lane 0; every thread of the workgroup must call it.
-float row_total(F32 a, uint a0, F32 b, uint b0, uint count) {
+// Over `count` terms, above 0. Valid in lane 0; every thread of the workgroup must call it.
+float row_total(uint row, uint other, uint count) {
     float total = uintBitsToFloat(0u);
     for (uint first = 0u; first < count; first += kWorkgroup * kBlock) {
         uint here = min(kWorkgroup * kBlock, count - first), begin = lane_index() * kBlock;
-        for (uint k = lane_index(); k < here; k += kWorkgroup)
-            term[k + k / kBlock] = row_term(a.at[a0 + first + k], b.at[b0 + first + k]);
+        for (uint k = lane_index(); k < here; k += kWorkgroup) term[k + k / kBlock] = row_term(row, other, first + k);
         memoryBarrierShared();
         barrier();
         if (begin < here) {

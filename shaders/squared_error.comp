@@ -9,8 +9,8 @@
 // are squared. Order R32 over model_dim.
 KERNEL(SquaredError)
 
-float row_term(float a, float b) {
-    float difference = operand_rule(a - b);
+float row_term(uint row, uint other, uint d) {
+    float difference = operand_rule(p.out_.at[row + d] - p.target.at[other + d]);
     return (difference * difference) * uintBitsToFloat(0x3f000000u);
 }
 
@@ -19,6 +19,6 @@ void main() {
     if (token >= p.tokens) return;  // the whole workgroup
     for (uint d = lane_index(); d < p.model_dim; d += kWorkgroup)
         p.grad_out.at[row + d] = state_rule(checked(p.out_.at[row + d] - p.target.at[row + d], p.status, row + d));
-    float loss = row_total(p.out_, row, p.target, row, p.model_dim);
+    float loss = row_total(row, row, p.model_dim);
     if (lane_index() == 0u) p.losses.at[token] = state_rule(checked(loss, p.status, row));
 }

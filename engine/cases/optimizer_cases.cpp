@@ -56,9 +56,10 @@ Case adamwCase(const KernelCode& code, const Constants& c, const Shape& shape, V
     return test;
 }
 
+// The last edge shape has more than five groups.
 Case gradSquares(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
-    uint32_t count = shape.tokens * shape.model_dim * (shape.seed % 2 != 0 ? shape.experts : 1);
+    uint32_t count = shape.tokens * shape.model_dim * (shape.seed % 2 != 0 ? 2 * shape.experts : 1);
     VKMOE_POINT(GradSquares, grads, test.input("grads", stateWords(count, values)));
     uint32_t sums = ceilDiv(count, 65536) * kWorkgroup;
     VKMOE_POINT(GradSquares, squares, test.output("squares", sums));

@@ -145,13 +145,14 @@ std::vector<Constants> productionConstants(const KernelCode& code, const DeviceL
 }
 
 std::vector<Shape> edgeShapes(const KernelCode& code) {
-    if (&code == &kernels().math_probe) {
+    const Kernels& k = kernels();
+    if (&code == &k.math_probe) {
         std::vector<Shape> all;
         for (uint32_t function = 0; function < kProbeCount; ++function)
             all.push_back({.tokens = 1000, .seed = function});
         return all;
     }
-    return {
+    std::vector<Shape> all{
         {.tokens = 0},
         {.tokens = 1, .experts = 1, .top_k = 1, .model_dim = 1, .hidden_dim = 1, .seed = 2},
         {.tokens = 1, .experts = 3, .top_k = 3, .model_dim = 31, .hidden_dim = 15, .seed = 3},
@@ -180,6 +181,12 @@ std::vector<Shape> edgeShapes(const KernelCode& code) {
          .skew = Skew::one_takes_all,
          .seed = 9},
     };
+    if (&code == &k.gate_backward || &code == &k.squared_error ||
+        &code == &k.shared_gate)  // more than a block a thread
+        all.push_back({.tokens = 2, .experts = 3, .top_k = 2, .model_dim = 4133, .hidden_dim = 1, .seed = 10});
+    if (&code == &k.route_topk_backward || &code == &k.router_loss_backward)  // all of the shared memory
+        all.push_back({.tokens = 9, .experts = 128, .top_k = 8, .model_dim = 1, .hidden_dim = 1, .seed = 12});
+    return all;
 }
 
 }  // namespace v1

@@ -15,7 +15,8 @@ std::vector<float> fractionsOf(const RouterLossBackward& p) {
     return fractions;
 }
 
-void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector<float>& fractions, float* probability) {
+void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector<float>& fractions,
+                  float* probability) {
     const uint64_t row = uint64_t{token} * p.experts;
     Softmax softmax = softmaxOf(p.logits.at + row, p.experts, probability);
     for (uint32_t e = 0; e < p.experts; ++e) probability[e] = operand_rule(probability[e]);

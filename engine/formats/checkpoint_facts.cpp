@@ -17,9 +17,9 @@ CheckpointFacts factsOf(const LayerSource& layer) {
 CheckpointFacts factsOf(const LmSource& model) {
     const LmConfig& c = model.config;
     CheckpointFacts facts{kLmPackage, formatName(kLmPackage), {}, parameterCount(c), false};
-    facts.config = {{"vocabSize", c.vocab_size},   {"dModel", c.model_dim},     {"numLayers", c.layers},
-                    {"convKernel", c.conv_kernel}, {"hiddenDim", c.hidden_dim}, {"numExperts", c.experts},
-                    {"topK", c.top_k}};
+    facts.config = {
+        {"vocabSize", c.vocab_size}, {"dModel", c.model_dim},   {"numLayers", c.layers}, {"convKernel", c.conv_kernel},
+        {"hiddenDim", c.hidden_dim}, {"numExperts", c.experts}, {"topK", c.top_k}};
     facts.fp16 = model.format == WeightFormat::f16;
     return facts;
 }

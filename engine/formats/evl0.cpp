@@ -61,8 +61,7 @@ Result<Header> readHeader(const ByteSource& file) {
     VKMOE_CHECK(readField(file, "the header", 0, std::span(bytes).first(available)));
     if (available >= 4) VKMOE_CHECK(checkMagic(file, littleU32(bytes)));
     if (available < kEvl0HeaderBytes)
-        return inputError(file.name(),
-                          fmt::format("length is {} bytes; the header of an EVL0 file has 36", available));
+        return inputError(file.name(), fmt::format("length is {} bytes; the header of an EVL0 file has 36", available));
     Header header = {};
     std::memcpy(&header, bytes.data(), sizeof header);
     return header;
@@ -103,9 +102,9 @@ Result<void> complete(LmSource& model, uint64_t body, uint64_t expected, uint64_
     VKMOE_TRY(bytes, writeEvl0(model.config, parameters));
     VKMOE_CHECK(file.read(kEvl0HeaderBytes, std::span(bytes).subspan(kEvl0HeaderBytes, body - kEvl0HeaderBytes)));
     bytes.resize(expected);  // the trailer no longer fits them
-    model.warnings.push_back(fmt::format(
-        "{}: the file ends after {} of {} parameters; the others are those of a cold start, seed {}", file.name(),
-        (body - kEvl0HeaderBytes) / 4, (expected - kEvl0HeaderBytes) / 4, kLmDefaultSeed));
+    model.warnings.push_back(
+        fmt::format("{}: the file ends after {} of {} parameters; the others are those of a cold start, seed {}",
+                    file.name(), (body - kEvl0HeaderBytes) / 4, (expected - kEvl0HeaderBytes) / 4, kLmDefaultSeed));
     model.bytes = memorySource(file.name(), std::move(bytes));
     return {};
 }
@@ -113,7 +112,8 @@ Result<void> complete(LmSource& model, uint64_t body, uint64_t expected, uint64_
 // Compat: what a body of another length, or a missing trailer, still gives.
 Result<void> acceptBody(LmSource& model, const Header& header, const Trailer& trailer, uint64_t limit) {
     const std::string& file = model.bytes->name();
-    if (!header.known()) model.warnings.push_back(fmt::format("{}: version is {}; read as float32", file, header.version));
+    if (!header.known())
+        model.warnings.push_back(fmt::format("{}: version is {}; read as float32", file, header.version));
     if (!trailer.present)
         model.warnings.push_back(file + ": there is no trailer with a CRC-32, so damage cannot be seen");
     const uint64_t expected = bodyBytes(model.config, header.fp16());
@@ -179,8 +179,8 @@ Result<std::vector<std::byte>> writeEvl0(const LmConfig& config, std::span<const
                                                        parameterCount(config), parameters.size())};
     for (uint64_t i = 0; i < parameters.size(); ++i)
         if (!canBeStored(parameters[i], fp16)) return storeError(config, parameters, i, fp16);
-    const Header header = {kMagic,         fp16 ? kFloat16 : kFloat32, config.vocab_size, config.model_dim,
-                           config.layers,  config.conv_kernel,         config.hidden_dim, config.experts,
+    const Header header = {kMagic,        fp16 ? kFloat16 : kFloat32, config.vocab_size, config.model_dim,
+                           config.layers, config.conv_kernel,         config.hidden_dim, config.experts,
                            config.top_k};
     VKMOE_TRY(bytes, zeroBytes(bodyBytes(config, fp16), kTrailerBytes));
     std::memcpy(bytes.data(), &header, sizeof header);

@@ -80,10 +80,10 @@ Result<void> validate(const LmConfig& config) {
     VKMOE_CHECK(checkTensorCount(config));
     const uint64_t parameters = parameterCount(config);
     if (parameters <= kLmMaxParameters) return {};
-    return inputError(fmt::format("dModel {}, numLayers {}, hiddenDim {} and numExperts {} make {} parameters; at most "
-                                  "{} are supported",
-                                  config.model_dim, config.layers, config.hidden_dim, config.experts, parameters,
-                                  kLmMaxParameters));
+    return inputError(
+        fmt::format("dModel {}, numLayers {}, hiddenDim {} and numExperts {} make {} parameters; at most "
+                    "{} are supported",
+                    config.model_dim, config.layers, config.hidden_dim, config.experts, parameters, kLmMaxParameters));
 }
 
 uint64_t parameterCount(const LmConfig& config) {

@@ -16,19 +16,27 @@ namespace {
 constexpr const char* kWhat = "the manifest";
 
 // The values that are kept; of others there may be any number.
-constexpr const char* kKeys[] = {
-    "schema",          "name",           "version",         "modelType",      "modality",           "config",
-    "paramCount",      "checksum",       "checkpointFormat", "checkpointFp16", "checkpointBytes",    "codecFormat",
-    "codecChecksum",   "card",           "createdAt",       "config.modelDim", "config.hiddenDim",  "config.numExperts",
-    "config.topK",     "config.seed",    "config.vocabSize", "config.dModel",  "config.numLayers",  "config.convKernel",
-    "card.description", "card.license",  "card.author",     "card.trainingSummary"};
+constexpr const char* kKeys[] = {"schema",           "name",
+                                 "version",          "modelType",
+                                 "modality",         "config",
+                                 "paramCount",       "checksum",
+                                 "checkpointFormat", "checkpointFp16",
+                                 "checkpointBytes",  "codecFormat",
+                                 "codecChecksum",    "card",
+                                 "createdAt",        "config.modelDim",
+                                 "config.hiddenDim", "config.numExperts",
+                                 "config.topK",      "config.seed",
+                                 "config.vocabSize", "config.dModel",
+                                 "config.numLayers", "config.convKernel",
+                                 "card.description", "card.license",
+                                 "card.author",      "card.trainingSummary"};
 
 // The number as JavaScript reads it; what is too large for a double is infinite.
 double toDouble(std::string_view text) {
     double number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const bool too_large = error == std::errc::result_out_of_range && text.find("e-") == text.npos &&
-                           text.find("E-") == text.npos;
+    const bool too_large =
+        error == std::errc::result_out_of_range && text.find("e-") == text.npos && text.find("E-") == text.npos;
     return too_large ? HUGE_VAL : number;
 }
 

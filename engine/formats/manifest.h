@@ -13,7 +13,7 @@
 namespace vkmoe::formats {
 
 inline constexpr uint32_t kManifestLevels = 64;
-inline constexpr uint64_t kMaxManifestBytes = uint64_t{64} << 20;
+inline constexpr uint64_t kMaxManifestBytes = uint64_t{4} << 20;
 
 struct ManifestValue {
     enum class Kind { number, string, boolean, other };  // other: an object or an array

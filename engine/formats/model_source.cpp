@@ -75,8 +75,7 @@ Result<ModelSource> readModel(std::shared_ptr<const ByteSource> file, ReadOption
     VKMOE_TRY(kind, kindOf(*file));
     if (kind == Kind::package) return readPackagedModel(file, options);
     if (kind == Kind::language_model) return languageModel(*file, "is");
-    if (kind == Kind::delta)
-        return inputError(file->name(), "is a delta of a checkpoint's rows (EVD0), not a layer");
+    if (kind == Kind::delta) return inputError(file->name(), "is a delta of a checkpoint's rows (EVD0), not a layer");
     if (kind == Kind::moe0) {
         VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
         return oneLayer(std::move(layer));

@@ -24,8 +24,9 @@ struct ModelSource {
     std::vector<std::string> warnings;
 };
 
-// Opens a MoE0 file, an .evermind package of one, a safetensors layer file, the index of one in several files, or a folder with
-// model.safetensors.index.json or model.safetensors in it. What a file is, its content says; its name helps.
+// Opens a MoE0 file, an .evermind package of one, a safetensors layer file, the index of one in several files, or a
+// folder with model.safetensors.index.json or model.safetensors in it. What a file is, its content says; its name
+// helps.
 Result<ModelSource> openModel(const std::string& path, ReadOptions options = {});
 
 // The same of a source that is open. An index finds its files in `folder`.

@@ -129,13 +129,13 @@ void addStrict(const Package& package, std::vector<std::string>& failures) {
         failures.push_back(fmt::format("checkpointFormat is {}, of {} it is {}", manifest.shown("checkpointFormat"),
                                        manifest.shown("modelType"), quoted(wanted)));
     if (manifest.find("modality") != nullptr && !package.isMedia() && manifest.string("modality") != "text")
-        failures.push_back(fmt::format("modality is {}, must be \"text\", \"image\" or \"video\"",
-                                       manifest.shown("modality")));
+        failures.push_back(
+            fmt::format("modality is {}, must be \"text\", \"image\" or \"video\"", manifest.shown("modality")));
     if (package.isMedia() && manifest.string("codecFormat") != "VRQ0")
         failures.push_back(fmt::format("codecFormat is {}, must be \"VRQ0\"", manifest.shown("codecFormat")));
     if (package.codec_bytes > 0 && !package.isMedia())
-        failures.push_back(fmt::format("{} bytes follow the checkpoint, but the modality is text",
-                                       package.codec_bytes));
+        failures.push_back(
+            fmt::format("{} bytes follow the checkpoint, but the modality is text", package.codec_bytes));
 }
 
 // Whether the manifest tells of the checkpoint what it is.

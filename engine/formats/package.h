@@ -22,6 +22,7 @@
 namespace vkmoe::formats {
 
 inline constexpr uint64_t kPackageHeaderBytes = 12;
+inline constexpr uint64_t kMaxRewrittenManifest = uint64_t{256} << 10;
 inline constexpr const char* kLayerPackage = "shared-expert-moe";  // modelType of a MoE0 checkpoint
 inline constexpr const char* kLmPackage = "evermind-lm";           // of an EVL0 checkpoint
 
@@ -74,16 +75,17 @@ struct ModelCard {
 struct PackageInfo {
     std::string name, version;
     ModelCard card;
-    std::string created_at = {};           // a date as text; empty: none
-    std::optional<double> seed = {};       // of a layer that was made with one
-    std::string modality = {};             // "image" or "video": with the codec's bytes
+    std::string created_at = {};      // a date as text; empty: none
+    std::optional<double> seed = {};  // of a layer that was made with one
+    std::string modality = {};        // "image" or "video": with the codec's bytes
     std::span<const std::byte> codec = {};
 };
 
 // The bytes of a package with this checkpoint, a MoE0 or EVL0 file. Texts are UTF-8.
 Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint);
 
-// The package with another checkpoint of the same config, e.g. after training: the manifest's other values stay.
+// The package with another checkpoint of the same config, e.g. after training: the manifest's other values stay. Its
+// manifest has at most kMaxRewrittenManifest bytes.
 Result<std::vector<std::byte>> replaceCheckpoint(const Package& package, std::shared_ptr<const ByteSource> checkpoint);
 
 // The bytes of a package that was read: those of its file.

@@ -83,8 +83,9 @@ std::vector<std::byte> join(std::string_view manifest, std::span<const std::byte
 Result<void> checkInfo(const PackageInfo& info, const CheckpointFacts& facts) {
     const auto refuse = [](const std::string& detail) { return Error{ErrorCode::bad_input, detail}; };
     if (info.modality.empty() != info.codec.empty())
-        return refuse(fmt::format("the modality is \"{}\" and the codec has {} bytes; only both together make a package",
-                                  shown(info.modality), info.codec.size()));
+        return refuse(
+            fmt::format("the modality is \"{}\" and the codec has {} bytes; only both together make a package",
+                        shown(info.modality), info.codec.size()));
     if (!info.modality.empty() && info.modality != "image" && info.modality != "video")
         return refuse(fmt::format("the modality is \"{}\", must be image or video", shown(info.modality)));
     if (!info.modality.empty() && facts.model_type != std::string_view(kLmPackage))
@@ -107,8 +108,8 @@ Result<void> checkSameConfig(const Package& package, const CheckpointFacts& fact
     for (const auto& [name, value] : facts.config) {
         const std::string key = fmt::format("config.{}", name);
         if (manifest.number(key) != double(value))
-            return inputError(package.file->name(), fmt::format("{} is {}, of the new checkpoint it is {}", key,
-                                                                manifest.shown(key), value));
+            return inputError(package.file->name(),
+                              fmt::format("{} is {}, of the new checkpoint it is {}", key, manifest.shown(key), value));
     }
     return {};
 }
@@ -123,10 +124,12 @@ Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared
     return join(manifest, bytes, info.codec);
 }
 
-Result<std::vector<std::byte>> replaceCheckpoint(const Package& package,
-                                                 std::shared_ptr<const ByteSource> checkpoint) {
+Result<std::vector<std::byte>> replaceCheckpoint(const Package& package, std::shared_ptr<const ByteSource> checkpoint) {
     VKMOE_TRY(facts, readFacts(checkpoint));
     VKMOE_CHECK(checkSameConfig(package, facts));
+    if (package.manifest.text().size() > kMaxRewrittenManifest)
+        return inputError(package.file->name(), fmt::format("the manifest has {} bytes, at most {} are written anew",
+                                                            package.manifest.text().size(), kMaxRewrittenManifest));
     VKMOE_TRY(bytes, wholeOf(*checkpoint));
     VKMOE_TRY(codec, wholeOf(*codecOf(package)));
     Json json = Json::parse(package.manifest.text());  // which its reader parsed

@@ -37,7 +37,8 @@ bool differ(float base, float current, const Difference& difference) {
 Result<void> checkRowSize(uint64_t length, uint32_t row_size) {
     if (row_size > 0 && length % row_size == 0 && length / row_size <= UINT32_MAX) return {};
     if (row_size > 0 && length % row_size == 0)
-        return plainError(fmt::format("{} numbers in rows of {} are more rows than 32 bits can count", length, row_size));
+        return plainError(
+            fmt::format("{} numbers in rows of {} are more rows than 32 bits can count", length, row_size));
     return plainError(fmt::format("rowSize is {}, which must divide {} numbers", row_size, length));
 }
 
@@ -104,8 +105,8 @@ Result<std::vector<float>> wordsOf(const ByteSource& file) {
 Result<RowDelta> computeRowDelta(std::span<const float> base, std::span<const float> current, uint32_t row_size,
                                  Difference difference) {
     if (base.size() != current.size())
-        return plainError(fmt::format("the base has {} numbers, and the other {}; a delta is of two alike",
-                                      base.size(), current.size()));
+        return plainError(fmt::format("the base has {} numbers, and the other {}; a delta is of two alike", base.size(),
+                                      current.size()));
     VKMOE_CHECK(checkRowSize(base.size(), row_size));
     RowDelta delta;
     delta.row_size = row_size;

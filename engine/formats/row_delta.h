@@ -25,8 +25,9 @@ struct RowDelta {
 
 // What makes two numbers different.
 struct Difference {
-    bool by_bits = false;  // any bit; else the reference engine's rule: |current - base| > epsilon, which sees no change
-    double epsilon = 0;    // to or from NaN, nor from 0 to -0
+    bool by_bits =
+        false;           // any bit; else the reference engine's rule: |current - base| > epsilon, which sees no change
+    double epsilon = 0;  // to or from NaN, nor from 0 to -0
 };
 
 // `row_size` must divide the arrays' common length.

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "shaders/exact_math.h"
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {

@@ -76,7 +76,7 @@ struct LmTrainer::State {
     std::optional<BackwardWorkspace> backward;
     Buffer trunk_table, counts, scratch;  // scratch: two of [T, D]
     const Kernel *scale = nullptr, *halve = nullptr;
-    LossScaler scaler;
+    LossScaler scaler{LossScalerOptions{}};
     bool grads_are_zero = false;
 
     Result<void> addLayer(std::span<const float> parameters, uint32_t layer);

@@ -12,7 +12,6 @@ inline namespace v1 {
 namespace {
 
 constexpr uint64_t kSquaresGroup = 65536;  // gradients of one workgroup of grad_squares
-constexpr uint64_t kMostWords = uint64_t{1} << 31;
 
 template <class Pointer>
 Pointer pointerTo(uint64_t address) {
@@ -47,7 +46,7 @@ void ParameterSet::findRuns(Shard shard) {
     sharded_ = shard.count > 1;
     for (size_t s = 0; s < slabs_.size(); ++s) {
         ParameterSlab& slab = slabs_[s];
-        assert(slab.words < kMostWords);
+        assert(slab.words < uint64_t{1} << 31);
         std::sort(slab.tensors.begin(), slab.tensors.end(),
                   [](const ParameterTensor& a, const ParameterTensor& b) { return a.offset < b.offset; });
         uint64_t moments = 0;

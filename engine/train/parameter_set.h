@@ -7,7 +7,7 @@
 //     set->adamw(commands, options, rate, grad_scale, clipFactor(options, norm.norm));      second submit
 //     VKMOE_CHECK(set->checkWeights());                             after it
 //
-// What records begins and ends with a barrier.
+// What records begins and ends with a barrier; the set must not be moved before the commands are submitted.
 #pragma once
 
 #include <string>
@@ -34,7 +34,8 @@ struct ParameterSlab {
     uint64_t words = 0;       // below 2^31
     uint32_t page_words = 0;  // words of one page, 0: the slab is not cut into pages
     // Device address of [pages] words, or 0. Of a page whose word is 0 no gradient has ever been other than zero: it is
-    // left out, unless weights decay or are sharded. Same bits, sooner.
+    // left out, unless weights decay or are sharded. Same bits, sooner. With a checkpoint's moments the words of its
+    // pages come back, too, or all are other than 0.
     uint64_t touched = 0;
     std::vector<ParameterTensor> tensors;
 };

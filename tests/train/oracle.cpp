@@ -4,99 +4,20 @@
 #include <cassert>
 #include <cmath>
 
+#include "tests/train/oracle_expert.h"
+
 namespace test {
 namespace {
 
-using vkmoe::Activation;
 using vkmoe::Description;
 using vkmoe::Score;
 using vkmoe::Shared;
-
-constexpr double kFar = 1e30;
 
 void addExpert(std::vector<std::pair<std::string, Doubles*>>& list, const std::string& prefix, ReferenceExpert& e) {
     for (auto [name, tensor] :
          {std::pair{".gate.weight", &e.gate}, std::pair{".gate.bias", &e.gate_bias}, std::pair{".up.weight", &e.up},
           std::pair{".up.bias", &e.up_bias}, std::pair{".down.weight", &e.down}, std::pair{".down.bias", &e.down_bias}})
         if (!tensor->empty()) list.emplace_back(prefix + name, tensor);
-}
-
-// An expert's values on the way, kept for its backward pass.
-struct ExpertValues {
-    Doubles gate, up, hidden, y;
-};
-
-ExpertValues runExpert(const ReferenceExpert& expert, const Description& d, const Doubles& x, size_t width) {
-    ExpertValues v;
-    v.up = referenceProduct(expert.up, expert.up_bias, x, width);
-    v.gate = expert.gate.empty() ? v.up : referenceProduct(expert.gate, expert.gate_bias, x, width);
-    for (size_t j = 0; j < width; ++j) v.hidden.push_back(referenceHidden(d, v.gate[j], v.up[j]));
-    v.y = referenceProduct(expert.down, expert.down_bias, v.hidden, x.size());
-    return v;
-}
-
-// How near gate and up are to a corner of the activation.
-double cornerDistance(const Description& d, double gate, double up) {
-    double limit = double(d.swiglu_limit);
-    if (d.activation == Activation::relu) return std::fabs(up);
-    if (d.activation != Activation::clamped_swiglu) return kFar;
-    return std::min(std::fabs(gate - limit), std::fabs(std::fabs(up) - limit));
-}
-
-// Derivatives of gate * sigmoid(alpha * gate) and of gelu's tanh form.
-double swishSlope(double gate, double alpha) {
-    double s = referenceSigmoid(alpha * gate);
-    return s + alpha * gate * s * (1 - s);
-}
-
-double geluSlope(double g) {
-    constexpr double a = 0.7978845608028654, b = 0.044715;
-    double t = std::tanh(a * (g + b * g * g * g));
-    return 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * a * (1 + 3 * b * g * g);
-}
-
-// Derivatives of hidden(gate, up) by gate and by up.
-std::pair<double, double> hiddenSlopes(const Description& d, double gate, double up) {
-    double limit = double(d.swiglu_limit), alpha = double(d.swiglu_alpha);
-    switch (d.activation) {
-        case Activation::relu:
-            return {0, up > 0 ? 1 : 0};
-        case Activation::silu_glu:
-            return {swishSlope(gate, 1) * up, gate * referenceSigmoid(gate)};
-        case Activation::gelu_glu:
-            return {geluSlope(gate) * up, referenceHidden(d, gate, 1)};
-        case Activation::clamped_swiglu: {
-            double g = std::min(gate, limit), u = std::clamp(up, -limit, limit);
-            return {gate > limit ? 0 : swishSlope(g, alpha) * (u + 1), u != up ? 0 : g * referenceSigmoid(alpha * g)};
-        }
-    }
-    return {0, 0};
-}
-
-// y = weights * x + bias: accumulates the gradients of all three from y's.
-void productBackward(const Doubles& weights, const Doubles& x, const Doubles& grad_y, Doubles& grad_weights,
-                     Doubles& grad_bias, Doubles& grad_x) {
-    for (size_t r = 0; r < grad_y.size(); ++r) {
-        if (grad_y[r] == 0) continue;
-        if (!grad_bias.empty()) grad_bias[r] += grad_y[r];
-        for (size_t c = 0; c < x.size(); ++c) {
-            grad_weights[r * x.size() + c] += grad_y[r] * x[c];
-            grad_x[c] += grad_y[r] * weights[r * x.size() + c];
-        }
-    }
-}
-
-void expertBackward(const ReferenceExpert& expert, const Description& d, const ExpertValues& v, const Doubles& x,
-                    const Doubles& grad_y, ReferenceExpert& grad, Doubles& grad_x) {
-    Doubles grad_hidden(v.hidden.size()), grad_gate, grad_up;
-    productBackward(expert.down, v.hidden, grad_y, grad.down, grad.down_bias, grad_hidden);
-    for (size_t j = 0; j < v.hidden.size(); ++j) {
-        auto [by_gate, by_up] = hiddenSlopes(d, v.gate[j], v.up[j]);
-        grad_gate.push_back(grad_hidden[j] * by_gate);
-        grad_up.push_back(grad_hidden[j] * by_up);
-    }
-    if (d.gated()) productBackward(expert.gate, x, grad_gate, grad.gate, grad.gate_bias, grad_x);
-    productBackward(expert.up, x, grad_up, grad.up, grad.up_bias, grad_x);
 }
 
 // p = softmax(logits): the gradient of logits from p's.
@@ -144,33 +65,17 @@ std::vector<uint32_t> chosenOf(const Description& d, const ReferenceRoutes& rout
     return {first, first + std::ptrdiff_t(routes.chosen[token])};
 }
 
-double dot(const Doubles& a, const Doubles& b) {
-    double sum = 0;
-    for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-    return sum;
-}
-
-Doubles scaled(Doubles v, double by) {
-    for (double& x : v) x *= by;
-    return v;
-}
-
 double sharedGate(const ReferenceLayer& layer, const Doubles& x) {
     bool gated = layer.description.shared == Shared::sigmoid_gated;
     return gated ? referenceSigmoid(dot(layer.shared_router, x)) : 1;
-}
-
-void add(Doubles& into, const Doubles& v) {
-    for (size_t i = 0; i < into.size(); ++i) into[i] += v[i];
 }
 
 Doubles outputOf(const ReferenceLayer& layer, const Doubles& x, size_t token, OracleForward& f) {
     const Description& d = layer.description;
     Doubles out(d.model_dim);
     auto addScaled = [&](const ExpertValues& v, double gate) {
-        add(out, scaled(v.y, gate));
-        for (size_t j = 0; j < v.up.size(); ++j)
-            f.smallest_corner = std::min(f.smallest_corner, cornerDistance(d, v.gate[j], v.up[j]));
+        addToRow(out, 0, scaled(v.y, gate));
+        f.smallest_corner = std::min(f.smallest_corner, v.corner);
     };
     if (d.shared != Shared::none) addScaled(runExpert(layer.shared, d, x, d.shared_dim), sharedGate(layer, x));
     for (size_t m = token * d.top_k; m < (token + 1) * d.top_k; ++m)
@@ -227,14 +132,7 @@ struct TokenBackward {
     }
 };
 
-void append(Doubles& to, const Doubles& v) { to.insert(to.end(), v.begin(), v.end()); }
-
 }  // namespace
-
-Doubles rowOf(const Doubles& matrix, size_t row, size_t width) {
-    auto first = matrix.begin() + std::ptrdiff_t(row * width);
-    return {first, first + std::ptrdiff_t(width)};
-}
 
 std::vector<std::pair<std::string, Doubles*>> parametersOf(ReferenceLayer& layer) {
     std::vector<std::pair<std::string, Doubles*>> list{{"router.weight", &layer.router}};
@@ -256,7 +154,7 @@ OracleForward oracleForward(const ReferenceLayer& layer, const Doubles& x, const
     OracleForward f{x, {}, {}, {}};
     for (size_t t = 0; t < f.tokens(d); ++t)
         append(f.logits, referenceProduct(layer.router, layer.router_bias, rowOf(x, t, d.model_dim), d.experts));
-    if (!choice.noise.empty()) add(f.logits, choice.noise);
+    if (!choice.noise.empty()) addToRow(f.logits, 0, choice.noise);
     f.routes = choice.selected.empty() ? referenceRoute(layer, f.logits) : givenRoutes(d, f.logits, choice);
     for (size_t t = 0; t < f.tokens(d); ++t) append(f.output, outputOf(layer, rowOf(x, t, d.model_dim), t, f));
     return f;

@@ -6,10 +6,9 @@
 #include <utility>
 
 #include "tests/moe/reference.h"
+#include "tests/train/doubles.h"
 
 namespace test {
-
-using Doubles = std::vector<double>;
 
 // A layer's tensors by their names in layer files ("router.weight", "experts.3.up.weight"), those it has, in canonical
 // order: router, shared expert, experts. selection_bias, which has no gradient, is not among them.
@@ -61,7 +60,5 @@ Doubles oracleFractions(const vkmoe::Description& description, const ReferenceRo
 
 double oracleBalanceLoss(const Doubles& fraction, const Doubles& logits);  // E * sum_e f[e] * mean of p[e]
 double oracleZLoss(uint32_t experts, const Doubles& logits);               // mean of logsumexp^2
-
-Doubles rowOf(const Doubles& matrix, size_t row, size_t width);
 
 }  // namespace test

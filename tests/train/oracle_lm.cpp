@@ -31,12 +31,6 @@ Doubles normBackward(const Doubles& x, const Doubles& gain, double r, const Doub
     return grad_x;
 }
 
-void append(Doubles& to, const Doubles& v) { to.insert(to.end(), v.begin(), v.end()); }
-
-void add(Doubles& into, size_t row, const Doubles& v) {
-    for (size_t c = 0; c < v.size(); ++c) into[row * v.size() + c] += v[c];
-}
-
 // Tokens of a convolution that looks back: f(t, c, j) for token t, channel c, tap j at token t - j.
 template <class F>
 void forTaps(size_t tokens, const LmShape& s, F f) {
@@ -70,21 +64,21 @@ Doubles layerBackward(const OracleLmLayer& layer, const LmShape& s, const LmLaye
     size_t D = s.model_dim, tokens = tape.in.size() / D;
     OracleGradients moe = oracleBackward(layer.moe, tape.moe, grad_out);
     auto from = parametersOf(moe.parameters), to = parametersOf(grad.moe);
-    for (size_t p = 0; p < to.size(); ++p) add(*to[p].second, 0, *from[p].second);
+    for (size_t p = 0; p < to.size(); ++p) addToRow(*to[p].second, 0, *from[p].second);
     Doubles grad_u = grad_out, grad_normed(grad_out.size());
     for (size_t t = 0; t < tokens; ++t)
-        add(grad_u, t,
-            normBackward(rowOf(tape.after_conv, t, D), layer.norm_moe, tape.rms_moe[t], rowOf(moe.x, t, D),
-                         grad.norm_moe));
+        addToRow(grad_u, t,
+                 normBackward(rowOf(tape.after_conv, t, D), layer.norm_moe, tape.rms_moe[t], rowOf(moe.x, t, D),
+                              grad.norm_moe));
     forTaps(tokens, s, [&](size_t to_at, size_t from_at, size_t tap) {
         grad.conv[tap] += grad_u[to_at] * tape.normed[from_at];
         grad_normed[from_at] += grad_u[to_at] * layer.conv[tap];
     });
     Doubles grad_in = grad_u;
     for (size_t t = 0; t < tokens; ++t)
-        add(grad_in, t,
-            normBackward(rowOf(tape.in, t, D), layer.norm_conv, tape.rms_conv[t], rowOf(grad_normed, t, D),
-                         grad.norm_conv));
+        addToRow(grad_in, t,
+                 normBackward(rowOf(tape.in, t, D), layer.norm_conv, tape.rms_conv[t], rowOf(grad_normed, t, D),
+                              grad.norm_conv));
     return grad_in;
 }
 
@@ -181,7 +175,7 @@ LmForward lmForward(const OracleLm& lm, const std::vector<uint32_t>& tokens) {
         f.layers.push_back(layerForward(layer, lm.shape, x));
         const LmLayerTape& tape = f.layers.back();
         x = tape.after_conv;
-        add(x, 0, tape.moe.output);
+        addToRow(x, 0, tape.moe.output);
         f.smallest_margin = std::min(f.smallest_margin, tape.moe.routes.smallest_margin);
         f.smallest_corner = std::min(f.smallest_corner, tape.moe.smallest_corner);
     }
@@ -206,7 +200,8 @@ double lmBackward(const OracleLm& lm, const std::vector<uint32_t>& tokens, Oracl
     Doubles grad_x = headBackward(lm, f, loss, grad);
     for (size_t l = lm.layers.size(); l-- > 0;)
         grad_x = layerBackward(lm.layers[l], lm.shape, f.layers[l], grad_x, grad.layers[l]);
-    for (size_t t = 0; t < tokens.size(); ++t) add(grad.embedding, tokens[t], rowOf(grad_x, t, lm.shape.model_dim));
+    for (size_t t = 0; t < tokens.size(); ++t)
+        addToRow(grad.embedding, tokens[t], rowOf(grad_x, t, lm.shape.model_dim));
     return loss;
 }
 

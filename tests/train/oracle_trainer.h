@@ -58,7 +58,7 @@ struct MoeShape {
     uint64_t parameters() const;
 };
 
-// All tensors in canonical order, and back. The rest of `flat` is left where there is a position.
+// All tensors in canonical order, and back from `flat`, where `position` moves on past the layer's numbers.
 Doubles flatten(ReferenceLayer& layer);
 void unflatten(const Doubles& flat, ReferenceLayer& layer, size_t& position);
 

@@ -127,6 +127,26 @@ TEST_CASE("the norm of few gradients, of one and of none", "[optimizer][device]"
     }
 }
 
+TEST_CASE("the norm of many gradients has the same bits on every device", "[optimizer][device]") {
+    const uint32_t count = 4 * 65536 + 65536 / 2 + 77;  // the CPU takes four groups at a time
+    auto grads = sequence(7, count);
+    for (size_t i = 0; i < count; i += 3) grads[i] *= 0x1p-38f;
+    const double length = lengthOf(grads);
+    std::vector<double> norms;
+    for (Engine* engine : test::engines()) {
+        CAPTURE(engine->device().info().name);
+        Trained set(*engine, {.slabs = {{count}}}, grads);
+        set.setGrads(grads);
+        norms.push_back(set.norm().norm);
+        CHECK(norms.back() == norms.front());
+        CHECK(std::abs(norms.back() / length - 1) < 1e-6);
+        auto wrong = grads;
+        wrong[3 * 65536 + 12345] = wrong[4 * 65536 + 1] = 1e20f;
+        set.setGrads(wrong);
+        CHECK(set.norm().fault.ends_with("the first in tensor 0, word 208953"));
+    }
+}
+
 TEST_CASE("pages without gradients are left out with the same bits, unless weights decay", "[optimizer][device]") {
     const std::vector<uint32_t> touched = {0, 1, 1, 0, 1};
     auto start = sequence(5, 5 * 333);

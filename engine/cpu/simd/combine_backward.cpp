@@ -22,8 +22,8 @@ HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 s
 }
 
 // gate * grad_out for elements [first, last) of a token, whose row of `to` this is.
-HWY_INLINE void scaleRow(const CombineBackward& p, float gate, uint64_t row, uint32_t first, uint32_t last, uint32_t bits,
-                         float* to) {
+HWY_INLINE void scaleRow(const CombineBackward& p, float gate, uint64_t row, uint32_t first, uint32_t last,
+                         uint32_t bits, float* to) {
     V factor = hn::Set(D(), operand_rule(gate));
     for (uint32_t d = first; d < last; d += kLanes) {
         V g = operandRule(loadSome(p.grad_out.at + row + d, last - d, 0.0f));
@@ -31,7 +31,8 @@ HWY_INLINE void scaleRow(const CombineBackward& p, float gate, uint64_t row, uin
     }
 }
 
-HWY_INLINE void copyRow(const CombineBackward& p, uint64_t row, uint32_t first, uint32_t last, uint32_t bits, float* to) {
+HWY_INLINE void copyRow(const CombineBackward& p, uint64_t row, uint32_t first, uint32_t last, uint32_t bits,
+                        float* to) {
     for (uint32_t d = first; d < last; d += kLanes) {
         V g = loadSome(p.grad_out.at + row + d, last - d, 0.0f);
         storeOperands(g, to + d, last - d, bits, p.status, row + d);

@@ -30,7 +30,7 @@ struct LmConfig {
 LmConfig completed(LmConfig config);
 
 inline constexpr uint64_t kLmMaxTensorElements = (uint64_t{1} << 31) - 1;
-inline constexpr uint64_t kLmMaxTensors = uint64_t{1} << 20;
+inline constexpr uint64_t kLmMaxTensors = uint64_t{1} << 18;
 inline constexpr uint64_t kLmMaxParameters = uint64_t{1} << 34;
 
 // Every field at least 1, top_k at most experts, no tensor, no number of tensors and no number of parameters above the
