@@ -242,7 +242,8 @@ TEST_CASE("a full disk leaves the last good checkpoint, and the sentence says so
         SKIP("no right to mount a small tmpfs");
     const auto ended = program(run(folder, "disk/m.evermind", "--steps 9 --save-every 1"));
     for (const char* name : {"m.evermind", "m.evermind.previous", "m.evermind.state", "m.evermind.state.previous"})
-        if (fs::exists(folder / "disk" / name)) fs::copy_file(fs::path(folder / "disk") / name, folder / name);
+        if (fs::exists(fs::path(folder / "disk") / name))
+            fs::copy_file(fs::path(folder / "disk") / name, folder / name);
     ::umount((folder / "disk").c_str());
     CHECK(ended.code == 3);
     checkSentence(ended, "No space left on device; the checkpoint of step ");
