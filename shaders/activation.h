@@ -93,7 +93,7 @@ EXACT ActivationSlope activation_slope(float gate, float up, uint activation, fl
     if (activation == kClampedSwiglu) return clamped_swiglu_slope(gate, up, limit, alpha);
     ActivationSlope relu;
     relu.gate = uintBitsToFloat(0u);
-    relu.up = uintBitsToFloat(up > uintBitsToFloat(0u) ? 0x3f800000u : 0u);
+    relu.up = uintBitsToFloat(state_rule(up) > uintBitsToFloat(0u) ? 0x3f800000u : 0u);
     return relu;
 }
 

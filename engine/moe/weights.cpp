@@ -185,6 +185,18 @@ Result<ExpertFormats> readFormats(const LayerSource& source, const std::string& 
 
 }  // namespace
 
+namespace {
+
+// What lies between tensors is zero for an optimiser that goes over whole slabs.
+Result<void> zero(Device& device, const Weights& weights) {
+    Commands commands;
+    for (const Buffer& slab : weights.slabs) commands.fill(slab, 0, slab.size(), 0);
+    commands.fill(weights.router, 0, weights.router.size(), 0);
+    return submitAndWait(device, commands);
+}
+
+}  // namespace
+
 Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
     const Description& d = description;
     VKMOE_TRY(loader, WeightLoader::create(engine, source));
@@ -215,6 +227,7 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool wi
         weights.shared_down_format = widen ? WeightFormat::f32 : shared_formats.down;
     }
     VKMOE_CHECK(allocateAll(engine.device(), weights));
+    if (widen) VKMOE_CHECK(zero(engine.device(), weights));
     VKMOE_CHECK(weights.fill(engine, source));
     return weights;
 }

@@ -98,7 +98,7 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
                                                           .renormalize = d.renormalize,
                                                           .scaled = d.routed_scale != 1,
                                                           .lanes = lanes_}));
-    VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {}));
+    VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {.lanes = lanes_}));
     VKMOE_TRY(router, engine.kernel(k.router_logits_backward, {}));
     VKMOE_TRY(router_grad,
               engine.kernel(k.expert_weight_grad, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1}));
@@ -253,7 +253,7 @@ void BackwardPass::lossBackward(const Recording& r) const {
                          r.batch.balance_scale,
                          r.batch.z_scale,
                          0};
-    r.commands.dispatch(*losses_, p, uint64_t{r.batch.tokens} * kWorkgroup);
+    r.commands.dispatch(*losses_, p, uint64_t{r.batch.tokens} * lanes_);
 }
 
 void BackwardPass::downBackward(const Recording& r, const Family& family, const Places& p) const {

@@ -66,6 +66,7 @@ struct LayerTrainer::State {
     void recordBackward(Commands& commands, uint32_t tokens, float balance_scale, float z_scale) const;
     void recordDownloads(Commands& commands, uint32_t tokens) const;
     Result<void> submit(const Commands& commands) const;
+    Result<double> timed(const Commands& commands) const;
     Result<void> step(std::span<const float> x, std::span<const float> targets, EpochResult& result);
     Result<void> finishStep(uint32_t tokens, EpochResult& result);
     float balanceScale(uint32_t tokens) const;
@@ -235,6 +236,12 @@ Result<void> LayerTrainer::State::submit(const Commands& commands) const {
     return layer->backward().check(view<uint32_t>(download, at.backward, 2 * BackwardWorkspace::kStatusRows).data());
 }
 
+Result<double> LayerTrainer::State::timed(const Commands& commands) const {
+    auto start = Clock::now();
+    VKMOE_CHECK(submitAndWait(engine->device(), commands));
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 // The reference divides by the batch here, and with all gradients again.
 float LayerTrainer::State::balanceScale(uint32_t tokens) const {
     double scale = double(options.aux_weight) * layer->description().experts;
@@ -305,24 +312,31 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
         return Error{ErrorCode::bad_input,
                      fmt::format("there are {} inputs, but {} output gradients", tokens, gradient_rows)};
     LayerGradientResult result;
-    Commands commands;
-    s.set->zeroGrads(commands);
+    Commands forward, backward;
+    s.set->zeroGrads(forward);
     if (tokens != 0) {
         VKMOE_CHECK(s.ensureWorkspace(tokens));
         auto count = uint32_t(tokens);
         std::memcpy(s.upload.mapped().data(), x.data(), x.size_bytes());
         std::memcpy(s.upload.mapped().data() + s.at.targets, grad_out.data(), grad_out.size_bytes());
-        s.recordForward(commands, count, false);
-        commands.fill(s.losses, 0, s.losses.size(), 0);
-        commands.copy(s.upload, s.at.targets, s.backward->memory, s.backward->grad_out, grad_out.size_bytes());
-        commands.barrier();
-        s.recordBackward(commands, count, 0, 0);
-        s.recordDownloads(commands, count);
-        VKMOE_CHECK(s.submit(commands));
+        forward.fill(s.losses, 0, s.losses.size(), 0);
+        forward.copy(s.upload, s.at.targets, s.backward->memory, s.backward->grad_out, grad_out.size_bytes());
+        VKMOE_TRY(prepared, s.timed(forward));
+        (void)prepared;
+        forward = {};
+        s.recordForward(forward, count, false);
+        VKMOE_TRY(forward_seconds, s.timed(forward));
+        s.recordBackward(backward, count, 0, 0);
+        VKMOE_TRY(backward_seconds, s.timed(backward));
+        Commands downloads;
+        s.recordDownloads(downloads, count);
+        VKMOE_CHECK(s.submit(downloads));
+        result.forward_seconds = forward_seconds;
+        result.backward_seconds = backward_seconds;
         auto grad_in = view<float>(s.download, s.at.grad_in, x.size());
         result.input.assign(grad_in.begin(), grad_in.end());
     } else {
-        VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
+        VKMOE_CHECK(submitAndWait(s.engine->device(), forward));
     }
     VKMOE_TRY(memory, s.layer->downloadGradients(*s.engine, *s.set, 0));
     result.gradients = readBack(s.layer->master(), memory, "gradients", true);

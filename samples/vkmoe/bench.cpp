@@ -7,6 +7,7 @@
 #include "samples/vkmoe/bench_table.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/tensor_file.h"
+#include "vkmoe/layer_trainer.h"
 
 namespace vkmoe::program {
 namespace {
@@ -106,6 +107,27 @@ Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat for
                     experts * double(formats::formatBytes(format, 32)) / 32 * expert};
 }
 
+// Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.
+Result<void> timeTraining(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
+    for (Precision precision : {Precision::exact, Precision::rounded}) {
+        VKMOE_TRY(trainer, LayerTrainer::create(engine, benchLayer(o, WeightFormat::f32), {.precision = precision}));
+        auto x = randomTokens(o.tokens, o.model_dim), grad = randomTokens(o.tokens, o.model_dim);
+        double forward = 1e30, backward = 1e30;
+        for (uint32_t i = 0; i <= kRepeats && (i < 2 || backward < kSlow); ++i) {
+            VKMOE_TRY(result, trainer.backward(x, grad));
+            forward = std::min(forward, result.forward_seconds);
+            backward = std::min(backward, result.backward_seconds);
+        }
+        bool rounded = precision == Precision::rounded;
+        std::string form = fmt::format("{} silu_glu, {} tokens", rounded ? "bf16 rounded" : "f32", o.tokens);
+        double flops = 6.0 * o.model_dim * o.hidden_dim * o.tokens * o.top_k;
+        double bytes = 3.0 * o.model_dim * o.hidden_dim * std::min<double>(o.experts, double(o.tokens) * o.top_k) * 4;
+        rows.push_back({"layer forward", form, rounded, forward, flops, bytes});
+        rows.push_back({"layer backward", form, rounded, backward, 2 * flops, 3 * bytes});
+    }
+    return {};
+}
+
 // Every format in every precision, many tokens and one.
 Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
     for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {
@@ -136,6 +158,8 @@ Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& option
         }
     }
     if (std::string("layer").find(options.filter) != std::string::npos) VKMOE_CHECK(timeLayers(engine, options, rows));
+    if (std::string("layer backward").find(options.filter) != std::string::npos)
+        VKMOE_CHECK(timeTraining(engine, options, rows));
     return rows;
 }
 

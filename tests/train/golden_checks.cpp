@@ -111,9 +111,9 @@ Spread spreadOf(const Golden& golden, const std::string& run) {
 }
 
 void checkTraining(const Golden& golden, const std::string& run, const Doubles& losses, const Doubles& aux_losses,
-                   const NamedTensors& weights, const Tolerance& tolerance) {
+                   const NamedTensors& weights, const Tolerance& tolerance, const Spread* measured) {
     CAPTURE(golden.name(), run);
-    Spread spread = spreadOf(golden, run);
+    Spread spread = measured ? *measured : spreadOf(golden, run);
     for (double& one : spread.losses) one *= tolerance.spreads;
     checkCurve(golden, run + ":loss", losses, tolerance.losses, spread.losses);
     if (!isLm(golden)) checkCurve(golden, run + ":auxLoss", aux_losses, tolerance.losses, {});

@@ -35,8 +35,9 @@ void checkGradients(const Golden& golden, const NamedTensors& grads, const std::
 void checkAuxGradient(const Golden& golden, const std::vector<float>& grad_router, const Tolerance& tolerance = {});
 
 // The curves of a run, and the weights it ends with, where recorded. `aux_losses` is empty for a language model.
+// Without a `spread` that the caller measured, the recorded one counts.
 void checkTraining(const Golden& golden, const std::string& run, const Doubles& losses, const Doubles& aux_losses,
-                   const NamedTensors& weights, const Tolerance& tolerance = {});
+                   const NamedTensors& weights, const Tolerance& tolerance = {}, const Spread* spread = nullptr);
 
 // The weights after each epoch of a small layer's run ("RUN:weights_per_epoch"), as checkTraining does.
 bool hasEpochs(const Golden& golden, const std::string& run);

@@ -3,6 +3,7 @@
 #include "vkmoe/language_model.h"
 
 #include <catch2/catch_test_macros.hpp>
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -98,6 +99,25 @@ formats::LmSource smallModel() { return sourceOf(smallConfig(), must(formats::in
 
 }  // namespace
 
+// Truncation to float16 turns a difference in a gradient's last place into one of 2^-10: what moving the starting
+// weights by up to half a unit of their last place does to the losses of a run (relative) and to its weights.
+test::Spread spreadOf(Engine& engine, const test::Golden& golden, const LmTrainerOptions& options,
+                      const test::LmTrainOptions& run, const Run& unmoved) {
+    test::Spread spread{test::Doubles(unmoved.losses.size()), 0};
+    for (uint32_t seed = 1; seed <= test::kSpreadRuns; ++seed) {
+        std::mt19937 random(seed);
+        auto start = test::startOf(golden);
+        for (float& w : start) w = float(double(w) * (1 + double(int32_t(random())) * 0x1p-31 * 0x1p-23));
+        Run moved = train(engine, sourceOf(configOf(test::lmShapeOf(golden)), start), options,
+                          test::sequencesOf(golden), run.epochs, run.accumulate);
+        for (size_t i = 0; i < moved.losses.size(); ++i)
+            spread.losses[i] = std::max(spread.losses[i], std::fabs(moved.losses[i] / unmoved.losses[i] - 1));
+        double difference = test::percentileDifference(moved.parameters, unmoved.parameters, 0.999);
+        spread.weights = std::max(spread.weights, difference / test::largestOf(unmoved.parameters));
+    }
+    return spread;
+}
+
 TEST_CASE("logits and gradients are the reference engine's", "[lm][golden][device]") {
     for (const std::string& name : test::Golden::cases("lm/")) {
         test::Golden golden(name);
@@ -134,7 +154,11 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
                 Run got = train(*engine, source, ours, test::sequencesOf(golden), options.epochs, options.accumulate);
                 CHECK(got.skipped == golden.number(run + "_final_skipped", 0));
                 if (!first) {
-                    test::checkTraining(golden, run, got.losses, {}, test::named(golden, got.parameters));
+                    std::optional<test::Spread> spread;
+                    if (ours.loss_scaling || golden.hasReals(run + ":lossSpread"))
+                        spread = spreadOf(*engine, golden, ours, options, got);
+                    test::checkTraining(golden, run, got.losses, {}, test::named(golden, got.parameters), {},
+                                        spread ? &*spread : nullptr);
                     first = std::move(got);
                     continue;
                 }

@@ -55,7 +55,7 @@ HWY_INLINE Slope slopeOf(const ActivationBackward& p, V gate, V up) {
     if constexpr (kActivation == kGeluGlu) return geluSlope(gate, up);
     if constexpr (kActivation == kClampedSwiglu)
         return clampedSwigluSlope(gate, up, hn::Set(D(), p.swiglu_limit), hn::Set(D(), p.swiglu_alpha));
-    return {gate, hn::IfThenElseZero(hn::Gt(up, hn::Zero(D())), one())};
+    return {gate, hn::IfThenElseZero(hn::Gt(stateRule(up), hn::Zero(D())), one())};
 }
 
 // Stores operands of `count` values from index `at` on.

@@ -46,8 +46,9 @@ struct EpochResult {
 };
 
 struct LayerGradientResult {
-    std::vector<float> input;        // [tokens, model_dim]
-    formats::LayerSource gradients;  // f32, every trained tensor under its name, summed over tokens
+    std::vector<float> input;                          // [tokens, model_dim]
+    formats::LayerSource gradients;                    // f32, every trained tensor under its name, summed over tokens
+    double forward_seconds = 0, backward_seconds = 0;  // on the device, each a submit of its own
 };
 
 class LayerTrainer {
