@@ -79,7 +79,7 @@ public:
         auto values = many<float>(field, count);
         for (size_t i = 0; i < values.size(); ++i)
             if (!std::isfinite(values[i]))
-                return fail(field, fmt::format("[{}] is not finite", i)), std::vector<float>();
+                return fail(field, fmt::format("have a number that is not finite, at {}", i)), std::vector<float>();
         return values;
     }
     std::string text(const char* field) {

@@ -96,7 +96,7 @@ TEST_CASE("numbers in a training state with a right CRC are not believed", "[for
         }
     }
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    checkRefused(patched(bytes, bytes.size() - 8, &nan, 4), "second moments[2] is not finite");
+    checkRefused(patched(bytes, bytes.size() - 8, &nan, 4), "second moments have a number that is not finite, at 2");
     const uint32_t version = 2;
     checkRefused(patched(bytes, 4, &version, 4), "version is 2, must be 1");
     const uint32_t options = kMaxTrainingOptions + 1;
