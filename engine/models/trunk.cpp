@@ -47,7 +47,7 @@ Trunk Trunk::layout(const LmConfig& config, uint64_t& bytes) {
 Result<Trunk> Trunk::create(Engine& engine, const LmConfig& config, std::span<const float> parameters) {
     uint64_t bytes = 0;
     Trunk trunk = layout(config, bytes);
-    std::vector<float> words(bytes / 4);
+    std::vector<float> words((bytes + 255) / 256 * 64);  // the whole buffer: an optimiser goes over all of it
     trunk.pack(parameters, words);
     for (float& word : words) word = operand_rule(word);
     VKMOE_TRY(memory, upload(engine.device(), words, "embedding, convolutions and norms"));
