@@ -102,7 +102,7 @@ Result<void> run(Engine& engine, const char* file, unsigned steps) {
 
 int main(int argc, char** argv) {
     auto engine = Engine::open({.device = argc > 1 ? argv[1] : "auto"});
-    auto done = engine ? run(**engine, argc > 2 ? argv[2] : nullptr, argc > 3 ? unsigned(std::atoi(argv[3])) : 200)
+    auto done = engine ? run(**engine, argc > 2 ? argv[2] : nullptr, argc > 3 ? unsigned(std::atoi(argv[3])) : 120)
                        : Result<void>(engine.error());
     if (done) return 0;
     std::fprintf(stderr, "train_text: %s\n", done.error().detail.c_str());

@@ -3,7 +3,6 @@
 #include "engine/formats/layer_file.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/one_layer.h"
-#include "samples/vkmoe/tensor_file.h"
 #include "vkmoe/layer_trainer.h"
 
 namespace vkmoe::program {
@@ -17,8 +16,8 @@ struct Job {
 Result<Job> readJob(const Context& context, const BackwardOptions& options) {
     VKMOE_TRY(layer, openOneLayer(options.file, context.compat));
     const uint32_t width = layer.description.model_dim;
-    VKMOE_TRY(input, readTokens(options.input, width));
-    VKMOE_TRY(grad_output, readTokens(options.grad_output, width));
+    VKMOE_TRY(input, readFiniteRows(options.input, width));
+    VKMOE_TRY(grad_output, readFiniteRows(options.grad_output, width));
     if (input.size() != grad_output.size())
         return Error{ErrorCode::bad_input,
                      fmt::format("{} has {} tokens, {} has {}: each token needs the gradient of its output",
@@ -37,10 +36,9 @@ Result<void> writeGradients(const std::string& path, const LayerGradientResult& 
 
 Result<void> backwardOn(const Context& context, const BackwardOptions& options, const Job& job, Engine& engine) {
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, {.precision = context.chosenPrecision()}));
-    auto result = trainer.backward(job.input, job.grad_output);
-    if (!result) return aboutFiles(options.input, options.grad_output, std::move(result).error());
-    VKMOE_CHECK(writeGradients(options.output, *result, job.layer.description.model_dim));
-    const uint64_t tokens = result->input.size() / job.layer.description.model_dim;
+    VKMOE_TRY(result, trainer.backward(job.input, job.grad_output));
+    VKMOE_CHECK(writeGradients(options.output, result, job.layer.description.model_dim));
+    const uint64_t tokens = result.input.size() / job.layer.description.model_dim;
     if (context.json)
         print({{"device", engine.device().info().name},
                {"precision", context.precision},

@@ -8,7 +8,6 @@
 #include "engine/formats/moe0_write.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/one_layer.h"
-#include "samples/vkmoe/tensor_file.h"
 #include "vkmoe/layer_trainer.h"
 
 namespace vkmoe::program {
@@ -30,8 +29,8 @@ Result<Job> readJob(const Context& context, const FitOptions& options) {
         return error;
     }
     const uint32_t width = layer.description.model_dim;
-    VKMOE_TRY(inputs, readTokens(options.inputs, width));
-    VKMOE_TRY(targets, readTokens(options.targets, width));
+    VKMOE_TRY(inputs, readFiniteRows(options.inputs, width));
+    VKMOE_TRY(targets, readFiniteRows(options.targets, width));
     if (inputs.size() != targets.size())
         return Error{ErrorCode::bad_input,
                      fmt::format("{} has {} samples, {} has {}: each input needs its target", options.inputs,
@@ -80,7 +79,7 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
             one.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), true; };
             return trainer.epoch(job.inputs, job.targets, one);
         }();
-        if (!result) return aboutFiles(options.inputs, options.targets, std::move(result).error());
+        if (!result) return std::move(result).error();
         printEpoch(context, epoch, *result);
     }
     VKMOE_TRY(trained, trainer.weights());

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
 #include "engine/formats/check_values.h"
 #include "engine/formats/model_source.h"
+#include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
 
@@ -29,12 +31,13 @@ Result<void> checkTarget(const std::string& path) {
     return {};
 }
 
-Error aboutFiles(const std::string& input, const std::string& second, Error error) {
-    if (error.detail.starts_with("the input"))
-        error.detail = input + ": " + error.detail;
-    else if (error.detail.starts_with("the gradient") || error.detail.starts_with("the target"))
-        error.detail = second + ": " + error.detail;
-    return error;
+Result<std::vector<float>> readFiniteRows(const std::string& path, uint32_t width) {
+    VKMOE_TRY(values, readTokens(path, width));
+    for (size_t i = 0; i < values.size(); ++i)
+        if (!std::isfinite(values[i]))
+            return Error{ErrorCode::bad_input,
+                         fmt::format("{}: token {}, element {} is not finite", path, i / width, i % width)};
+    return values;
 }
 
 }  // namespace vkmoe::program

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/formats/tensor_source.h"
 
@@ -13,7 +14,7 @@ Result<formats::LayerSource> openOneLayer(const std::string& path, bool compat);
 // Before any work: the path is no folder, and is in one that exists.
 Result<void> checkTarget(const std::string& path);
 
-// An error about "the input" or about the second tensor, with its file's name in front.
-Error aboutFiles(const std::string& input, const std::string& second, Error error);
+// Rows of a file as readTokens reads them; one that is not finite is an error.
+Result<std::vector<float>> readFiniteRows(const std::string& path, uint32_t width);
 
 }  // namespace vkmoe::program

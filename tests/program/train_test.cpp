@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -332,6 +333,8 @@ TEST_CASE("backward writes the gradients under the names of a layer file", "[pro
                       header["shared.down.bias"]["data_offsets"][0].get<size_t>();
     const auto* bias = reinterpret_cast<const float*>(file.data() + at);
     CHECK((bias[0] == 1 && bias[1] == 0));
+    writeFloats(folder / "g.f32", {1, 0, 0, 0, 0, 0, NAN, 0});
+    checkRefused(job, "g.f32: token 1, element 2 is not finite");
     writeFloats(folder / "g.f32", {1, 0, 0, 0});
     checkRefused(job, "has 2 tokens, ");
 }
