@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -207,9 +208,22 @@ private:
     Descriptor file_;
 };
 
-// `old` is the status of the file to replace, or null if there is none. The temporary file is created with no more
+// Makes `previous` the file that `name` is, by a link that then takes the place of what `previous` was.
+bool keepAs(int folder, const std::string& name, const std::string& previous) {
+    const std::string link = previous + ".new";
+    ::unlinkat(folder, link.c_str(), 0);  // of a process that ended here
+    if (::linkat(folder, name.c_str(), folder, link.c_str(), 0) != 0)
+        return ::renameat(folder, name.c_str(), folder, previous.c_str()) == 0;
+    const bool renamed = ::renameat(folder, link.c_str(), folder, previous.c_str()) == 0;
+    ::unlinkat(folder, link.c_str(), 0);  // still there if both were one file
+    return renamed;
+}
+
+// `old` is the status of the file to replace, or null if there is none. What it was is kept as `previous`, if that is
+// not empty. The temporary file is created with no more
 // permissions than it shall end with, so that nobody can open it early.
-Result<void> replaceFile(const std::string& path, const struct stat* old, const Fill& fill) {
+Result<void> replaceFile(const std::string& path, const struct stat* old, const std::string& previous,
+                         const Fill& fill) {
     std::error_code failure;
     const std::filesystem::path target = old ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
     if (failure) return systemError(path, "its links cannot be followed", failure.value());
@@ -225,6 +239,8 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, const 
         return systemError(path, "its permissions cannot be kept");
     if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.file().close())
         return systemError(path, "cannot be written");
+    if (old && !previous.empty() && !keepAs(folder.number(), target.filename().string(), previous))
+        return systemError(path, fmt::format("cannot be kept as {}", previous));
     if (!temporary.renameTo(target.filename().string())) return systemError(path, "cannot be replaced");
     if (!flush(folder.number())) return systemError(path, "was written, but its folder cannot be flushed");
     return {};
@@ -262,11 +278,9 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit)
     return Error{ErrorCode::out_of_memory, fmt::format("{}: no memory to read the whole file", path)};
 }
 
-Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes) {
-    return writeFileInPieces(path, [&](const ByteSink& put) { return put(bytes); });
-}
+namespace {
 
-Result<void> writeFileInPieces(const std::string& path, const Fill& fill) {
+Result<void> replace(const std::string& path, const std::string& previous, const Fill& fill) {
     VKMOE_CHECK(checkPath(path));
     struct stat status = {};
     const bool exists = ::stat(path.c_str(), &status) == 0;
@@ -275,7 +289,20 @@ Result<void> writeFileInPieces(const std::string& path, const Fill& fill) {
     if (exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)
         return systemError(path, "cannot be written");
     if (exists && !S_ISREG(status.st_mode)) return writeInPlace(path, fill);
-    return replaceFile(path, exists ? &status : nullptr, fill);
+    return replaceFile(path, exists ? &status : nullptr, previous, fill);
+}
+
+}  // namespace
+
+Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes) {
+    return writeFileInPieces(path, [&](const ByteSink& put) { return put(bytes); });
+}
+
+Result<void> writeFileInPieces(const std::string& path, const Fill& fill) { return replace(path, {}, fill); }
+
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes) {
+    assert(!previous.empty() && previous.find('/') == std::string::npos);
+    return replace(path, previous, [&](const ByteSink& put) { return put(bytes); });
 }
 
 }  // namespace vkmoe

@@ -44,8 +44,13 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit 
 // written in place; there a pipe without a reader is waited for, and one whose reader left raises SIGPIPE, as usual.
 Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes);
 
-// The same for bytes that come in pieces: `fill` puts them, front to back. An error it returns is returned, and leaves
-// the old file.
+// The same, and the file that was there stays as `previous`, a name in the same folder. Nothing is missing at any
+// moment: `path` is the old file or the new one, and `previous` what it was or the old file. (Where the file system has
+// no hard links, `path` is away for an instant, while `previous` is the old file already.)
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes);
+
+// The same as writeFile for bytes that come in pieces: `fill` puts them, front to back. An error it returns is
+// returned, and leaves the old file.
 using ByteSink = std::function<Result<void>(std::span<const std::byte>)>;
 Result<void> writeFileInPieces(const std::string& path, const std::function<Result<void>(const ByteSink& put)>& fill);
 

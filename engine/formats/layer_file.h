@@ -35,4 +35,9 @@ Result<ModelSource> readLayerFile(const SafetensorsFiles& files);
 // tensor must have the format that expert 0's has. Without `stack` there is one layer.
 Result<void> writeLayerFile(const std::string& path, std::span<const LayerSource> layers, bool stack);
 
+// The tensors of one layer as such a file has them, experts as one tensor; `layer` must outlive them. With `partial` a
+// tensor that the layer lacks is left out, e.g. where these are gradients.
+Result<std::vector<TensorToWrite>> tensorsToWrite(const LayerSource& layer, const std::string& prefix = "",
+                                                  bool partial = false);
+
 }  // namespace vkmoe::formats

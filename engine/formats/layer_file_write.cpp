@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "engine/formats/checked.h"
 #include "engine/formats/description_json.h"
 #include "engine/formats/layer_file.h"
@@ -73,7 +76,20 @@ Result<void> addRole(const LayerSource& layer, TensorRole role, const std::strin
     return {};
 }
 
+bool isThere(const LayerSource& layer, TensorRole role) {
+    const RoleShape& shape = shapeOf(role);
+    return layer.find(shape.routed ? shape.expertName(0) : shape.name()) != nullptr;
+}
+
 }  // namespace
+
+Result<std::vector<TensorToWrite>> tensorsToWrite(const LayerSource& layer, const std::string& prefix, bool partial) {
+    std::vector<TensorToWrite> tensors;
+    for (const TensorRole role : allRoles())
+        if (isPresent(role, layer.description) && (!partial || isThere(layer, role)))
+            VKMOE_CHECK(addRole(layer, role, prefix, tensors));
+    return tensors;
+}
 
 Result<void> writeLayerFile(const std::string& path, std::span<const LayerSource> layers, bool stack) {
     std::vector<TensorToWrite> tensors;
@@ -81,8 +97,8 @@ Result<void> writeLayerFile(const std::string& path, std::span<const LayerSource
     for (size_t n = 0; n < layers.size(); ++n) {
         const std::string prefix = stack ? fmt::format("layers.{}.", n) : "";
         descriptions.push_back(layers[n].description);
-        for (const TensorRole role : allRoles())
-            if (isPresent(role, layers[n].description)) VKMOE_CHECK(addRole(layers[n], role, prefix, tensors));
+        VKMOE_TRY(of_layer, tensorsToWrite(layers[n], prefix));
+        std::move(of_layer.begin(), of_layer.end(), std::back_inserter(tensors));
     }
     return writeSafetensors(path, tensors, {{kDescriptionKey, descriptionToJson(descriptions)}});
 }

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "samples/vkmoe/context.h"
+#include "vkmoe/lm_config.h"
 
 namespace vkmoe::program {
 
@@ -48,5 +50,62 @@ struct DemoOptions {
     uint32_t tokens = 4096;
 };
 int demo(const Context& context, const DemoOptions& options);
+
+// ---- training
+
+struct BackwardOptions {
+    std::string file, input, grad_output, output;
+};
+int backward(const Context& context, const BackwardOptions& options);
+
+struct FitOptions {
+    std::string file, inputs, targets, output;
+    uint64_t epochs = 1;
+    uint32_t batch_size = 0;
+    double learning_rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
+    double aux_weight = 0.01, z_weight = 0;
+    std::string aux_scale = "reference";
+};
+int fit(const Context& context, const FitOptions& options);
+
+struct TrainOptions {
+    std::string text, output, report;
+    bool resume = false;
+    std::optional<uint64_t> steps;  // one of the three ends the run; none: one epoch
+    std::optional<double> minutes, epochs;
+    LmConfig model;
+    std::optional<double> seed;                        // read as the reference engine reads it
+    uint32_t context = 64, batch = 8, accumulate = 1;  // tokens of a sequence, sequences, micro-batches of a step
+    double learning_rate = 0.003, weight_decay = 0.01, max_norm = 1, aux_weight = 0.01;
+    uint64_t warmup = 20;
+    std::optional<double> final_lr_fraction;  // default: 0.1, or 1 with --minutes
+    bool loss_scaling = false, checkpoint_activations = false;
+    std::string codec;                   // "bytes" or a tokenizer.json; empty: bytes
+    std::optional<uint32_t> bpe_merges;  // train a codec first
+    double validation = 0.1;             // of each text: its end
+    uint64_t save_every = 100, validate_every = 50;
+};
+int train(const Context& context, const TrainOptions& options);
+
+struct GenerateTextOptions {
+    std::string file, prompt, codec;
+    uint32_t max_tokens = 128;
+    double temperature = 0;
+    std::optional<double> seed;
+};
+int generate(const Context& context, const GenerateTextOptions& options);
+
+struct LogitsOptions {
+    std::string file, output;
+    std::vector<uint32_t> tokens;
+};
+int logits(const Context& context, const LogitsOptions& options);
+
+struct DemoTrainOptions {
+    std::string text = "/usr/share/common-licenses/GPL-3";
+    std::string output = "vkmoe-demo.evermind", report = "vkmoe-training.html";
+    double minutes = 0.5;
+};
+int demoTrain(const Context& context, const DemoTrainOptions& options);
 
 }  // namespace vkmoe::program

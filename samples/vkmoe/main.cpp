@@ -10,6 +10,7 @@
 #include <new>
 
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/main_train.h"
 
 using namespace vkmoe::program;
 
@@ -126,6 +127,8 @@ int parseAndRun(int argc, char** argv) {
     demo_command->add_option("--report", demo_options.report, "the HTML report to write")->capture_default_str();
     demo_command->add_option("--tokens", demo_options.tokens)->check(CLI::Range(1, 1 << 20))->capture_default_str();
     demo_command->callback([&] { exit_code = demo(context, demo_options); });
+
+    addTraining(app, context, exit_code, addShared);
 
     try {
         app.parse(argc, argv);

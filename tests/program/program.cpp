@@ -1,12 +1,17 @@
 #include "tests/program/program.h"
 
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <thread>
+#include <utility>
 
 namespace test {
 
@@ -21,6 +26,41 @@ Ended program(const std::string& arguments, const std::string& environment) {
         environment + " " VKMOE_PROGRAM " " + arguments + " >" + (folder / "out") + " 2>" + (folder / "err");
     int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(folder / "out"), slurp(folder / "err")};
+}
+
+Running::Running(const std::string& arguments) {
+    const std::string command =
+        "exec " VKMOE_PROGRAM " " + arguments + " >" + (folder_ / "out") + " 2>" + (folder_ / "err");
+    child_ = ::fork();
+    REQUIRE(child_ >= 0);
+    if (child_ == 0) {
+        ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+        ::_exit(127);
+    }
+}
+
+Running::~Running() {
+    if (child_ < 0) return;
+    send(SIGKILL);
+    wait();
+}
+
+std::string Running::out() const { return slurp(folder_ / "out"); }
+
+bool Running::printed(const std::string& part, double seconds) const {
+    for (int i = 0; i < int(seconds * 500); ++i) {
+        if (out().find(part) != std::string::npos) return true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+}
+
+void Running::send(int signal) const { ::kill(child_, signal); }
+
+Ended Running::wait() {
+    int status = 0;
+    ::waitpid(std::exchange(child_, -1), &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), out(), slurp(folder_ / "err")};
 }
 
 Ended measuredProgram(const std::string& arguments, Measured& measured) {

@@ -1,0 +1,85 @@
+#include "samples/vkmoe/checkpoint.h"
+
+#include <fmt/format.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "host/file.h"
+
+namespace vkmoe::program {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kPrevious = ".previous";
+
+uint64_t hashOf(const std::vector<std::byte>& bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
+Result<formats::TrainingState> readState(const std::string& path) {
+    VKMOE_TRY(bytes, readFile(path));
+    return formats::readTrainingState(path, bytes);
+}
+
+// Whether the weights at `path` are those that the state names.
+Result<std::vector<std::byte>> readWeights(const std::string& path, const formats::TrainingState& state) {
+    VKMOE_TRY(bytes, readFile(path));
+    const uint64_t hash = hashOf(bytes);
+    if (hash == state.weights_hash && bytes.size() == state.weights_bytes) return bytes;
+    return Error{ErrorCode::bad_input,
+                 fmt::format("{}: its {} bytes have hash {:016x}, the state's weights have {} bytes and hash {:016x}",
+                             path, bytes.size(), hash, state.weights_bytes, state.weights_hash)};
+}
+
+Result<void> write(const std::string& path, bool keep, std::span<const std::byte> bytes) {
+    if (!keep) return writeFile(path, bytes);
+    return writeFileKeeping(path, fs::path(path).filename().string() + kPrevious, bytes);
+}
+
+}  // namespace
+
+// Links are followed here, once: what is kept lies beside the file itself.
+Checkpoints::Checkpoints(const std::string& path) : path_(path) {
+    std::error_code failure;
+    const bool link = fs::is_symlink(path, failure);
+    const auto target = fs::canonical(path, failure);
+    if (link && !failure) path_ = target.string();
+}
+
+Result<Checkpoints::Found> Checkpoints::find() {
+    std::vector<Error> errors;
+    for (const bool current : {true, false}) {
+        const std::string name = statePath() + (current ? "" : kPrevious);
+        auto state = readState(name);
+        if (!state) {
+            errors.push_back(state.error());
+            continue;
+        }
+        for (const bool current_weights : {true, false}) {
+            auto weights = readWeights(path_ + (current_weights ? "" : kPrevious), *state);
+            if (!weights) {
+                errors.push_back(weights.error());
+                continue;
+            }
+            weights_are_current_ = current_weights;
+            state_is_current_ = current;
+            if (!current) fmt::print(stderr, "vkmoe: warning: {}; going on from {}\n", errors.front().detail, name);
+            return Found{std::move(*state), std::move(*weights), name};
+        }
+    }
+    return errors.front();
+}
+
+Result<void> Checkpoints::save(const std::vector<std::byte>& weights, formats::TrainingState& state) {
+    state.weights_hash = hashOf(weights);
+    state.weights_bytes = weights.size();
+    VKMOE_CHECK(write(path_, weights_are_current_, weights));
+    VKMOE_CHECK(write(statePath(), state_is_current_, formats::writeTrainingState(state)));
+    weights_are_current_ = state_is_current_ = true;
+    return {};
+}
+
+}  // namespace vkmoe::program

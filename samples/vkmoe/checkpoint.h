@@ -1,0 +1,41 @@
+// Checkpoints: a training run's pair of files, and the pair before it.
+//
+// M holds the weights, M.state the rest and the hash of the weights that it belongs to. Two files cannot change at one
+// moment, so the weights are written first, and the pair that was good before stays until the state is there too: as
+// M.previous and M.state.previous. Whenever the process ends, a state and the weights it names are on disk.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "engine/formats/training_state.h"
+#include "host/result.h"
+
+namespace vkmoe::program {
+
+class Checkpoints {
+public:
+    explicit Checkpoints(const std::string& path);
+
+    struct Found {
+        formats::TrainingState state;
+        std::vector<std::byte> weights;  // the bytes of M, or of M.previous
+        std::string name;                // of the state's file
+    };
+
+    // The newest state whose weights are there. What was passed over, and why, goes to stderr. save() keeps what this
+    // found until the next pair is complete.
+    Result<Found> find();
+
+    // Writes a pair; fills in the state's hash.
+    Result<void> save(const std::vector<std::byte>& weights, formats::TrainingState& state);
+
+    std::string statePath() const { return path_ + ".state"; }
+
+private:
+    std::string path_;
+    bool weights_are_current_ = true, state_is_current_ = true;  // whether the last good pair is under the plain names
+};
+
+}  // namespace vkmoe::program

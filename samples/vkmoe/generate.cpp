@@ -1,0 +1,94 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "engine/formats/moe0.h"
+#include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/lm_file.h"
+#include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/tensor_file.h"
+#include "vkmoe/language_model.h"
+
+namespace vkmoe::program {
+namespace {
+
+struct Job {
+    LmFile model;
+    std::unique_ptr<TextCodec> codec;
+    std::vector<uint32_t> prompt;
+};
+
+Result<Job> readJob(const Context& context, const GenerateTextOptions& options) {
+    VKMOE_TRY(model, openLm(options.file, context.compat));
+    VKMOE_TRY(codec, codecFor(options.file, model, options.codec));
+    std::vector<uint32_t> prompt = codec->encode(options.prompt);
+    return Job{std::move(model), std::move(codec), std::move(prompt)};
+}
+
+void put(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+}
+
+Json summary(const Context& context, const Job& job, const std::string& device, const std::string& prompt,
+             const std::vector<uint32_t>& tokens, double seconds) {
+    return {{"device", device},
+            {"precision", context.precision},
+            {"prompt", prompt},
+            {"prompt_tokens", job.prompt.size()},
+            {"text", job.codec->decode(tokens)},
+            {"tokens", tokens},
+            {"seconds", seconds}};
+}
+
+Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Job& job, Engine& engine) {
+    VKMOE_TRY(model, LanguageModel::create(engine, job.model.source, context.chosenPrecision()));
+    StreamDecoder decoder(*job.codec);
+    GenerateOptions generation;
+    generation.max_new_tokens = options.max_tokens;
+    generation.temperature = float(options.temperature);
+    if (options.seed) generation.seed = formats::toUint32(*options.seed);
+    if (!context.json) generation.on_token = [&](uint32_t token) { return put(decoder.put(token)), true; };
+    const auto start = std::chrono::steady_clock::now();
+    VKMOE_TRY(tokens, model.generate(job.prompt, generation));
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (context.json)
+        print(summary(context, job, engine.device().info().name, options.prompt, tokens, seconds));
+    else
+        put(decoder.finish() + "\n");
+    return {};
+}
+
+Result<void> logitsOn(const Context& context, const LogitsOptions& options, const LmFile& file, Engine& engine) {
+    VKMOE_TRY(model, LanguageModel::create(engine, file.source, context.chosenPrecision()));
+    VKMOE_TRY(values, model.logits(options.tokens));
+    VKMOE_CHECK(writeTokens(options.output, values));
+    if (context.json)
+        print({{"device", engine.device().info().name},
+               {"precision", context.precision},
+               {"tokens", options.tokens.size()},
+               {"vocab_size", model.config().vocab_size},
+               {"file", options.output}});
+    else
+        fmt::print("{}: logits of {} positions, {} tokens of vocabulary each, on {}\n", options.output,
+                   options.tokens.size(), model.config().vocab_size, engine.device().info().name);
+    return {};
+}
+
+}  // namespace
+
+int generate(const Context& context, const GenerateTextOptions& options) {
+    auto job = readJob(context, options);
+    if (!job) return fail(job.error());
+    return context.runOnDevice([&](Engine& engine) { return generateOn(context, options, *job, engine); });
+}
+
+int logits(const Context& context, const LogitsOptions& options) {
+    if (auto target = checkTarget(options.output); !target) return fail(target.error());
+    auto model = openLm(options.file, context.compat);
+    if (!model) return fail(model.error());
+    return context.runOnDevice([&](Engine& engine) { return logitsOn(context, options, *model, engine); });
+}
+
+}  // namespace vkmoe::program

@@ -1,0 +1,229 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+#include "engine/formats/training_state.h"
+#include "samples/vkmoe/checkpoint.h"
+#include "samples/vkmoe/interrupts.h"
+#include "samples/vkmoe/lm_file.h"
+#include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/tensor_file.h"
+#include "samples/vkmoe/train_display.h"
+#include "samples/vkmoe/train_plan.h"
+#include "samples/vkmoe/train_report.h"
+
+namespace vkmoe::program {
+namespace {
+
+using formats::TrainingState;
+
+// Where a run begins: new parameters, or a checkpoint's.
+struct Beginning {
+    formats::LmSource source;
+    TrainingState state;
+    bool resumed = false;
+};
+
+Result<Beginning> newRun(const TrainPlan& plan) {
+    VKMOE_TRY(parameters, formats::initialLm(plan.config, plan.seed));
+    VKMOE_TRY(bytes, formats::writeEvl0(plan.config, parameters));
+    VKMOE_TRY(source, formats::readEvl0(memorySource("the new model", std::move(bytes))));
+    TrainingState state;
+    state.options = plan.settings;
+    state.sampler = plan.seed;
+    state.loads.layers = plan.config.layers;
+    state.loads.experts = plan.config.experts;
+    return Beginning{std::move(source), std::move(state)};
+}
+
+Result<Beginning> oldRun(const TrainPlan& plan, const std::string& path, Checkpoints& checkpoints) {
+    VKMOE_TRY(found, checkpoints.find());
+    VKMOE_CHECK(checkSame(found.name, found.state.options, plan.settings));
+    VKMOE_TRY(model, readLm(memorySource(path, std::move(found.weights)), false));
+    const auto wrong = [&](const std::string& what) {
+        return Error{ErrorCode::bad_input, fmt::format("{}: {}", found.name, what)};
+    };
+    if (model.source.config != plan.config)
+        return wrong(fmt::format("{} has another shape than the options say", path));
+    if (found.state.loads.layers != plan.config.layers || found.state.loads.experts != plan.config.experts)
+        return wrong(fmt::format("has loads of {} layers of {} experts, the model has {} of {}",
+                                 found.state.loads.layers, found.state.loads.experts, plan.config.layers,
+                                 plan.config.experts));
+    return Beginning{std::move(model.source), std::move(found.state), true};
+}
+
+// The text codec lies beside the model, there before the model is.
+Result<void> writeTokenizer(const TrainPlan& plan, const std::string& model) {
+    const auto* bpe = dynamic_cast<const BpeCodec*>(plan.codec.get());
+    if (bpe == nullptr) return {};
+    return writeText(tokenizerPath(model), bpe->json());
+}
+
+// What can be wrong before a device is looked for.
+struct Prepared {
+    TrainPlan plan;
+    Checkpoints checkpoints;
+    Beginning beginning;
+};
+
+Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
+    VKMOE_CHECK(checkTarget(options.output));
+    if (!options.report.empty()) VKMOE_CHECK(checkTarget(options.report));
+    VKMOE_TRY(plan, makePlan(context, options));
+    Checkpoints checkpoints(options.output);
+    VKMOE_TRY(beginning, options.resume ? oldRun(plan, options.output, checkpoints) : newRun(plan));
+    return Prepared{std::move(plan), std::move(checkpoints), std::move(beginning)};
+}
+
+class TrainRun {
+public:
+    TrainRun(const Context& context, const TrainOptions& options, Prepared& prepared, LmTrainer trainer,
+             std::string device)
+        : options_(options),
+          plan_(prepared.plan),
+          checkpoints_(prepared.checkpoints),
+          state_(prepared.beginning.state),
+          trainer_(std::move(trainer)),
+          device_(std::move(device)),
+          sampler_(state_.sampler),
+          json_(context.json),
+          display_(context.json, state_.step, plan_.steps, options.minutes) {
+        if (prepared.beginning.resumed) saved_step_ = state_.step;
+        for (float loss : state_.losses) smooth_.add(loss);
+    }
+
+    Result<void> run() {
+        Interrupts interrupts;
+        bool last = finished();
+        while (!last && !interrupts.asked()) {
+            VKMOE_CHECK(oneStep());
+            last = finished();
+            if (state_.step % options_.validate_every == 0 || last) VKMOE_CHECK(validate());
+            if (state_.step % options_.save_every == 0 && !last) VKMOE_CHECK(save());
+        }
+        if (saved_step_ != state_.step) VKMOE_CHECK(save());
+        VKMOE_CHECK(writeReport());
+        tell(!last);
+        return {};
+    }
+
+private:
+    bool finished() const {
+        if (plan_.steps) return state_.step >= *plan_.steps;
+        return display_.seconds() >= options_.minutes.value_or(0) * 60;
+    }
+
+    std::vector<std::vector<Sequence>> draw() {
+        std::vector<std::vector<Sequence>> micro_batches(options_.accumulate);
+        for (auto& sequences : micro_batches)
+            for (uint32_t i = 0; i < options_.batch; ++i)
+                sequences.push_back(plan_.corpus.window(sampler_.below(plan_.corpus.windows())));
+        return micro_batches;
+    }
+
+    Result<void> oneStep() {
+        VKMOE_TRY(done, trainer_.step(draw()));
+        ++state_.step;
+        if (!std::isfinite(done.loss))
+            return Error{ErrorCode::bad_input, fmt::format("step {}: the loss is not finite", state_.step)};
+        state_.losses.push_back(float(done.loss));
+        state_.loads.add(state_.step, done.expert_tokens);
+        display_.step(state_.step, done, smooth_.add(float(done.loss)), plan_.config.experts);
+        return {};
+    }
+
+    Result<void> validate() {
+        if (plan_.corpus.validation().empty()) return {};
+        VKMOE_TRY(loss, trainer_.evaluate(plan_.corpus.validation()));
+        state_.validations.push_back({state_.step, loss});
+        display_.validation(state_.step, loss);
+        return {};
+    }
+
+    std::string summary() const {
+        return fmt::format(
+            "{} steps of {} tokens, training loss {:.4f}{}", state_.step,
+            uint64_t{options_.context} * options_.batch * options_.accumulate, smooth_.value(),
+            state_.validations.empty() ? "" : fmt::format(", validation loss {:.4f}", state_.validations.back().loss));
+    }
+
+    Result<void> save() {
+        VKMOE_TRY(now, trainer_.state());
+        const std::string name = std::filesystem::path(options_.output).stem().string();
+        VKMOE_TRY(package, packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary()));
+        state_.loss_scale = now.loss_scale;
+        state_.loss_streak = now.loss_streak;
+        state_.sampler = sampler_.state();
+        state_.first = std::move(now.first);
+        state_.second = std::move(now.second);
+        if (auto saved = checkpoints_.save(package, state_); !saved) return notSaved(saved.error());
+        saved_step_ = state_.step;
+        return {};
+    }
+
+    Result<void> writeReport() const {
+        if (options_.report.empty()) return {};
+        return writeText(options_.report, trainReportHtml({options_.output, device_, summary(), plan_.config, state_}));
+    }
+
+    Error notSaved(Error error) const {
+        error.detail += saved_step_ ? fmt::format("; the checkpoint of step {} stays", *saved_step_)
+                                    : std::string("; no checkpoint was written");
+        return error;
+    }
+
+    void tell(bool interrupted) {
+        display_.clear();
+        if (interrupted)
+            fmt::print(stderr, "vkmoe: interrupted after step {}; {} is saved, and --resume goes on from it\n",
+                       state_.step, options_.output);
+        else if (!json_)
+            fmt::print("{}: {}, on {}\n", options_.output, summary(), device_);
+    }
+
+    const TrainOptions& options_;
+    const TrainPlan& plan_;
+    Checkpoints& checkpoints_;
+    TrainingState state_;
+    LmTrainer trainer_;
+    std::string device_;
+    Sampler sampler_;
+    SmoothLoss smooth_;
+    bool json_;
+    TrainDisplay display_;
+    std::optional<uint64_t> saved_step_;
+};
+
+Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Beginning& beginning) {
+    VKMOE_TRY(trainer, LmTrainer::create(engine, beginning.source, plan.trainer));
+    if (!beginning.resumed) return trainer;
+    VKMOE_TRY(parameters, formats::readParameters(beginning.source));
+    const TrainingState& from = beginning.state;
+    VKMOE_CHECK(trainer.restore(
+        {std::move(parameters), from.first, from.second, from.step, from.loss_scale, from.loss_streak}));
+    return trainer;
+}
+
+Result<void> trainOn(const Context& context, const TrainOptions& options, Prepared& run, Engine& engine) {
+    const TrainPlan& plan = run.plan;
+    VKMOE_CHECK(writeTokenizer(plan, options.output));
+    VKMOE_TRY(trainer, makeTrainer(engine, plan, run.beginning));
+    const std::string device = engine.device().info().name;
+    if (!context.json)
+        fmt::print("{} parameters, {} tokens of text, {} tokens a step, on {}{}\n", parameterCount(plan.config),
+                   plan.corpus.tokens(), uint64_t{options.context} * options.batch * options.accumulate, device,
+                   run.beginning.resumed ? fmt::format(", from step {} on", run.beginning.state.step) : "");
+    return TrainRun(context, options, run, std::move(trainer), device).run();
+}
+
+}  // namespace
+
+int train(const Context& context, const TrainOptions& options) {
+    auto prepared = prepare(context, options);
+    if (!prepared) return fail(prepared.error());
+    return context.runOnDevice([&](Engine& engine) { return trainOn(context, options, *prepared, engine); });
+}
+
+}  // namespace vkmoe::program

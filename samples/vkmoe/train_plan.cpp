@@ -1,0 +1,145 @@
+#include "samples/vkmoe/train_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/formats/evl0.h"
+#include "engine/formats/moe0.h"
+#include "samples/vkmoe/lm_file.h"
+
+namespace vkmoe::program {
+namespace {
+
+Result<std::unique_ptr<TextCodec>> makeCodec(const TrainOptions& options, const std::vector<Text>& texts) {
+    if (!options.bpe_merges) return openCodec(options.codec.empty() ? "bytes" : options.codec);
+    std::vector<std::string_view> corpus;
+    for (const Text& text : texts) corpus.push_back(text.training());
+    return std::unique_ptr<TextCodec>(
+        std::make_unique<BpeCodec>(BpeCodec::train(corpus, {.merges = *options.bpe_merges})));
+}
+
+// As many steps as it takes to see as many tokens as there are, `epochs` times.
+uint64_t stepsOf(double epochs, const TrainOptions& options, const Corpus& corpus) {
+    const double a_step = double(options.context) * options.batch * options.accumulate;
+    return uint64_t(std::max(1.0, std::ceil(epochs * double(corpus.tokens()) / a_step)));
+}
+
+double finalFraction(const TrainOptions& options) {
+    return options.final_lr_fraction.value_or(options.minutes ? 1 : 0.1);
+}
+
+// A rate that ends where it is needs no end: the schedule is then the same however long the run is.
+Schedule scheduleOf(const TrainOptions& options, std::optional<uint64_t> steps) {
+    const double fraction = finalFraction(options);
+    if (fraction == 1 && options.warmup == 0) return {};
+    const uint64_t total = fraction == 1 || !steps ? options.warmup + 1 : std::max(*steps, options.warmup + 1);
+    return {ScheduleKind::cosine, options.warmup, total, fraction};
+}
+
+LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& options, std::optional<uint64_t> steps) {
+    LmTrainerOptions trainer;
+    trainer.precision = context.chosenPrecision();
+    trainer.adamw.learning_rate = options.learning_rate;
+    trainer.adamw.weight_decay = options.weight_decay;
+    trainer.adamw.max_norm = options.max_norm;
+    trainer.schedule = scheduleOf(options, steps);
+    trainer.aux_weight = float(options.aux_weight);
+    trainer.loss_scaling = options.loss_scaling;
+    trainer.checkpoint_activations = options.checkpoint_activations;
+    trainer.max_tokens = options.context * options.batch;
+    return trainer;
+}
+
+Settings settingsOf(const Context& context, const TrainOptions& options, const TrainPlan& plan,
+                    const std::string& texts) {
+    Settings settings;
+    const auto add = [&](const char* name, const auto& value) {
+        settings.emplace_back(name, fmt::format("{}", value));
+    };
+    add("--model-dim", plan.config.model_dim);
+    add("--layers", plan.config.layers);
+    add("--conv-kernel", plan.config.conv_kernel);
+    add("--hidden-dim", plan.config.hidden_dim);
+    add("--experts", plan.config.experts);
+    add("--top-k", plan.config.top_k);
+    add("--seed", plan.seed);
+    add("--context", options.context);
+    add("--batch", options.batch);
+    add("--accumulate", options.accumulate);
+    add("--lr", options.learning_rate);
+    add("--warmup", options.warmup);
+    add("--final-lr-fraction", finalFraction(options));
+    if (plan.steps && finalFraction(options) != 1) add("--steps", *plan.steps);  // which the rate depends on
+    add("--weight-decay", options.weight_decay);
+    add("--max-norm", options.max_norm);
+    add("--aux-weight", options.aux_weight);
+    add("--precision", context.precision);
+    add("--loss-scaling", options.loss_scaling);
+    add("--validation", options.validation);
+    add("--validate-every", options.validate_every);
+    add("--text", texts);
+    add("--codec", plan.codec_tag);
+    return settings;
+}
+
+Result<void> checkOptions(const TrainOptions& options) {
+    const auto bad = [](std::string what) { return Error{ErrorCode::bad_input, std::move(what)}; };
+    if (!(options.validation >= 0 && options.validation < 1))
+        return bad(fmt::format("--validation is {}; it must be at least 0 and below 1", options.validation));
+    if (const double fraction = finalFraction(options); !(fraction >= 0 && fraction <= 1))
+        return bad(fmt::format("--final-lr-fraction is {}; it must be 0 to 1", fraction));
+    if (options.minutes && finalFraction(options) != 1)
+        return bad("--final-lr-fraction below 1 needs --steps or --epochs: --minutes does not tell where it ends");
+    if (uint64_t{options.context} * options.batch > UINT32_MAX)
+        return bad(
+            fmt::format("--context {} times --batch {} is above {}", options.context, options.batch, UINT32_MAX));
+    return {};
+}
+
+}  // namespace
+
+Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
+    VKMOE_CHECK(checkOptions(options));
+    VKMOE_TRY(texts, readTexts(options.text, options.validation));
+    TrainPlan plan;
+    VKMOE_TRY(codec, makeCodec(options, texts));
+    plan.codec = std::move(codec);
+    plan.codec_tag = codecTag(*plan.codec);
+    VKMOE_TRY(corpus, Corpus::encode(texts, *plan.codec, options.context));
+    plan.corpus = std::move(corpus);
+    plan.config = options.model;
+    plan.config.vocab_size = plan.codec->idLimit();
+    plan.config = completed(plan.config);
+    VKMOE_CHECK(validate(plan.config));
+    plan.seed = options.seed ? formats::toUint32(*options.seed) : formats::kLmDefaultSeed;
+    if (options.steps)
+        plan.steps = *options.steps;
+    else if (!options.minutes)
+        plan.steps = stepsOf(options.epochs.value_or(1), options, plan.corpus);
+    plan.trainer = trainerOptions(context, options, plan.steps);
+    VKMOE_CHECK(validate(plan.trainer.adamw));
+    VKMOE_CHECK(validate(plan.trainer.schedule));
+    plan.settings = settingsOf(context, options, plan, fingerprint(texts));
+    return plan;
+}
+
+Result<void> checkSame(const std::string& checkpoint, const Settings& saved, const Settings& now) {
+    const auto find = [](const Settings& settings, const std::string& name) -> std::string {
+        for (const auto& [option, value] : settings)
+            if (option == name) return value;
+        return "not given";
+    };
+    const auto differs = [&](const std::string& name) {
+        return Error{ErrorCode::bad_input, fmt::format("{}: {} was {} and is {} now; --resume needs the same",
+                                                       checkpoint, name, find(saved, name), find(now, name))};
+    };
+    for (const auto& [name, value] : now)
+        if (find(saved, name) != value) return differs(name);
+    for (const auto& [name, value] : saved)
+        if (find(now, name) != value) return differs(name);
+    return {};
+}
+
+}  // namespace vkmoe::program

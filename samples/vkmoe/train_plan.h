@@ -1,0 +1,35 @@
+// TrainPlan: what a training run is, before a device is opened: its texts as tokens, the model's shape, its options.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/corpus.h"
+
+namespace vkmoe::program {
+
+// Names and values of all that decides the bits of a run.
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+struct TrainPlan {
+    std::unique_ptr<TextCodec> codec;
+    std::string codec_tag;
+    Corpus corpus;
+    LmConfig config;
+    uint32_t seed = 0;
+    LmTrainerOptions trainer;
+    std::optional<uint64_t> steps;  // none: the time ends the run
+    Settings settings;
+};
+
+// Errors: a bad text, codec, shape or option; the sentence names it.
+Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options);
+
+// The first setting that a checkpoint has otherwise is an error that names it and both values.
+Result<void> checkSame(const std::string& checkpoint, const Settings& saved, const Settings& now);
+
+}  // namespace vkmoe::program

@@ -1,0 +1,355 @@
+// The program's training commands: texts, checkpoints, signals, full disks, and the bits of a run that went on.
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <thread>
+
+#include "tests/program/program.h"
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using namespace test;
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kKills = 4;
+#else
+constexpr int kKills = 20;
+#endif
+
+void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+
+std::string poem() {
+    std::string text;
+    for (int i = 0; i < 6; ++i) text += "A router sends each token where to go, and every sum is in its order. ";
+    return text;
+}
+
+const std::string kShape = " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 2 ";
+
+// A tiny run on the CPU: its rate does not depend on where it ends.
+std::string run(const Folder& folder, const std::string& output, const std::string& more,
+                const std::string& shape = kShape) {
+    return "train --device cpu --text " + (folder / "text") + " -o " + (folder / output) + shape +
+           "--warmup 3 --final-lr-fraction 1 --seed 5 --json " + more;
+}
+
+std::vector<json> lines(const std::string& out) {
+    std::vector<json> all;
+    size_t at = 0;
+    for (size_t end; (end = out.find('\n', at)) != std::string::npos; at = end + 1)
+        all.push_back(json::parse(out.substr(at, end - at)));
+    return all;
+}
+
+uint64_t lastStep(const std::string& out) { return lines(out).back()["step"]; }
+
+void checkRefused(const std::string& arguments, const std::string& sentence) {
+    const auto ended = program(arguments);
+    CHECK(ended.code == 3);
+    CHECK(ended.out.empty());
+    checkSentence(ended, sentence);
+}
+
+}  // namespace
+
+TEST_CASE("train learns, tells each step as a line of JSON, and writes a package and a report", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const auto ended =
+        program(run(folder, "m.evermind", "--steps 30 --validate-every 10 --lr 0.02 --report " + (folder / "r.html")));
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    CHECK(ended.err.empty());
+    const auto told = lines(ended.out);
+    REQUIRE(told.size() == 33);
+    CHECK(told[0]["step"] == 1);
+    CHECK(told[0]["tokens"] == 16);
+    CHECK(told[0]["balance"] >= 1);
+    CHECK(told[10]["step"] == 10);
+    CHECK(told[10]["validation_loss"] > 0);
+    CHECK(told[31]["smoothed_loss"] < told[0]["loss"]);
+    const std::string html = slurp(folder / "r.html");
+    CHECK(html.starts_with("<!doctype html>"));
+    CHECK(html.find("http") == std::string::npos);
+    CHECK(html.find("Layer 0") != std::string::npos);
+    CHECK(program("inspect " + (folder / "m.evermind")).code == 0);
+}
+
+TEST_CASE("a run that goes on has the bits of one that never stopped", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const std::string every = "--validate-every 4 --accumulate 2 --save-every 3 ";
+    REQUIRE(program(run(folder, "m.evermind", every + "--steps 12")).code == 0);
+    const std::string whole = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
+    REQUIRE(program(run(folder, "m.evermind", every + "--steps 4")).code == 0);
+    REQUIRE(program(run(folder, "m.evermind", every + "--steps 5 --resume")).code == 0);
+    const auto last = program(run(folder, "m.evermind", every + "--steps 12 --resume"));
+    INFO(last.err);
+    REQUIRE(last.code == 0);
+    CHECK(lines(last.out)[0]["step"] == 6);
+    CHECK((slurp(folder / "m.evermind") == whole));
+    CHECK(slurp(folder / "m.evermind.state").size() == state.size() + 16);  // a validation at step 5
+    const auto done = program(run(folder, "m.evermind", every + "--steps 12 --resume"));
+    CHECK(done.code == 0);
+    CHECK(done.out.empty());
+    CHECK((slurp(folder / "m.evermind") == whole));
+}
+
+TEST_CASE("--resume wants the options and the text that the checkpoint has", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    checkRefused(run(folder, "m.evermind", "--steps 2 --resume"), "m.evermind.state: cannot be opened");
+    REQUIRE(program(run(folder, "m.evermind", "--steps 2")).code == 0);
+    const auto refused = [&](const std::string& more, const std::string& sentence) {
+        checkRefused(run(folder, "m.evermind", "--steps 3 --resume " + more), "m.evermind.state: " + sentence);
+    };
+    refused("--lr 0.5", "--lr was 0.003 and is 0.5 now; --resume needs the same");
+    refused("--conv-kernel 5", "--conv-kernel was 3 and is 5 now");
+    refused("--max-norm 0", "--max-norm was 1 and is 0 now");
+    refused("--precision rounded", "--precision was exact and is rounded now");
+    refused("--bpe-merges 3", "--codec was codec:bytes and is codec:bpe-");
+    write(folder / "text", poem() + "More.");
+    refused("", "--text was 420 bytes in 1 file, hash");
+}
+
+TEST_CASE("a text that is empty, short or not UTF-8 is refused, with the file and the offset", "[program]") {
+    Folder folder;
+    const auto refused = [&](const std::string& text, const std::string& sentence) {
+        write(folder / "text", text);
+        checkRefused(run(folder, "m.evermind", "--steps 1"), sentence);
+        CHECK(!fs::exists(folder / "m.evermind"));
+    };
+    refused("", "/text: is empty: it ends at offset 0");
+    refused("abcdefg", "/text: ends at offset 7: the 7 tokens to learn from are fewer than a context of 8");
+    refused("abcdefghij\x80", "/text: is not UTF-8 at offset 10, byte 0x80");
+    write(folder / "text", "abcdefgh");
+    CHECK(program(run(folder, "m.evermind", "--steps 1 --validation 0")).code == 0);
+}
+
+TEST_CASE("of a folder the regular files are read, and each must be text", "[program]") {
+    Folder folder;
+    fs::create_directory(folder / "text");
+    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text: has no regular file in it");
+    write(folder / "text/b", poem());
+    fs::create_directory(folder / "text/a");
+    fs::create_symlink("b", folder / "text/c");
+    REQUIRE(program(run(folder, "m.evermind", "--steps 1")).code == 0);
+    write(folder / "text/d", poem() + "\xc3\xa4\xff\n");
+    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 422, byte 0xff");
+    write(folder / "text/d", poem() + "\xe2\x82");
+    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 420, byte 0xe2");
+}
+
+TEST_CASE("a damaged checkpoint is refused, or the one before it serves", "[program][hostile]") {
+    Folder folder;
+    write(folder / "text", poem());
+    REQUIRE(program(run(folder, "m.evermind", "--steps 2 --save-every 1")).code == 0);
+    const std::string state = slurp(folder / "m.evermind.state"), weights = slurp(folder / "m.evermind");
+    const auto resumed = [&] { return program(run(folder, "m.evermind", "--steps 2 --resume")); };
+    const auto fallsBack = [&](const std::string& sentence) {
+        const auto ended = resumed();
+        CHECK(ended.code == 0);
+        CHECK(lines(ended.out)[0]["step"] == 2);
+        checkSentence(ended, sentence);
+        CHECK(ended.err.find("going on from") != std::string::npos);
+        CHECK((slurp(folder / "m.evermind") == weights));  // step 2 again
+        CHECK((slurp(folder / "m.evermind.state") == state));
+    };
+    std::string flipped = state;
+    flipped[flipped.size() / 2] ^= 4;
+    write(folder / "m.evermind.state", flipped);
+    fallsBack("m.evermind.state: CRC-32 is");
+    write(folder / "m.evermind.state", state.substr(0, 100));
+    fallsBack("m.evermind.state: length is 100, the header says");
+    write(folder / "m.evermind", weights + "x");
+    fallsBack("m.evermind: its");
+
+    fs::remove(folder / "m.evermind.state.previous");
+    write(folder / "m.evermind.state", flipped);
+    const auto refused = resumed();
+    CHECK(refused.code == 3);
+    checkSentence(refused, "m.evermind.state: CRC-32 is");
+    fs::remove(folder / "m.evermind.previous");
+    write(folder / "m.evermind.state", state);
+    write(folder / "m.evermind", weights + "x");
+    const auto mismatched = resumed();
+    CHECK(mismatched.code == 3);
+    checkSentence(mismatched, "the state's weights have");
+}
+
+TEST_CASE("killed at any moment, a run leaves a pair to go on from", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const unsigned seed = std::random_device()();
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    const std::string every = "--save-every 1 --validate-every 1000000 --steps ";
+    uint64_t step = 0;
+    for (int kill = 0; kill < kKills; ++kill) {
+        CAPTURE(kill, step);
+        Running running(run(folder, "m.evermind", every + "1000000" + (step > 0 ? " --resume" : "")));
+        REQUIRE(running.printed("\n"));
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
+        if (step == 0) REQUIRE(running.printed("\"step\":3,"));  // the first pair is there
+        running.send(SIGKILL);
+        const auto ended = running.wait();
+        REQUIRE(ended.code == -SIGKILL);
+        const std::string whole = ended.out.substr(0, ended.out.rfind('\n') + 1);
+        const uint64_t first = lines(whole).front()["step"];
+        if (step > 0) CHECK((first == step || first == step + 1));  // the step that was being saved may be lost
+        step = lastStep(whole);
+    }
+    const std::string end = std::to_string(step + 2);
+    REQUIRE(program(run(folder, "m.evermind", every + end + " --resume")).code == 0);
+    const std::string weights = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
+    REQUIRE(program(run(folder, "m.evermind", "--validate-every 1000000 --steps " + end)).code == 0);
+    CHECK((slurp(folder / "m.evermind") == weights));
+    CHECK((slurp(folder / "m.evermind.state") == state));
+}
+
+TEST_CASE("an interrupt ends a run after its step, saved", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    for (const int signal : {SIGINT, SIGTERM}) {
+        Running running(run(folder, "m.evermind", "--steps 1000000 --validate-every 1000000"));
+        REQUIRE(running.printed("\"step\":2,"));
+        running.send(signal);
+        const auto ended = running.wait();
+        REQUIRE(ended.code == 0);
+        const uint64_t step = lastStep(ended.out);
+        checkSentence(ended, "interrupted after step " + std::to_string(step) + "; ");
+        const std::string steps = "--validate-every 1000000 --steps " + std::to_string(step + 2);
+        REQUIRE(program(run(folder, "m.evermind", steps + " --resume")).code == 0);
+        const std::string went_on = slurp(folder / "m.evermind");
+        REQUIRE(program(run(folder, "m.evermind", steps)).code == 0);
+        CHECK((slurp(folder / "m.evermind") == went_on));
+    }
+}
+
+TEST_CASE("a full disk leaves the last good checkpoint, and the sentence says so", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    fs::create_directory(folder / "disk");
+    if (::geteuid() != 0 || ::mount("tmpfs", (folder / "disk").c_str(), "tmpfs", 0, "size=96k") != 0)
+        SKIP("no right to mount a small tmpfs");
+    const auto ended = program(run(folder, "disk/m.evermind", "--steps 9 --save-every 1"));
+    for (const char* name : {"m.evermind", "m.evermind.previous", "m.evermind.state", "m.evermind.state.previous"})
+        if (fs::exists(fs::path(folder / "disk") / name))
+            fs::copy_file(fs::path(folder / "disk") / name, folder / name);
+    ::umount((folder / "disk").c_str());
+    CHECK(ended.code == 3);
+    checkSentence(ended, "No space left on device; the checkpoint of step ");
+    const auto resumed = program(run(folder, "m.evermind", "--steps 9 --resume"));
+    INFO(resumed.err);
+    CHECK(resumed.code == 0);
+    CHECK(lastStep(resumed.out) == 9);
+}
+
+TEST_CASE("generate finds the model's tokenizer, and refuses one of another size", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    REQUIRE(program(run(folder, "m.evermind", "--steps 2 --bpe-merges 7")).code == 0);
+    REQUIRE(fs::exists(folder / "m.evermind.tokenizer.json"));
+    const auto written =
+        program("generate --device cpu --json --prompt \"A router\" --max-tokens 5 " + (folder / "m.evermind"));
+    INFO(written.err);
+    REQUIRE(written.code == 0);
+    CHECK(json::parse(written.out)["tokens"].size() == 5);
+    const auto streamed =
+        program("generate --device cpu --prompt \"A router\" --max-tokens 5 " + (folder / "m.evermind"));
+    CHECK(streamed.out == json::parse(written.out)["text"].get<std::string>() + "\n");
+
+    checkRefused("generate --prompt A --codec bytes " + (folder / "m.evermind"),
+                 "m.evermind: vocabSize is 267, but the codec bytes has 256 tokens");
+    fs::remove(folder / "m.evermind.tokenizer.json");
+    checkRefused("generate --prompt A " + (folder / "m.evermind"), "has a vocabulary of 267 tokens and no ");
+
+    REQUIRE(program(run(folder, "b.evermind", "--steps 1")).code == 0);
+    REQUIRE(program("generate --device cpu --prompt A --max-tokens 3 " + (folder / "b.evermind")).code == 0);
+    const auto logits =
+        program("logits --device cpu --tokens 65,0,255 --output " + (folder / "l.f32") + " " + (folder / "b.evermind"));
+    CHECK(logits.code == 0);
+    CHECK(readFloats(folder / "l.f32").size() == 3 * 256);
+    checkRefused("logits --device cpu --tokens 256 --output " + (folder / "x.f32") + " " + (folder / "b.evermind"),
+                 "256");
+    checkRefused("generate --prompt A " + (folder / "text"), "is neither a package (.evermind) nor an EVL0 file");
+}
+
+TEST_CASE("fit trains a layer, and writes it once", "[program]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 6 --experts 3 --top-k 2 -o " + (folder / "a.moe0")).code == 0);
+    std::vector<float> x, y;
+    for (int i = 0; i < 40; ++i) x.push_back(float(i * 37 % 40) / 20 - 1), y.push_back(x.back() / 2);
+    writeFloats(folder / "x.f32", x);
+    writeFloats(folder / "y.f32", y);
+    const std::string job = "fit " + (folder / "a.moe0") + " --device cpu --json --inputs " + (folder / "x.f32") +
+                            " --targets " + (folder / "y.f32") + " --batch-size 4 --lr 0.03 --epochs 8 -o ";
+    const auto ended = program(job + (folder / "b.moe0"));
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    const auto told = lines(ended.out);
+    REQUIRE(told.size() == 8);
+    CHECK(told[0]["epoch"] == 0);
+    CHECK(told[7]["loss"] < told[0]["loss"]);
+    CHECK(told[7]["aux_loss"] >= 0.9);
+    REQUIRE(program(job + (folder / "b.safetensors")).code == 0);
+    REQUIRE(program("convert " + (folder / "b.safetensors") + " -o " + (folder / "c.moe0")).code == 0);
+    CHECK((slurp(folder / "c.moe0") == slurp(folder / "b.moe0")));
+
+    CHECK(program(job + (folder / "b.bin")).code == 2);
+    writeFloats(folder / "y.f32", {1, 2, 3, 4});
+    checkRefused(job + (folder / "d.moe0"), "x.f32 has 10 samples, ");
+    CHECK(!fs::exists(folder / "d.moe0"));
+}
+
+TEST_CASE("backward writes the gradients under the names of a layer file", "[program]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 6 --experts 3 --top-k 2 -o " + (folder / "a.moe0")).code == 0);
+    writeFloats(folder / "x.f32", {1, -2, 3, 4, 0.5f, 0.25f, -1, 2});
+    writeFloats(folder / "g.f32", {1, 0, 0, 0, 0, 0, 0, 0});
+    const std::string job = "backward " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") +
+                            " --grad-output " + (folder / "g.f32") + " -o " + (folder / "grads.safetensors");
+    const auto ended = program(job);
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    const std::string file = slurp(folder / "grads.safetensors");
+    const json header = json::parse(file.substr(8, *reinterpret_cast<const uint64_t*>(file.data())));
+    CHECK(header["experts.up.weight"]["shape"] == json{3, 6, 4});
+    CHECK(header["experts.down.bias"]["shape"] == json{3, 4});
+    CHECK(header["router.weight"]["shape"] == json{3, 4});
+    CHECK(header["shared.down.weight"]["dtype"] == "F32");
+    CHECK(header["input"]["shape"] == json{2, 4});
+    // The shared expert's output bias receives the outputs' gradient as it is.
+    const size_t at = 8 + *reinterpret_cast<const uint64_t*>(file.data()) +
+                      header["shared.down.bias"]["data_offsets"][0].get<size_t>();
+    const auto* bias = reinterpret_cast<const float*>(file.data() + at);
+    CHECK((bias[0] == 1 && bias[1] == 0));
+    writeFloats(folder / "g.f32", {1, 0, 0, 0});
+    checkRefused(job, "has 2 tokens, ");
+}
+
+TEST_CASE("options that cannot be are refused", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    for (const char* more : {"--steps 0", "--steps 2 --minutes 1", "--steps 2 --epochs 1", "--steps -1", "--lr many",
+                             "--codec bytes --bpe-merges 3", "--save-every 0"})
+        CHECK(program(run(folder, "m.evermind", more)).code == 2);
+    for (const char* shape : {" --batch 0 ", " --context 1 ", " --experts 0 ", " --hidden-dim -1 "})
+        CHECK(program(run(folder, "m.evermind", "", shape)).code == 2);
+    checkRefused(run(folder, "m.evermind", "", " --top-k 3 --experts 2 --context 8 "), "topK is 3");
+    checkRefused(run(folder, "m.evermind", "--validation 1"), "--validation is 1");
+    checkRefused(run(folder, "m.evermind", "--lr nan"), "learning_rate");
+    checkRefused(run(folder, "no/m.evermind", ""), "is no folder");
+    CHECK(fs::directory_iterator(folder.path())->path().filename() == "text");
+    CHECK(program("train --text x").code == 2);
+    CHECK(program("generate x").code == 2);
+    CHECK(program("logits x --tokens 1,a --output y").code == 2);
+}
