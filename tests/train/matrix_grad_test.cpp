@@ -1,14 +1,16 @@
-// The gradients of the grouped GEMMs: against sums of doubles, chunk by chunk against one piece, and the SIMD forms on every
-// instruction set against the scalar twins, bit for bit.
+// The gradients of the grouped GEMMs: against sums of doubles, chunk by chunk against one piece, and the SIMD forms on
+// every instruction set against the scalar twins, bit for bit.
 #include <fmt/format.h>
 
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <functional>
 
-#include "engine/cpu/twins.h"
+#include "engine/cases/scene.h"
 #include "engine/cpu/simd/panel_tile.h"
+#include "engine/cpu/twins.h"
 #include "shaders/exact_math.h"
+#include "tests/devices.h"
 #include "tests/math/sweep.h"
 #include "tests/simd_targets.h"
 
@@ -87,8 +89,8 @@ void runGroups(void (*kernel)(const Params&, const Constants&, Groups), const Pa
     for (uint64_t first = 0; first < groups; first += step) kernel(p, c, {first, std::min(groups, first + step)});
 }
 
-// The same kernel as scalar twin, then in the SIMD form of every instruction set, in whole and in odd ranges: `make` gives
-// fresh parameters, `result` what was left. Returns the scalar's.
+// The same kernel as scalar twin, then in the SIMD form of every instruction set, in whole and in odd ranges: `make`
+// gives fresh parameters, `result` what was left. Returns the scalar's.
 template <class Params>
 std::vector<float> onEveryTarget(void (*scalar)(const Params&, const Constants&, Groups),
                                  void (*simd_form)(const Params&, const Constants&, Groups), const Constants& c,
@@ -117,8 +119,10 @@ TEST_CASE("the gradient of a GEMM's rows is the sum over the matrix's rows", "[b
     uint32_t seed = 0;
     for (const Counts& counts : kCounts)
         for (auto [terms, outputs] : kSizes)
-            for (Constants c : {Constants{.weight_format = kF32}, {.weight_format = kBf16},
-                                {.weight_format = kBf16, .fused = 1}, {.weight_format = kF32, .activation = kSiluGlu},
+            for (Constants c : {Constants{.weight_format = kF32},
+                                {.weight_format = kBf16},
+                                {.weight_format = kBf16, .fused = 1},
+                                {.weight_format = kF32, .activation = kSiluGlu},
                                 {.weight_format = kBf16, .fused = 1, .activation = kSiluGlu}}) {
                 test::Random random(++seed);
                 INFO(fmt::format("seed {} terms {} outputs {} format {} fused {}", seed, terms, outputs,
@@ -193,8 +197,8 @@ TEST_CASE("the gradient of logits' operands serves a large vocabulary", "[backwa
     uint32_t status[2] = {};
     auto params = [&] {
         out.assign(out.size(), 7.0f);
-        return RouterLogitsBackward{{grads.data()}, {weight.panels.data()}, {out.data()}, {status}, tokens, experts,
-                                    model_dim,      0};
+        return RouterLogitsBackward{
+            {grads.data()}, {weight.panels.data()}, {out.data()}, {status}, tokens, experts, model_dim, 0};
     };
     auto got = onEveryTarget<RouterLogitsBackward>(cpu::router_logits_backward, simd::router_logits_backward, {}, 4,
                                                    params, [&] { return out; });
@@ -296,7 +300,8 @@ struct Batch {
                 if (chunk == 0 && !last && left > 32 && random.below(2) == 0) take = 32;  // a cut between blocks
                 for (uint32_t slot = done[e]; slot < done[e] + take; ++slot) {
                     token_of.push_back(slots.token_of[slot]);
-                    grads_of.insert(grads_of.end(), &grad_out[size_t{slot} * rows], &grad_out[size_t{slot} * rows] + rows);
+                    grads_of.insert(grads_of.end(), &grad_out[size_t{slot} * rows],
+                                    &grad_out[size_t{slot} * rows] + rows);
                     x_of.insert(x_of.end(), &x[size_t{slot} * cols], &x[size_t{slot} * cols] + cols);
                 }
                 done[e] += take;
@@ -328,7 +333,8 @@ TEST_CASE("the gradient of a matrix is the sum over its expert's slots", "[backw
         for (auto [rows, cols] : kSizes)
             for (const Constants& c : kGradForms) {
                 test::Random random(++seed);
-                INFO(fmt::format("seed {} rows {} cols {} bits {} gather {}", seed, rows, cols, c.operand_bits, c.gather));
+                INFO(fmt::format("seed {} rows {} cols {} bits {} gather {}", seed, rows, cols, c.operand_bits,
+                                 c.gather));
                 Batch batch(counts, rows, cols, c, random);
                 auto params = [&] {
                     batch.restart();
@@ -361,7 +367,8 @@ TEST_CASE("the dense gradient of a matrix is the sum over all rows", "[backward]
 TEST_CASE("chunks of a micro-batch give the gradients of one piece, bit for bit", "[backward][simd]") {
     uint32_t seed = 1000;
     for (const Counts& counts : {Counts{65, 0, 131}, Counts{200}, Counts{1, 31, 32, 33}})
-        for (Constants c : {kGradForms[0], kGradForms[1], kGradForms[2], Constants{.operand_bits = 24, .bias = kBias, .dense = 1}})
+        for (Constants c :
+             {kGradForms[0], kGradForms[1], kGradForms[2], Constants{.operand_bits = 24, .bias = kBias, .dense = 1}})
             for (uint32_t chunks : {1u, 2u, 3u, 9u, 40u}) {
                 if (c.dense != 0 && counts.size() != 1) continue;
                 test::Random random(++seed);
@@ -389,5 +396,18 @@ TEST_CASE("a gradient that may not be stored is counted by its word", "[backward
         runGroups(kernel, batch.params(), c, batch.groups(), 1);
         CHECK(batch.slots.status[0] == 1);
         CHECK(~batch.slots.status[1] == word);
+    }
+}
+
+TEST_CASE("no device stops before the end of a large vocabulary", "[backward][device]") {
+    Case vocabulary =
+        makeCase(kernels().router_logits_backward, {},
+                 {.tokens = 1, .experts = 151936, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
+    auto expected = run(*openCpuDevice({.simd = false}), vocabulary);
+    REQUIRE(expected);
+    for (Device* device : test::devices()) {
+        auto got = run(*device, vocabulary);
+        REQUIRE(got);
+        CHECK(difference(vocabulary, *got, *expected).value_or("") == "");
     }
 }
