@@ -6,8 +6,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/panel.h"
-#include "engine/cpu/simd/vectors-inl.h"
+#include "engine/cpu/simd/panel_weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -107,75 +106,66 @@ HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows) {
 // ---- weights by columns ---------------------------------------------------------------------------------------------
 
 #if HWY_TARGET == HWY_SCALAR  // has no vectors of four
+template <uint32_t kFormat>
 HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t, float* out) {
     for (uint32_t row = 0; row < kPanel; ++row)
         for (uint32_t i = 0; i < kPanel; ++i)
-            out[row * kPanel + i] = panelWeight(panel, std::min(first + i, tile.cols - 1), row, tile.format);
+            out[row * kPanel + i] = panelWeight(panel, std::min(first + i, tile.cols - 1), row, kFormat);
 }
 #else
-// Sixteen columns of a panel of sixteen rows, on their way to be turned: [rows/4][column % 4][column / 4 * 4 + row %
-// 4].
-using Turned = float[4][4][kPanel];
-
-HWY_INLINE void placeColumn(hn::Vec<hn::FixedTag<float, 4> > values, uint32_t quad, uint32_t column, Turned& turned) {
-    hn::Store(values, hn::FixedTag<float, 4>(), turned[quad][column % 4] + column / 4 * 4);
+// Four words of each of kLanes/4 rows of words, `step` apart.
+HWY_INLINE VU blocksOf(const uint32_t* const* rows, size_t step, size_t at) {
+    const DU du;
+    VU words = hn::LoadDup128(du, rows[0] + at);
+    VKMOE_UNROLL
+    for (size_t b = 1; b < kLanes / 4; ++b)
+        words = hn::IfThenElse(hn::Not(hn::FirstN(du, 4 * b)), hn::LoadDup128(du, rows[b * step] + at), words);
+    return words;
 }
 
-// Columns past the last one repeat it. The same columns of the panel `ahead` words on are fetched.
-HWY_INLINE void readColumns(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t ahead,
-                            Turned& turned) {
-    const hn::FixedTag<uint32_t, 4> du;
-    const hn::FixedTag<float, 4> d;
-    const uint32_t columns = tile.format == kF32 ? 1 : 2, last = (tile.cols - 1) / columns;
-    for (uint32_t j = 0; j < kPanel; j += columns) {
-        const uint32_t* words = panel + size_t{std::min((first + j) / columns, last)} * kPanel;
-        if (ahead != 0) hwy::Prefetch(words + ahead);
-        for (uint32_t quad = 0; quad < 4; ++quad) {
-            auto word = hn::LoadU(du, words + 4 * quad);
-            if (columns == 1) {
-                placeColumn(hn::BitCast(d, word), quad, j, turned);
-            } else {
-                placeColumn(hn::BitCast(d, hn::ShiftLeft<16>(word)), quad, j, turned);
-                placeColumn(hn::BitCast(d, hn::And(word, hn::Set(du, 0xffff0000u))), quad, j + 1, turned);
-            }
-        }
-    }
-}
-
-// [16 rows][16 columns]
-HWY_INLINE void turn(const Turned& turned, float* out) {
+// Four rows, of which each block of lanes holds one column's: turned round, and stored as [row][column].
+HWY_INLINE void turn(const V (&rows)[4], float* to) {
     const D d;
-    for (uint32_t quad = 0; quad < 4; ++quad)
-        for (size_t v = 0; v < kPanel; v += kLanes) {
-            V a = hn::Load(d, turned[quad][0] + v), b = hn::Load(d, turned[quad][1] + v);
-            V c = hn::Load(d, turned[quad][2] + v), e = hn::Load(d, turned[quad][3] + v);
-            V low = hn::InterleaveLower(d, a, c), low2 = hn::InterleaveLower(d, b, e);
-            V high = hn::InterleaveUpper(d, a, c), high2 = hn::InterleaveUpper(d, b, e);
-            float* to = out + quad * 4 * kPanel + v;
-            hn::Store(hn::InterleaveLower(d, low, low2), d, to);
-            hn::Store(hn::InterleaveUpper(d, low, low2), d, to + kPanel);
-            hn::Store(hn::InterleaveLower(d, high, high2), d, to + 2 * kPanel);
-            hn::Store(hn::InterleaveUpper(d, high, high2), d, to + 3 * kPanel);
-        }
+    V low = hn::InterleaveLower(d, rows[0], rows[2]), low2 = hn::InterleaveLower(d, rows[1], rows[3]);
+    V high = hn::InterleaveUpper(d, rows[0], rows[2]), high2 = hn::InterleaveUpper(d, rows[1], rows[3]);
+    hn::Store(hn::InterleaveLower(d, low, low2), d, to);
+    hn::Store(hn::InterleaveUpper(d, low, low2), d, to + kPanel);
+    hn::Store(hn::InterleaveLower(d, high, high2), d, to + 2 * kPanel);
+    hn::Store(hn::InterleaveUpper(d, high, high2), d, to + 3 * kPanel);
 }
 
-// [16 rows][16 columns] of a panel.
+// Sixteen columns of a panel as [16 rows][16 columns]; those past the last one repeat it. The same columns of the panel
+// `ahead` words on are fetched.
+template <uint32_t kFormat>
 HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t ahead, float* out) {
-    alignas(64) Turned turned;
-    readColumns(tile, panel, first, ahead, turned);
-    turn(turned, out);
+    constexpr uint32_t kColumns = columnsOfWord(kFormat);
+    const uint32_t* words[kPanel / kColumns];
+    for (uint32_t j = 0; j < kPanel / kColumns; ++j) {
+        words[j] = panel + size_t{std::min(first / kColumns + j, (tile.cols - 1) / kColumns)} * kPanel;
+        if (ahead != 0) hwy::Prefetch(words[j] + ahead);
+    }
+    for (size_t v = 0; v < kPanel; v += kLanes)
+        for (size_t row = 0; row < kPanel; row += 4) {
+            V columns[4];
+            VKMOE_UNROLL
+            for (size_t i = 0; i < 4; i += kColumns) {
+                VU found = blocksOf(words + (v + i) / kColumns, 4 / kColumns, row);
+                columns[i] = decode<kFormat, 0>(found);
+                if constexpr (kColumns == 2) columns[i + 1] = decode<kFormat, 1>(found);
+            }
+            turn(columns, out + row * kPanel + v);
+        }
 }
 #endif
 
 // Rows k0 .. of the tile's columns.
-HWY_INLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, GradBlock& block) {
-    const size_t words = size_t{panelSteps(tile.cols, tile.format)} * kPanel;
+template <uint32_t kFormat>
+HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, GradBlock& block) {
+    const size_t words = size_t{panelSteps(tile.cols, kFormat)} * kPanel;
     for (uint32_t k = 0; k < block.terms; k += kPanel)
-        for (uint32_t i = 0; i < kTilePanels && tile.first + i * kPanel < tile.cols; ++i) {
-            size_t ahead = k0 + k + kBlock < tile.rows ? 2 * words : 0;
-            turnPanel(tile, tile.panels + (k0 + k) / kPanel * words, tile.first + i * kPanel, ahead,
-                      block.weights[i] + k * kPanel);
-        }
+        for (uint32_t i = 0; i < kTilePanels && tile.first + i * kPanel < tile.cols; ++i)
+            turnPanel<kFormat>(tile, tile.panels + (k0 + k) / kPanel * words, tile.first + i * kPanel,
+                               k0 + k + kBlock < tile.rows ? 2 * words : 0, block.weights[i] + k * kPanel);
 }
 
 void runColumns(ColumnTile& tile) {
@@ -186,7 +176,7 @@ void runColumns(ColumnTile& tile) {
     for (uint32_t k0 = 0; k0 < tile.rows; k0 += kBlock) {
         block.x = tile.x.at + k0 / kBlock * tile.x.step;
         block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
-        decodeBlock(tile, k0, block);
+        tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block) : decodeBlock<kBf16>(tile, k0, block);
         tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count)
                    : multiplyAll<false, RowLayout>(block, tile.row_count);
     }
