@@ -38,21 +38,20 @@ bool find_work() {
 // Thread = (row, every second term): neighbours read neighbouring rows.
 void stage_grads(uint slot, uint count) {
     uint row = lane_index() % kTileRows;
-    for (uint k = lane_index() / kTileRows; k < kBlock; k += 8u)
-        [[unroll]] for (uint j = 0u; j < 8u; j += 2u) {
-            float value = p.grad_out.at[(slot + min(k + j, count - 1u)) * p.rows + min(row0 + row, p.rows - 1u)];
-            tile_x[(k + j) * kXStride + row / 4u][row % 4u] = k + j < count ? value : nothing();
-        }
+    for (uint j = 0u; j < kBlock; j += 2u) {
+        uint k = lane_index() / kTileRows + j;
+        float value = p.grad_out.at[(slot + min(k, count - 1u)) * p.rows + min(row0 + row, p.rows - 1u)];
+        tile_x[k * kXStride + row / 4u][row % 4u] = k < count ? value : nothing();
+    }
 }
 
 // Thread = column.
 void stage_x(uint count) {
     uint at = lane_index(), col = min(col0 + at, p.cols - 1u);
-    for (uint k = 0u; k < kBlock; k += 4u)
-        [[unroll]] for (uint j = 0u; j < 4u; ++j) {
-            float value = as_operand(p.x.at[tile_row_at[min(k + j, count - 1u)] + col], c_operand_bits);
-            tile_w[(k + j) * kWeightStride + at / 4u][at % 4u] = k + j < count ? value : one();
-        }
+    for (uint k = 0u; k < kBlock; ++k) {
+        float value = as_operand(p.x.at[tile_row_at[min(k, count - 1u)] + col], c_operand_bits);
+        tile_w[k * kWeightStride + at / 4u][at % 4u] = k < count ? value : one();
+    }
 }
 
 void place_slots(uint slot, uint count) {
@@ -65,8 +64,7 @@ bool has_bias() { return (c_bias & kBias) != 0u && col0 == 0u && lane_index() < 
 
 void add_bias_terms() {
     uint row = lane_index();
-    for (uint k = 0u; k < kBlock; k += 4u)
-        [[unroll]] for (uint j = 0u; j < 4u; ++j) bias_sum = bias_sum + tile_x[(k + j) * kXStride + row / 4u][row % 4u];
+    for (uint k = 0u; k < kBlock; ++k) bias_sum = bias_sum + tile_x[k * kXStride + row / 4u][row % 4u];
 }
 
 // Slots first .. end-1, whose ranks begin at `before`.
@@ -81,7 +79,7 @@ void add_slots() {
         stage_x(count);
         memoryBarrierShared();
         barrier();
-        add_terms();
+        add_terms(count);
         if (has_bias()) add_bias_terms();
         if (begin + count == kBlock) {
             add_sums();
@@ -92,51 +90,75 @@ void add_slots() {
     }
 }
 
-// Word of the thread's row i, column j, in a page; false: outside of the matrix.
-bool word_of(uint i, uint j, out uint word) {
-    uint row = row0 + octet() * 8u + i, col = col0 + first_output() + j;
-    word = p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel;
-    return row < p.rows && col < p.cols;
+// The tile as [row][column] in shared memory, on its way between registers and a page.
+void put_tile(vec4 values[8]) {
+    barrier();
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) tile_w[(octet() * 8u + i) * kWeightStride + first_output() / 4u] = values[i];
+    memoryBarrierShared();
+    barrier();
 }
 
-void load_carried(uint j) {
-    uint word;
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        if (!word_of(i, j, word)) continue;
-        if (before >= kBlock) totals[i][j] = uintBitsToFloat(p.totals.at[number].at[word]);
-        if (before % kBlock != 0u) sums[i][j] = uintBitsToFloat(p.partials.at[number].at[word]);
-    }
+// Element i of the tile in the order of the page's words: its word, row and column. False: outside of the matrix.
+bool element_at(uint i, out uint word, out uint row, out uint col) {
+    row = i / (kPanel * kTileOutputs) * kPanel + i % kPanel;
+    col = i / kPanel % kTileOutputs;
+    word = p.weight + ((row0 + row) / kPanel * p.cols + col0 + col) * kPanel + row % kPanel;
+    return row0 + row < p.rows && col0 + col < p.cols;
 }
 
-void store_carried(uint j) {
-    uint word, after = before + (end - first);
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        if (!word_of(i, j, word)) continue;
-        if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(totals[i][j]));
-        if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(sums[i][j]));
-    }
+void load_tile(U32 page, out vec4 values[8]) {
+    uint word, row, col;
+    barrier();
+    for (uint i = lane_index(); i < kTileRows * kTileOutputs; i += kWorkgroup)
+        if (element_at(i, word, row, col)) tile_w[row * kWeightStride + col / 4u][col % 4u] = uintBitsToFloat(page.at[word]);
+    memoryBarrierShared();
+    barrier();
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) values[i] = tile_w[(octet() * 8u + i) * kWeightStride + first_output() / 4u];
 }
 
-void add_gradient(uint word, float total) {
-    U32 page = p.pages.at[number];
+void store_tile(U32 page, vec4 values[8]) {
+    uint word, row, col;
+    put_tile(values);
+    for (uint i = lane_index(); i < kTileRows * kTileOutputs; i += kWorkgroup)
+        if (element_at(i, word, row, col))
+            page.at[word] = floatBitsToUint(normal_or_zero(tile_w[row * kWeightStride + col / 4u][col % 4u]));
+}
+
+void add_gradient(U32 page, uint word, float total) {
     page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));
 }
 
-void store_gradient(uint j) {
-    uint word;
-    [[unroll]] for (uint i = 0u; i < 8u; ++i)
-        if (word_of(i, j, word)) add_gradient(word, totals[i][j] + sums[i][j]);
+void add_tile(U32 page) {
+    uint word, row, col;
+    add_sums();
+    put_tile(totals);
+    for (uint i = lane_index(); i < kTileRows * kTileOutputs; i += kWorkgroup)
+        if (element_at(i, word, row, col)) add_gradient(page, word, tile_w[row * kWeightStride + col / 4u][col % 4u]);
 }
 
-void load_carried_bias(uint word) {
-    if (before >= kBlock) bias_total = uintBitsToFloat(p.totals.at[number].at[word]);
-    if (before % kBlock != 0u) bias_sum = uintBitsToFloat(p.partials.at[number].at[word]);
+// What earlier chunks left.
+void load_carried(bool has_row, uint bias) {
+    if (before >= kBlock) {
+        load_tile(p.totals.at[number], totals);
+        if (has_row) bias_total = uintBitsToFloat(p.totals.at[number].at[bias]);
+    }
+    if (before % kBlock != 0u) {
+        load_tile(p.partials.at[number], sums);
+        if (has_row) bias_sum = uintBitsToFloat(p.partials.at[number].at[bias]);
+    }
 }
 
-void store_carried_bias(uint word) {
+// What this one leaves.
+void store_carried(bool has_row, uint bias) {
     uint after = before + (end - first);
-    if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(bias_total));
-    if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(bias_sum));
+    if (after >= kBlock) {
+        store_tile(p.totals.at[number], totals);
+        if (has_row) p.totals.at[number].at[bias] = floatBitsToUint(normal_or_zero(bias_total));
+    }
+    if (after % kBlock != 0u) {
+        store_tile(p.partials.at[number], sums);
+        if (has_row) p.partials.at[number].at[bias] = floatBitsToUint(normal_or_zero(bias_sum));
+    }
 }
 
 void main() {
@@ -146,16 +168,13 @@ void main() {
     clear_totals();
     clear_sums();
     bias_total = bias_sum = nothing();
-    if (c_carry != 0u && before != 0u) {
-        [[unroll]] for (uint j = 0u; j < 4u; ++j) load_carried(j);
-        if (has_row) load_carried_bias(bias);
-    }
+    if (c_carry != 0u) load_carried(has_row, bias);
     add_slots();
     if (c_carry != 0u && p.last == 0u) {
-        [[unroll]] for (uint j = 0u; j < 4u; ++j) store_carried(j);
-        if (has_row) store_carried_bias(bias);
+        store_carried(has_row, bias);
     } else {
-        [[unroll]] for (uint j = 0u; j < 4u; ++j) store_gradient(j);
-        if (has_row) add_gradient(bias, bias_total + bias_sum);
+        U32 page = p.pages.at[number];
+        add_tile(page);
+        if (has_row) add_gradient(page, bias, bias_total + bias_sum);
     }
 }

@@ -5,11 +5,11 @@
 // Terms k0 .. k0+31 of every row. Thread = (term, every second row): neighbours read neighbouring terms.
 void stage_rows(F32 x, uint k0, uint count) {
     uint k = lane_index() % kBlock;
-    for (uint row = lane_index() / kBlock; row < kTileRows; row += 4u)
-        [[unroll]] for (uint j = 0u; j < 4u; j += 2u) {
-            float value = x.at[tile_row_at[row + j] + k0 + min(k, count - 1u)];
-            tile_x[k * kXStride + (row + j) / 4u][(row + j) % 4u] = k < count ? value : nothing();
-        }
+    [[unroll]] for (uint j = 0u; j < kTileRows; j += 2u) {
+        uint row = lane_index() / kBlock + j;
+        float value = x.at[tile_row_at[row] + k0 + min(k, count - 1u)];
+        tile_x[k * kXStride + row / 4u][row % 4u] = k < count ? value : nothing();
+    }
 }
 
 // One word of the panel that holds rows k0 + 16*half_ ..: an f32 weight, or those of two columns.
@@ -27,9 +27,10 @@ void stage_panels(U32 page, uint weight, uint output_, uint cols, uint k0, uint 
     [[unroll]] for (uint half_ = 0u; half_ < 2u; ++half_) {
         uint k = half_ * kPanel + lane_index() % kPanel;
         uint panel = weight + (k0 + min(half_ * kPanel, (count - 1u) / kPanel * kPanel)) / kPanel * panel_steps(cols) * kPanel;
-        for (uint at = lane_index() / kPanel * columns; at < kTileOutputs; at += 16u * columns)
-            [[unroll]] for (uint j = 0u; j < 4u; ++j)
-                stage_word(page, panel, output_ + at + 4u * j * columns, cols, k, at + 4u * j * columns, k < count);
+        [[unroll]] for (uint j = 0u; j < kTileOutputs; j += 4u * columns) {
+            uint at = lane_index() / kPanel * columns + j;
+            stage_word(page, panel, output_ + at, cols, k, at, k < count);
+        }
     }
 }
 
@@ -45,7 +46,7 @@ void panels_dot(F32 x, U32 page, Tile tile, uint weight, uint rows, uint cols) {
         stage_panels(page, weight, tile.output_, cols, k0, count);
         memoryBarrierShared();
         barrier();
-        add_terms();
+        add_terms(count);
         add_sums();
     }
 }

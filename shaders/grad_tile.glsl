@@ -1,7 +1,7 @@
 // The tile of the gradients' GEMMs, in order R32: blocks of 32 terms in shared memory, 13.3 KiB.
 //
-// A block is always 32 terms long: past the last term of a sum x is -0 and w is 1, which changes no sum, and a sum that
-// starts at -0 starts at its first term. So every loop has a fixed length and a sum of many thousand terms few trips.
+// A sum that starts at -0 starts at its first term, bit for bit. Past the last term of a block x is -0 and w is 1, which
+// changes no sum: so terms may be added in pairs.
 #include "shaders/tile.glsl"
 
 const uint kWeightStride = kTileOutputs / 4u + 1u;  // of a term, in vec4: padded, since neighbouring threads write terms
@@ -17,11 +17,10 @@ float one() { return uintBitsToFloat(0x3f800000u); }
 // multiply_add of panel.glsl.
 vec4 term(vec4 x, vec4 w, vec4 s) { return c_fused != 0u ? fma(x, w, s) : s + x * w; }
 
-#define GRAD_ROW(i, x) sums[i] = term(vec4(x), w, sums[i]);
-#define GRAD_TERM(j)                                      \
+#define GRAD_ROW(i, x) s[i] = term(vec4(x), w, s[i]);
+#define GRAD_TERM(k)                                      \
     {                                                     \
-        vec4 w = tile_w[(k + j) * kWeightStride + q];     \
-        vec4 a = tile_x[(k + j) * kXStride + at], b = tile_x[(k + j) * kXStride + at + 1u]; \
+        vec4 w = tile_w[(k) * kWeightStride + q], a = tile_x[(k) * kXStride + at], b = tile_x[(k) * kXStride + at + 1u]; \
         TILE_ROWS(GRAD_ROW, a, b)                         \
     }
 
@@ -33,15 +32,30 @@ void clear_totals() {
     [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = vec4(nothing());
 }
 
-// Adds the 32 staged terms to the sums.
-void add_terms() {
+// Adds the first `count` of the staged terms to the sums: two at a time, for SwiftShader compiles longer stretches without a
+// branch forever; eight a trip, for lavapipe stops a shader after 65,535 trips of all its loops.
+void add_terms(uint count) {
     uint at = 2u * octet(), q = first_output() / 4u;
-    for (uint k = 0u; k < kBlock; k += 4u) {
-        GRAD_TERM(0u)
-        GRAD_TERM(1u)
-        GRAD_TERM(2u)
-        GRAD_TERM(3u)
+    vec4 s[8] = sums;
+    for (uint k = 0u; k < kBlock; k += 8u) {
+        if (k + 0u < count) {
+            GRAD_TERM(k + 0u)
+            GRAD_TERM(k + 1u)
+        }
+        if (k + 2u < count) {
+            GRAD_TERM(k + 2u)
+            GRAD_TERM(k + 3u)
+        }
+        if (k + 4u < count) {
+            GRAD_TERM(k + 4u)
+            GRAD_TERM(k + 5u)
+        }
+        if (k + 6u < count) {
+            GRAD_TERM(k + 6u)
+            GRAD_TERM(k + 7u)
+        }
     }
+    sums = s;
 }
 
 // A block is finished.

@@ -143,37 +143,40 @@ Case expertWeightGrad(const KernelCode& code, const Constants& c, const Shape& s
 
 // ---- forms ----------------------------------------------------------------------------------------------------------
 
-std::vector<Constants> panelForms(bool up) {
+constexpr Constants kFormats[] = {
+    {.weight_format = kF32}, {.weight_format = kBf16}, {.weight_format = kBf16, .fused = 1}};
+
+std::vector<Constants> downForms(const DeviceLimits&) {
     std::vector<Constants> all;
-    for (Constants c :
-         {Constants{.weight_format = kF32}, {.weight_format = kBf16}, {.weight_format = kBf16, .fused = 1}})
-        for (uint32_t dense : {0u, 1u})
-            for (uint32_t activation : {kSiluGlu, kRelu}) {
-                if (!up && activation != kRelu) continue;
-                c.dense = dense;
-                c.activation = activation;
-                all.push_back(c);
-            }
+    for (Constants c : kFormats)
+        for (c.dense = 0; c.dense < 2; ++c.dense) all.push_back(c);
     return all;
 }
 
-std::vector<Constants> downForms(const DeviceLimits&) { return panelForms(false); }
-std::vector<Constants> upForms(const DeviceLimits&) { return panelForms(true); }
-
-std::vector<Constants> weightForms(const DeviceLimits&) {
+// The dense form reads no other code than that of expert_down_backward: once a format.
+std::vector<Constants> upForms(const DeviceLimits&) {
     std::vector<Constants> all;
-    for (Constants c : {Constants{.operand_bits = 24}, {.operand_bits = 8, .fused = 1}})
-        for (uint32_t bias : {0u, kBias})
-            for (uint32_t carry : {0u, 1u})
-                for (auto [gather, dense] : {std::pair{1u, 0u}, {0u, 0u}, {0u, 1u}}) {
-                    if (c.fused != 0 && (bias != 0) != (gather != 0)) continue;
-                    c.bias = bias;
-                    c.carry = carry;
-                    c.gather = gather;
-                    c.dense = dense;
-                    all.push_back(c);
-                }
+    for (Constants c : kFormats)
+        for (uint32_t activation : {kSiluGlu, kRelu}) {
+            c.activation = activation;
+            c.dense = (c.weight_format == kF32) != (activation == kSiluGlu) ? 1 : 0;
+            all.push_back(c);
+        }
     return all;
+}
+
+// x by token, by slot and dense; whole micro-batches and chunks; mixed precision.
+std::vector<Constants> weightForms(const DeviceLimits&) {
+    return {
+        {.operand_bits = 24, .gather = 1},
+        {.operand_bits = 24, .bias = kBias, .gather = 1, .carry = 1},
+        {.operand_bits = 24, .bias = kBias},
+        {.operand_bits = 24, .carry = 1},
+        {.operand_bits = 24, .bias = kBias, .dense = 1},
+        {.operand_bits = 24, .dense = 1, .carry = 1},
+        {.operand_bits = 8, .fused = 1, .gather = 1, .carry = 1},
+        {.operand_bits = 8, .fused = 1},
+    };
 }
 
 }  // namespace

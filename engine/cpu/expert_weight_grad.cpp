@@ -5,35 +5,6 @@ inline namespace v1 {
 namespace cpu {
 namespace {
 
-// The two accumulators of R32 for one word of a gradient, over the slots of a chunk. -0 is where a sum starts: -0 + s
-// is s, bit for bit.
-class ChunkSum {
-public:
-    ChunkSum(const GradSlots& slots, uint32_t word) {
-        if (GradSlots::hasTotal(slots.before)) total_ = uintBitsToFloat(slots.totals[word]);
-        if (GradSlots::hasPartial(slots.before)) sum_ = uintBitsToFloat(slots.partials[word]);
-        rank_ = slots.before;
-    }
-
-    void add(float term) {
-        sum_ = sum_ + term;
-        if (++rank_ % kBlock != 0) return;
-        total_ = total_ + sum_;
-        sum_ = -0.0f;
-    }
-
-    // Into the gradient, or on to the next chunk.
-    void finish(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t word) const {
-        if (slots.last) return addGradient(p, slots.grads, word, total_ + sum_);
-        if (GradSlots::hasTotal(rank_)) slots.totals[word] = floatBitsToUint(normal_or_zero(total_));
-        if (GradSlots::hasPartial(rank_)) slots.partials[word] = floatBitsToUint(normal_or_zero(sum_));
-    }
-
-private:
-    float total_ = -0.0f, sum_ = -0.0f;
-    uint32_t rank_ = 0;
-};
-
 void weightWord(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t row, uint32_t col) {
     uint32_t word = gradWord(p, row, col);
     ChunkSum sum(slots, word);

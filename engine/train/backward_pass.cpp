@@ -74,7 +74,8 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
                                                     .fused = fused,
                                                     .bias = bias ? kBias : 0,
                                                     .dense = dense,
-                                                    .gather = gather});
+                                                    .gather = gather,
+                                                    .carry = carry_});
     };
     VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense));
     VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense));
@@ -101,7 +102,8 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
     VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {.lanes = lanes_}));
     VKMOE_TRY(router, engine.kernel(k.router_logits_backward, {}));
     VKMOE_TRY(router_grad,
-              engine.kernel(k.expert_weight_grad, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1}));
+              engine.kernel(k.expert_weight_grad,
+                            {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = carry_}));
     VKMOE_TRY(dispatch, engine.kernel(k.dispatch_backward, {.shared = order, .shared_gate = hasSharedGate()}));
     combine_ = combine;
     gates_ = gates;
@@ -116,8 +118,8 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
     return {};
 }
 
-Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights, Precision precision) {
-    BackwardPass pass(weights);
+Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights, Precision precision, bool carry) {
+    BackwardPass pass(weights, carry);
     const Description& d = weights.description;
     VKMOE_CHECK(pass.buildRouting(engine, precision));
     VKMOE_TRY(routed, pass.family(engine, weights.up_format, weights.down_format, d.gate_bias, d.up_bias, d.down_bias,
@@ -354,14 +356,20 @@ void BackwardPass::routerBackward(const Recording& r) const {
     grad.count = r.batch.tokens;
     grad.dense_page = weights_->sharedPage() + 1;
     weightGrad(r, *router_grad_, grad);
-    if (!hasSharedGate()) return;
-    SharedGateBackward gate{r.b.memory.at<F32>(r.b.grad_shared_logits),
-                            r.f.memory.at<F32>(r.f.x),
-                            pointerTo<F32>(r.g.shared_router),
-                            status(r, kWeights),
-                            r.batch.tokens,
-                            d.model_dim};
-    r.commands.dispatch(*shared_gate_, gate, d.model_dim);
+    if (hasSharedGate() && !carry_)
+        recordSharedGate(r.commands, r.b, r.g, r.b.memory.at<F32>(r.b.grad_shared_logits), r.f.memory.at<F32>(r.f.x),
+                         r.batch.tokens);
+}
+
+void BackwardPass::recordSharedGate(Commands& commands, const BackwardWorkspace& w, const LayerGradients& gradients,
+                                    F32 grad_logits, F32 x, uint32_t tokens) const {
+    SharedGateBackward p{grad_logits,
+                         x,
+                         pointerTo<F32>(gradients.shared_router),
+                         w.memory.at<U32>(w.status + kWeights * 8),
+                         tokens,
+                         weights_->description.model_dim};
+    commands.dispatch(*shared_gate_, p, p.model_dim);
 }
 
 // What all parameter gradients have in common.

@@ -22,7 +22,8 @@ struct LayerGradients {
 class BackwardPass {
 public:
     // Kernels for these weights (f32, or bf16 in rounded precision), built and proved at first use.
-    static Result<BackwardPass> create(Engine& engine, const Weights& weights, Precision precision);
+    // With `carry` its batches are chunks.
+    static Result<BackwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool carry = false);
 
     struct Batch {
         uint32_t tokens = 0;
@@ -38,6 +39,11 @@ public:
     // From BackwardWorkspace::grad_out to grad_in and the gradients; `forward` holds what the forward pass left.
     void record(Commands& commands, const Workspace& forward, const BackwardWorkspace& workspace,
                 const LayerGradients& gradients, const Batch& batch) const;
+
+    // The shared gate's own gradient, which is made at once over a whole micro-batch: after the last of its chunks,
+    // from what they left. `record` does it for whole batches.
+    void recordSharedGate(Commands& commands, const BackwardWorkspace& workspace, const LayerGradients& gradients,
+                          F32 grad_logits, F32 x, uint32_t tokens) const;
 
     // The error in the status words [kStatusRows, 2] of a finished pass, copied from BackwardWorkspace::status.
     Result<void> check(const uint32_t* words) const;
@@ -66,7 +72,7 @@ private:
         size_t stage;
     };
 
-    explicit BackwardPass(const Weights& weights) : weights_(&weights) {}
+    BackwardPass(const Weights& weights, bool carry) : weights_(&weights), carry_(carry) {}
     Result<Family> family(Engine& engine, WeightFormat up, WeightFormat down, bool gate_bias, bool up_bias,
                           bool down_bias, bool dense, Precision precision) const;
     Result<void> buildRouting(Engine& engine, Precision precision);
@@ -86,6 +92,7 @@ private:
     bool hasSharedGate() const { return weights_->description.shared == Shared::sigmoid_gated; }
 
     const Weights* weights_;
+    bool carry_;
     uint32_t operand_bits_ = 24;  // of gradients that meet weights
     uint32_t lanes_ = 8;
     const Kernel *combine_ = nullptr, *gates_ = nullptr, *topk_ = nullptr, *losses_ = nullptr, *router_ = nullptr,

@@ -29,6 +29,7 @@ Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, c
     std::unique_ptr<TrainableLayer> layer(new TrainableLayer);
     VKMOE_TRY(master, Weights::load(engine, source, true));
     layer->master_ = std::move(master);
+    layer->precision_ = precision;
     uint64_t experts = layer->description().experts;
     VKMOE_TRY(touched, upload(engine.device(), std::vector<uint32_t>(experts), "experts that were ever used"));
     layer->touched_ = std::move(touched);
@@ -100,18 +101,37 @@ std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint
     return all;
 }
 
-Result<LayerGradients> TrainableLayer::gradients(Engine& engine, const ParameterSet& set, size_t first) {
-    size_t router = first + master_.slabs.size();
+Result<Buffer> TrainableLayer::tableOf(Engine& engine, std::span<const uint64_t> slabs) const {
     std::vector<uint64_t> pages;
     for (uint64_t page : master_.pages)
         for (size_t i = 0; i < master_.slabs.size(); ++i) {
             uint64_t start = master_.slabs[i].address();
-            if (page >= start && page < start + master_.slabs[i].size())
-                pages.push_back(set.grads(first + i).address() + (page - start));
+            if (page >= start && page < start + master_.slabs[i].size()) pages.push_back(slabs[i] + (page - start));
         }
     pages.resize(description().experts + 1, 0);
-    pages.push_back(set.grads(router).address());
-    VKMOE_TRY(table, upload(engine.device(), pages, "table of gradients"));
+    pages.push_back(slabs[master_.slabs.size()]);  // the router's
+    return upload(engine.device(), pages, "table of gradients");
+}
+
+Result<Buffer> TrainableLayer::pageTable(Engine& engine, std::span<const Buffer> slabs) const {
+    std::vector<uint64_t> addresses;
+    for (const Buffer& slab : slabs) addresses.push_back(slab.address());
+    return tableOf(engine, addresses);
+}
+
+Result<const BackwardPass*> TrainableLayer::chunkedBackward(Engine& engine) {
+    if (!chunked_) {
+        VKMOE_TRY(pass, BackwardPass::create(engine, compute(), precision_, true));
+        chunked_ = std::make_unique<BackwardPass>(std::move(pass));
+    }
+    return static_cast<const BackwardPass*>(chunked_.get());
+}
+
+Result<LayerGradients> TrainableLayer::gradients(Engine& engine, const ParameterSet& set, size_t first) {
+    size_t router = first + master_.slabs.size();
+    std::vector<uint64_t> slabs;
+    for (size_t i = first; i <= router; ++i) slabs.push_back(set.grads(i).address());
+    VKMOE_TRY(table, tableOf(engine, slabs));
     gradient_table_ = std::move(table);
     bool gate = description().shared == Shared::sigmoid_gated;
     return LayerGradients{&gradient_table_, gate ? set.grads(router + 1).address() : 0, master_.routed, master_.shared,

@@ -39,16 +39,22 @@ public:
 
     // Where the passes find the gradients of those slabs, the first of which is `first` of the set.
     Result<LayerGradients> gradients(Engine& engine, const ParameterSet& set, size_t first);
+    // The same table for other memory with the set's layout.
+    Result<Buffer> pageTable(Engine& engine, std::span<const Buffer> slabs) const;
+    // The backward pass over chunks of a batch, made at the first call.
+    Result<const BackwardPass*> chunkedBackward(Engine& engine);
     // Their values on the host.
     Result<LayerMemory> downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const;
 
 private:
     TrainableLayer() = default;
+    Result<Buffer> tableOf(Engine& engine, std::span<const uint64_t> slabs) const;
 
     Weights master_;
     std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
-    std::unique_ptr<BackwardPass> backward_;
+    std::unique_ptr<BackwardPass> backward_, chunked_;
+    Precision precision_ = Precision::exact;
     Buffer gradient_table_;
     Buffer touched_;  // [experts] tokens that the expert ever had, as count_tokens counts
 };

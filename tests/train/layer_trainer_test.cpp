@@ -166,6 +166,30 @@ TEST_CASE("gradients of any description are the oracle's", "[train][device]") {
     }
 }
 
+TEST_CASE("a batch in chunks gives the bits of a whole one", "[train][device]") {
+    for (uint32_t seed = 0; seed < 3; ++seed) {
+        Description d{.model_dim = 20, .hidden_dim = 24, .experts = 5, .top_k = 2};
+        d.score = Score::softmax_selected;
+        d.router_bias = d.up_bias = d.down_bias = true;
+        d.shared = Shared(seed);
+        if (d.shared != Shared::none) d.shared_dim = 12, d.shared_up_bias = true;
+        auto layer = test::makeRandomLayer(d, WeightFormat::f32, seed + 40);
+        auto x = test::randomTokens(203, d.model_dim, 41), y = test::randomTokens(203, d.model_dim, 42);
+        for (Engine* engine : test::engines()) {
+            std::optional<Run> whole;
+            for (uint32_t chunk : {0u, 203u, 202u, 100u, 32u, 7u}) {
+                if (seed != 1 && chunk != 0 && chunk != 100) continue;
+                CAPTURE(seed, chunk, engine->device().info().name);
+                LayerTrainerOptions options{.z_weight = 0.01f, .max_chunk = chunk};
+                Run got = train(*engine, layer.source, options, x, y, 2, 0);
+                if (!whole) whole = got;
+                CHECK(got.losses == whole->losses);
+                CHECK(got.weights == whole->weights);
+            }
+        }
+    }
+}
+
 TEST_CASE("200 steps of a layer end in the same weights on every device, in both precisions", "[train][device]") {
     Description d;
     d.model_dim = 24;

@@ -1,0 +1,270 @@
+#include "engine/cpu/simd/grad_tile.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "engine/cpu/simd/grad_tile.cpp"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "engine/cpu/simd/panel_weights-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+namespace HWY_NAMESPACE {
+
+constexpr size_t kGradColumns = kLanes == kPanel ? 4 : 2;  // vectors of a register tile: as the registers allow
+constexpr uint32_t kGradRows = 6;
+constexpr size_t kGradVectors = kTilePanels * kPerPanel;
+
+// A block of at most 32 terms: totals += (start + products in ascending order).
+struct GradBlock {
+    const float* x;
+    uint32_t terms;
+    const float* start;  // of a row, then `start_step` on
+    size_t start_step;
+    float* totals;                                                 // [rows][64]
+    alignas(64) float weights[kTilePanels][kBlock * kPanel] = {};  // [terms][16] each
+    alignas(64) float none[kRunOutputs];                           // -0: where a sum starts
+
+    GradBlock() { std::fill_n(none, kRunOutputs, -0.0f); }
+    void startAtNothing() { start = none, start_step = 0; }
+};
+
+// Where term k of row r lies in x.
+struct RowLayout {  // of packed rows
+    static constexpr size_t kRow = kBlock, kTerm = 1;
+};
+struct TermLayout {  // of packed slots
+    static constexpr size_t kRow = 1, kTerm = kGradSide;
+};
+
+template <bool kFused, class Layout, size_t kRows>
+HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector) {
+    const D d;
+    V s[kRows][kGradColumns];
+    const float* w[kGradColumns];
+    const float* x = block.x + row * Layout::kRow;
+    VKMOE_UNROLL
+    for (size_t c = 0; c < kGradColumns; ++c) {
+        w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r)
+            s[r][c] = hn::Load(d, block.start + (row + r) * block.start_step + (vector + c) * kLanes);
+    }
+    for (uint32_t k = 0; k < block.terms; ++k) {
+        V weight[kGradColumns];
+        VKMOE_UNROLL
+        for (size_t c = 0; c < kGradColumns; ++c) weight[c] = hn::Load(d, w[c] + k * kPanel);
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r) {
+            V xk = hn::Set(d, x[r * Layout::kRow + k * Layout::kTerm]);
+            VKMOE_UNROLL
+            for (size_t c = 0; c < kGradColumns; ++c)
+                s[r][c] = kFused ? hn::MulAdd(xk, weight[c], s[r][c]) : hn::Add(s[r][c], hn::Mul(xk, weight[c]));
+        }
+    }
+    VKMOE_UNROLL
+    for (size_t c = 0; c < kGradColumns; ++c) {
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r) {
+            float* total = block.totals + (row + r) * kRunOutputs + (vector + c) * kLanes;
+            hn::Store(hn::Add(hn::Load(d, total), s[r][c]), d, total);
+        }
+    }
+}
+
+template <bool kFused, class Layout>
+HWY_INLINE void multiplyRows(const GradBlock& block, size_t row, size_t count, size_t vector) {
+    switch (count) {
+        case 6:
+            return multiplyBlock<kFused, Layout, 6>(block, row, vector);
+        case 5:
+            return multiplyBlock<kFused, Layout, 5>(block, row, vector);
+        case 4:
+            return multiplyBlock<kFused, Layout, 4>(block, row, vector);
+        case 3:
+            return multiplyBlock<kFused, Layout, 3>(block, row, vector);
+        case 2:
+            return multiplyBlock<kFused, Layout, 2>(block, row, vector);
+        default:
+            return multiplyBlock<kFused, Layout, 1>(block, row, vector);
+    }
+}
+
+// Rows are shared out evenly over register tiles; all 64 outputs are computed, wanted or not.
+template <bool kFused, class Layout>
+HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows) {
+    uint32_t parts = ceilDiv(rows, kGradRows);
+    for (uint32_t part = 0; part < parts; ++part) {
+        uint32_t row = rows * part / parts, count = rows * (part + 1) / parts - row;
+        for (size_t v = 0; v < kGradVectors; v += kGradColumns) multiplyRows<kFused, Layout>(block, row, count, v);
+    }
+}
+
+// ---- weights by columns ---------------------------------------------------------------------------------------------
+
+#if HWY_TARGET == HWY_SCALAR  // has no vectors of four
+template <uint32_t kFormat>
+HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t, float* out) {
+    for (uint32_t row = 0; row < kPanel; ++row)
+        for (uint32_t i = 0; i < kPanel; ++i)
+            out[row * kPanel + i] = panelWeight(panel, std::min(first + i, tile.cols - 1), row, kFormat);
+}
+#else
+// Four words of each of kLanes/4 rows of words, `step` apart.
+HWY_INLINE VU blocksOf(const uint32_t* const* rows, size_t step, size_t at) {
+    const DU du;
+    VU words = hn::LoadDup128(du, rows[0] + at);
+    VKMOE_UNROLL
+    for (size_t b = 1; b < kLanes / 4; ++b)
+        words = hn::IfThenElse(hn::Not(hn::FirstN(du, 4 * b)), hn::LoadDup128(du, rows[b * step] + at), words);
+    return words;
+}
+
+// Four rows, of which each block of lanes holds one column's: turned round, and stored as [row][column].
+HWY_INLINE void turn(const V (&rows)[4], float* to) {
+    const D d;
+    V low = hn::InterleaveLower(d, rows[0], rows[2]), low2 = hn::InterleaveLower(d, rows[1], rows[3]);
+    V high = hn::InterleaveUpper(d, rows[0], rows[2]), high2 = hn::InterleaveUpper(d, rows[1], rows[3]);
+    hn::Store(hn::InterleaveLower(d, low, low2), d, to);
+    hn::Store(hn::InterleaveUpper(d, low, low2), d, to + kPanel);
+    hn::Store(hn::InterleaveLower(d, high, high2), d, to + 2 * kPanel);
+    hn::Store(hn::InterleaveUpper(d, high, high2), d, to + 3 * kPanel);
+}
+
+// Sixteen columns of a panel as [16 rows][16 columns]; those past the last one repeat it. The same columns of the panel
+// `ahead` words on are fetched.
+template <uint32_t kFormat>
+HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t ahead, float* out) {
+    constexpr uint32_t kColumns = columnsOfWord(kFormat);
+    const uint32_t* words[kPanel / kColumns];
+    for (uint32_t j = 0; j < kPanel / kColumns; ++j) {
+        words[j] = panel + size_t{std::min(first / kColumns + j, (tile.cols - 1) / kColumns)} * kPanel;
+        if (ahead != 0) hwy::Prefetch(words[j] + ahead);
+    }
+    for (size_t v = 0; v < kPanel; v += kLanes)
+        for (size_t row = 0; row < kPanel; row += 4) {
+            V columns[4];
+            VKMOE_UNROLL
+            for (size_t i = 0; i < 4; i += kColumns) {
+                VU found = blocksOf(words + (v + i) / kColumns, 4 / kColumns, row);
+                columns[i] = decode<kFormat, 0>(found);
+                if constexpr (kColumns == 2) columns[i + 1] = decode<kFormat, 1>(found);
+            }
+            turn(columns, out + row * kPanel + v);
+        }
+}
+#endif
+
+// Rows k0 .. of the tile's columns.
+template <uint32_t kFormat>
+HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, GradBlock& block) {
+    const size_t words = size_t{panelSteps(tile.cols, kFormat)} * kPanel;
+    for (uint32_t k = 0; k < block.terms; k += kPanel)
+        for (uint32_t i = 0; i < kTilePanels && tile.first + i * kPanel < tile.cols; ++i)
+            turnPanel<kFormat>(tile, tile.panels + (k0 + k) / kPanel * words, tile.first + i * kPanel,
+                               k0 + k + kBlock < tile.rows ? 2 * words : 0, block.weights[i] + k * kPanel);
+}
+
+void runColumns(ColumnTile& tile) {
+    GradBlock block;
+    block.startAtNothing();
+    block.totals = tile.totals[0];
+    std::fill_n(tile.totals[0], size_t{tile.row_count} * kRunOutputs, -0.0f);
+    for (uint32_t k0 = 0; k0 < tile.rows; k0 += kBlock) {
+        block.x = tile.x.at + k0 / kBlock * tile.x.step;
+        block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
+        tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block) : decodeBlock<kBf16>(tile, k0, block);
+        tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count)
+                   : multiplyAll<false, RowLayout>(block, tile.row_count);
+    }
+}
+
+// ---- sums over slots ------------------------------------------------------------------------------------------------
+
+// grad_out of the block's slots, as panels.
+HWY_INLINE void packGrads(const SlotTile& tile, uint32_t slot, GradBlock& block) {
+    for (uint32_t k = 0; k < block.terms; ++k) {
+        const float* from = tile.grad_out + (slot + k) * tile.step;
+        for (uint32_t row = 0; row < tile.rows; row += kLanes)
+            hn::Store(loadSome(from + row, tile.rows - row, 0.0f), D(),
+                      block.weights[row / kPanel] + k * kPanel + row % kPanel);
+    }
+}
+
+void runSlots(SlotTile& tile) {
+    GradBlock block;
+    std::fill_n(tile.sums[0], sizeof tile.sums / sizeof(float), -0.0f);
+    for (uint32_t slot = 0; slot < tile.slots; slot += block.terms) {
+        uint32_t begin = (tile.before + slot) % kBlock;
+        block.terms = std::min(kBlock - begin, tile.slots - slot);
+        block.x = tile.x + size_t{slot} * kGradSide;
+        block.startAtNothing();
+        if (begin != 0) block.start = tile.start[0], block.start_step = kGradSide;
+        block.totals = begin + block.terms == kBlock ? tile.totals[0] : tile.sums[0];
+        packGrads(tile, slot, block);
+        tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns)
+                   : multiplyAll<false, TermLayout>(block, tile.columns);
+    }
+    if (tile.slots == 0 && tile.before % kBlock != 0)
+        std::copy_n(tile.start[0], sizeof tile.start / sizeof(float), tile.sums[0]);
+}
+
+HWY_INLINE void addPanel(const float* totals, const float* sums, uint32_t* page, uint32_t word, uint32_t rows,
+                         U32 status) {
+    const D d;
+    for (uint32_t i = 0; i < rows; i += kLanes) {
+        float* grad = reinterpret_cast<float*>(page + word + i);
+        V total = hn::Add(hn::Load(d, totals + i), hn::Load(d, sums + i));
+        V sum = hn::Add(loadSome(grad, rows - i, 0.0f), total);
+        storeSome(stateRule(sum), grad, rows - i);
+        if (!outOfRange(magnitudeBits(sum))) continue;
+        HWY_ALIGN float values[kLanes];
+        hn::Store(sum, d, values);
+        for (uint32_t j = i; j < std::min(rows, i + uint32_t{kLanes}); ++j) checked(values[j - i], status, word + j);
+    }
+}
+
+void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
+    for (uint32_t row = 0; row < tile.rows; row += kPanel, word += cols * kPanel)
+        for (uint32_t col = 0; col < tile.columns; ++col)
+            addPanel(tile.totals[col] + row, tile.sums[col] + row, page, word + col * kPanel,
+                     std::min(uint32_t{kPanel}, tile.rows - row), status);
+}
+
+void roundRow(const float* from, float* to, uint32_t count, uint32_t bits) {
+    for (uint32_t i = 0; i < count; i += kLanes)
+        storeSome(asOperand(loadSome(from + i, count - i, 0.0f), bits), to + i, count - i);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace simd
+}  // namespace v1
+}  // namespace vkmoe
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+
+HWY_EXPORT(runColumns);
+HWY_EXPORT(runSlots);
+HWY_EXPORT(addTile);
+HWY_EXPORT(roundRow);
+
+void run(ColumnTile& tile) { HWY_DYNAMIC_DISPATCH(runColumns)(tile); }
+void run(SlotTile& tile) { HWY_DYNAMIC_DISPATCH(runSlots)(tile); }
+void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
+    HWY_DYNAMIC_DISPATCH(addTile)(tile, page, word, cols, status);
+}
+void roundOperands(const float* from, float* to, uint32_t count, uint32_t bits) {
+    HWY_DYNAMIC_DISPATCH(roundRow)(from, to, count, bits);
+}
+
+}  // namespace simd
+}  // namespace v1
+}  // namespace vkmoe
+#endif

@@ -1,0 +1,51 @@
+// The SIMD heart of the gradients' twins: the register tile of panel_tile.h over weights read by columns, and over the
+// slots of an expert. Lanes run across outputs; sums are in order R32.
+#pragma once
+
+#include "engine/cpu/simd/packed_rows.h"
+#include "engine/cpu/simd/panel_tile.h"
+#include "engine/cpu/weight_grad.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace simd {
+
+// Rows times the columns [first, first + 64) of a packed matrix [rows, cols], kF32 or kBf16.
+struct ColumnTile {
+    RowsView x;              // [row_count, rows]
+    uint32_t row_count = 0;  // 1..kRunRows
+    const uint32_t* panels = nullptr;
+    uint32_t rows = 0, cols = 0, first = 0, format = 0;
+    bool fused = false;
+    alignas(64) float totals[kRunRows][kRunOutputs];  // out
+};
+
+void run(ColumnTile& tile);
+
+constexpr uint32_t kGradSide = kRunOutputs;  // columns of x and rows of a gradient's matrix in one tile
+
+// The two accumulators of R32 for 64 columns and 64 rows of a gradient, [column][row].
+struct SlotTile {
+    const float* x = nullptr;         // [slots][64] operands
+    const float* grad_out = nullptr;  // [slots, ...], the first row of the tile
+    size_t step = 0;                  // from slot to slot of grad_out
+    uint32_t rows = 0, columns = 0;   // 1..64
+    uint32_t slots = 0, before = 0;   // before: slots of earlier chunks
+    bool fused = false;
+    alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
+    alignas(64) float totals[kGradSide][kGradSide];  // in and out
+    alignas(64) float sums[kGradSide][kGradSide];    // out: of the block that is unfinished, else -0
+};
+
+// totals must be set, to -0 where there is none.
+void run(SlotTile& tile);
+
+// grad = state_rule(checked(grad + (total + sum))): `word` is that of the tile's first element, of panels [cols][16].
+void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status);
+
+// as_operand of `count` values.
+void roundOperands(const float* from, float* to, uint32_t count, uint32_t bits);
+
+}  // namespace simd
+}  // namespace v1
+}  // namespace vkmoe
