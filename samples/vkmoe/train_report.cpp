@@ -110,7 +110,7 @@ std::string loadChart(const formats::LoadHistory& loads, uint32_t layer) {
         for (uint32_t e = 0; e < loads.experts; ++e) all += double(at[e]);
         for (uint32_t e = 0; e < shown && all > 0; ++e)
             cells += fmt::format(
-                "<rect x={:.1f} y={:.1f} width={:.2f} height={:.1f} fill='var(--bar)' fill-opacity={:.2f}/>",
+                "<rect x={:.1f} y={:.1f} width={:.2f} height={:.1f} fill-opacity={:.2f} fill='var(--bar)'/>",
                 kLeft + double(row) * width, e * height, width + 0.3, height - 1,
                 std::min(1.0, double(at[e]) / all * loads.experts / 2));
     }
