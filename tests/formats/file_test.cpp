@@ -222,6 +222,31 @@ TEST_CASE("a file written in pieces is there once all are", "[file]") {
     CHECK(folder.entries() == 1);
 }
 
+TEST_CASE("a file may be kept under another name when it is replaced", "[file]") {
+    const Folder folder;
+    REQUIRE(writeFileKeeping(folder / "f", "before", toBytes("one")));  // nothing to keep
+    CHECK(folder.entries() == 1);
+    put(folder / "before.new", "of a process that ended");
+    for (const char* text : {"two", "three"}) {
+        const std::string old = get(folder / "f");
+        REQUIRE(writeFileKeeping(folder / "f", "before", toBytes(text)));
+        CHECK(get(folder / "f") == text);
+        CHECK(get(folder / "before") == old);
+        CHECK(folder.entries() == 2);
+    }
+    {
+        const FileSizeLimit limit(4);
+        CHECK(!writeFileKeeping(folder / "f", "before", toBytes("longer")));
+    }
+    CHECK(get(folder / "f") == "three");
+    CHECK(get(folder / "before") == "two");
+    fs::remove(folder / "before");
+    fs::create_hard_link(folder / "f", folder / "before");  // both one file, as after a crash
+    REQUIRE(writeFileKeeping(folder / "f", "before", toBytes("four")));
+    CHECK(get(folder / "before") == "three");
+    CHECK(folder.entries() == 2);
+}
+
 TEST_CASE("a replaced file keeps its permissions, and a link to it stays a link", "[file]") {
     const Folder folder;
     put(folder / "private", "old");
