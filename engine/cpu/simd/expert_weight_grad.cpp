@@ -8,15 +8,38 @@ inline namespace v1 {
 namespace simd {
 namespace {
 
-// Columns [col, col + columns) of x of all slots, as operands, [slots][64]: kept by the thread, used by every row tile.
+constexpr uint64_t kMostPacked = uint64_t{2} << 20;  // floats of grad_out that are packed at once
+
+// Memory of the thread, from a multiple of a cache line on.
+template <int>
+float* scratch(size_t floats) {
+    constexpr size_t kLine = 16;
+    thread_local std::vector<float> memory;
+    memory.resize(std::max(memory.size(), floats + kLine));
+    return memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) / 4 % kLine) % kLine;
+}
+
+// Columns [col, col + columns) of x of all slots, as operands, [slots][64]: used by every row tile.
 const float* packInput(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t col,
                        uint32_t columns) {
-    thread_local std::vector<float> memory;
-    memory.resize(std::max(memory.size(), size_t{slots.end - slots.first} * kGradSide));
+    float* memory = scratch<0>(size_t{slots.end - slots.first} * kGradSide);
     for (uint32_t slot = slots.first; slot < slots.end; ++slot)
-        roundOperands(gradInput(p, c, slot) + col, memory.data() + size_t{slot - slots.first} * kGradSide, columns,
+        roundOperands(gradInput(p, c, slot) + col, memory + size_t{slot - slots.first} * kGradSide, columns,
                       c.operand_bits);
-    return memory.data();
+    return memory;
+}
+
+// Rows [row, end) of grad_out of all slots, in tiles of 64 rows, [slots][64] each.
+const float* packGrads(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, uint32_t end, float* memory) {
+    size_t count = slots.end - slots.first;
+    for (uint32_t slot = slots.first; slot < slots.end; ++slot) {
+        const float* from = p.grad_out.at + uint64_t{slot} * p.rows;
+        for (uint32_t r = row; r < end; r += kGradSide) {
+            float* to = memory + ((r - row) / kGradSide * count + (slot - slots.first)) * kGradSide;
+            std::copy_n(from + r, std::min(kGradSide, end - r), to);
+        }
+    }
+    return memory;
 }
 
 // body(values of a column's sixteen rows, how many, their first word in a page) for each panel and column of a tile.
@@ -41,18 +64,17 @@ void keep(const ExpertWeightGrad& p, uint32_t* page, uint32_t row, uint32_t col,
     });
 }
 
-// Rows [row, row + rows) of the columns whose x is packed.
-void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, const float* x, uint32_t row,
-             uint32_t rows, uint32_t col, SlotTile& tile) {
+// Rows [row, row + rows) of the columns whose x is packed; grads are theirs, [slots][64].
+void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, const float* x, const float* grads,
+             uint32_t row, uint32_t rows, uint32_t col, SlotTile& tile) {
     tile.x = x;
-    tile.grad_out = p.grad_out.at + uint64_t{slots.first} * p.rows + row;
-    tile.step = p.rows;
+    tile.grad_out = grads;
     tile.rows = rows;
     tile.columns = std::min(kGradSide, p.cols - col);
     tile.slots = slots.end - slots.first;
     tile.before = slots.before;
+    tile.last = slots.last;
     tile.fused = c.fused != 0;
-    std::fill_n(tile.totals[0], sizeof tile.totals / sizeof(float), -0.0f);
     if (GradSlots::hasTotal(slots.before)) load(p, slots.totals, row, col, tile, tile.totals);
     if (GradSlots::hasPartial(slots.before)) load(p, slots.partials, row, col, tile, tile.start);
     run(tile);
@@ -69,26 +91,49 @@ void addBias(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, ui
     for (uint32_t r = 0; r < rows; ++r) sums[r].finish(p, slots, p.bias + row + r);
 }
 
-}  // namespace
+// A part of the groups that belongs to one expert: tiles [first, end), row tiles fastest.
+struct Part {
+    GradSlots slots;
+    uint64_t first, end;
+};
 
-// Row tiles of one column tile are taken together, two at a time.
-void expert_weight_grad(const ExpertWeightGrad& p, const Constants& c, Groups groups) {
-    const uint32_t row_tiles = ceilDiv(p.rows, kTileRows), col_tiles = ceilDiv(p.cols, kGradSide);
-    const uint64_t count = std::min(groups.end, uint64_t{gradExperts(p, c)} * row_tiles * col_tiles);
-    auto tile = std::make_unique<SlotTile>();
-    for (uint64_t group = groups.begin; group < count;) {
-        GradSlots slots = findSlots(p, c, uint32_t(group / row_tiles / col_tiles));
-        uint64_t next = std::min(count, (group / row_tiles + 1) * row_tiles);
-        uint32_t row = uint32_t(group % row_tiles) * kTileRows,
-                 col = uint32_t(group / row_tiles % col_tiles) * kGradSide;
+// Row tiles of one column tile are taken together, two at a time; where a part has several column tiles, their rows of
+// grad_out are packed once.
+void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, SlotTile& tile) {
+    const uint32_t row_tiles = ceilDiv(p.rows, kTileRows);
+    const size_t slots = part.slots.end - part.slots.first;
+    bool several = part.end - part.first > row_tiles && slots * p.rows <= kMostPacked;
+    const float* all =
+        several ? packGrads(p, part.slots, 0, p.rows, scratch<1>(ceilDiv(p.rows, kGradSide) * slots * kGradSide))
+                : nullptr;
+    for (uint64_t group = part.first; group < part.end;) {
+        uint64_t next = std::min(part.end, (group / row_tiles + 1) * row_tiles);
+        uint32_t row = uint32_t(group % row_tiles) * kTileRows, col = uint32_t(group / row_tiles) * kGradSide;
         uint32_t end = std::min(p.rows, row + uint32_t(next - group) * kTileRows);
         group = next;
-        if (slots.nothing()) continue;
-        const float* x = packInput(p, c, slots, col, std::min(kGradSide, p.cols - col));
+        const float* x = packInput(p, c, part.slots, col, std::min(kGradSide, p.cols - col));
         for (; row < end; row += kGradSide) {
-            addRows(p, c, slots, x, row, std::min(kGradSide, end - row), col, *tile);
-            if ((c.bias & kBias) != 0 && col == 0) addBias(p, slots, row, std::min(kGradSide, end - row));
+            uint32_t rows = std::min(kGradSide, end - row);
+            bool packed = several && row % kGradSide == 0 && (rows == kGradSide || row + rows == p.rows);
+            const float* grads =
+                packed ? all + row * slots : packGrads(p, part.slots, row, row + rows, scratch<2>(slots * kGradSide));
+            addRows(p, c, part.slots, x, grads, row, rows, col, tile);
+            if ((c.bias & kBias) != 0 && col == 0) addBias(p, part.slots, row, rows);
         }
+    }
+}
+
+}  // namespace
+
+void expert_weight_grad(const ExpertWeightGrad& p, const Constants& c, Groups groups) {
+    const uint64_t of_expert = uint64_t{ceilDiv(p.rows, kTileRows)} * ceilDiv(p.cols, kGradSide);
+    const uint64_t count = std::min(groups.end, gradExperts(p, c) * of_expert);
+    auto tile = std::make_unique<SlotTile>();
+    for (uint64_t group = groups.begin; group < count;) {
+        uint64_t expert = group / of_expert, next = std::min(count, (expert + 1) * of_expert);
+        Part part{findSlots(p, c, uint32_t(expert)), group - expert * of_expert, next - expert * of_expert};
+        group = next;
+        if (!part.slots.nothing()) addPart(p, c, part, *tile);
     }
 }
 

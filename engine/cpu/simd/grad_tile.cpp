@@ -24,20 +24,21 @@ struct GradBlock {
     uint32_t terms;
     const float* start;  // of a row, then `start_step` on
     size_t start_step;
-    float* totals;                                                 // [rows][64]
-    alignas(64) float weights[kTilePanels][kBlock * kPanel] = {};  // [terms][16] each
-    alignas(64) float none[kRunOutputs];                           // -0: where a sum starts
+    float* totals;                        // [rows][64]
+    bool add_totals;                      // else the block's sums are the first
+    const float* weights;                 // as the layout says
+    alignas(64) float none[kRunOutputs];  // -0: where a sum starts
 
     GradBlock() { std::fill_n(none, kRunOutputs, -0.0f); }
     void startAtNothing() { start = none, start_step = 0; }
 };
 
-// Where term k of row r lies in x.
-struct RowLayout {  // of packed rows
-    static constexpr size_t kRow = kBlock, kTerm = 1;
+// Where term k of row r lies in x, and where panel i of it in the weights.
+struct RowLayout {  // packed rows; panels apart, [terms][16] each
+    static constexpr size_t kRow = kBlock, kTerm = 1, kPanelStep = kBlock * kPanel, kWeightStep = kPanel;
 };
-struct TermLayout {  // of packed slots
-    static constexpr size_t kRow = 1, kTerm = kGradSide;
+struct TermLayout {  // packed slots of both
+    static constexpr size_t kRow = 1, kTerm = kGradSide, kPanelStep = kPanel, kWeightStep = kGradSide;
 };
 
 template <bool kFused, class Layout, size_t kRows>
@@ -48,7 +49,7 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
     const float* x = block.x + row * Layout::kRow;
     VKMOE_UNROLL
     for (size_t c = 0; c < kGradColumns; ++c) {
-        w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
+        w[c] = block.weights + (vector + c) / kPerPanel * Layout::kPanelStep + (vector + c) % kPerPanel * kLanes;
         VKMOE_UNROLL
         for (size_t r = 0; r < kRows; ++r)
             s[r][c] = hn::Load(d, block.start + (row + r) * block.start_step + (vector + c) * kLanes);
@@ -56,7 +57,7 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
     for (uint32_t k = 0; k < block.terms; ++k) {
         V weight[kGradColumns];
         VKMOE_UNROLL
-        for (size_t c = 0; c < kGradColumns; ++c) weight[c] = hn::Load(d, w[c] + k * kPanel);
+        for (size_t c = 0; c < kGradColumns; ++c) weight[c] = hn::LoadU(d, w[c] + k * Layout::kWeightStep);
         VKMOE_UNROLL
         for (size_t r = 0; r < kRows; ++r) {
             V xk = hn::Set(d, x[r * Layout::kRow + k * Layout::kTerm]);
@@ -70,7 +71,7 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
         VKMOE_UNROLL
         for (size_t r = 0; r < kRows; ++r) {
             float* total = block.totals + (row + r) * kRunOutputs + (vector + c) * kLanes;
-            hn::Store(hn::Add(hn::Load(d, total), s[r][c]), d, total);
+            hn::Store(block.add_totals ? hn::Add(hn::Load(d, total), s[r][c]) : s[r][c], d, total);
         }
     }
 }
@@ -160,23 +161,27 @@ HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_
 
 // Rows k0 .. of the tile's columns.
 template <uint32_t kFormat>
-HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, GradBlock& block) {
+HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, const GradBlock& block,
+                              float (&weights)[kTilePanels][kBlock * kPanel]) {
     const size_t words = size_t{panelSteps(tile.cols, kFormat)} * kPanel;
     for (uint32_t k = 0; k < block.terms; k += kPanel)
         for (uint32_t i = 0; i < kTilePanels && tile.first + i * kPanel < tile.cols; ++i)
             turnPanel<kFormat>(tile, tile.panels + (k0 + k) / kPanel * words, tile.first + i * kPanel,
-                               k0 + k + kBlock < tile.rows ? 2 * words : 0, block.weights[i] + k * kPanel);
+                               k0 + k + kBlock < tile.rows ? 2 * words : 0, weights[i] + k * kPanel);
 }
 
 void runColumns(ColumnTile& tile) {
+    alignas(64) float weights[kTilePanels][kBlock * kPanel] = {};
     GradBlock block;
     block.startAtNothing();
     block.totals = tile.totals[0];
-    std::fill_n(tile.totals[0], size_t{tile.row_count} * kRunOutputs, -0.0f);
+    block.weights = weights[0];
     for (uint32_t k0 = 0; k0 < tile.rows; k0 += kBlock) {
         block.x = tile.x.at + k0 / kBlock * tile.x.step;
         block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
-        tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block) : decodeBlock<kBf16>(tile, k0, block);
+        block.add_totals = k0 != 0;
+        tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block, weights)
+                            : decodeBlock<kBf16>(tile, k0, block, weights);
         tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count)
                    : multiplyAll<false, RowLayout>(block, tile.row_count);
     }
@@ -184,41 +189,35 @@ void runColumns(ColumnTile& tile) {
 
 // ---- sums over slots ------------------------------------------------------------------------------------------------
 
-// grad_out of the block's slots, as panels.
-HWY_INLINE void packGrads(const SlotTile& tile, uint32_t slot, GradBlock& block) {
-    for (uint32_t k = 0; k < block.terms; ++k) {
-        const float* from = tile.grad_out + (slot + k) * tile.step;
-        for (uint32_t row = 0; row < tile.rows; row += kLanes)
-            hn::Store(loadSome(from + row, tile.rows - row, 0.0f), D(),
-                      block.weights[row / kPanel] + k * kPanel + row % kPanel);
-    }
-}
-
 void runSlots(SlotTile& tile) {
     GradBlock block;
-    std::fill_n(tile.sums[0], sizeof tile.sums / sizeof(float), -0.0f);
+    bool has_total = GradSlots::hasTotal(tile.before);
     for (uint32_t slot = 0; slot < tile.slots; slot += block.terms) {
         uint32_t begin = (tile.before + slot) % kBlock;
         block.terms = std::min(kBlock - begin, tile.slots - slot);
         block.x = tile.x + size_t{slot} * kGradSide;
+        block.weights = tile.grad_out + size_t{slot} * kGradSide;
         block.startAtNothing();
         if (begin != 0) block.start = tile.start[0], block.start_step = kGradSide;
-        block.totals = begin + block.terms == kBlock ? tile.totals[0] : tile.sums[0];
-        packGrads(tile, slot, block);
+        bool finished = tile.last || begin + block.terms == kBlock;
+        block.totals = finished ? tile.totals[0] : tile.sums[0];
+        block.add_totals = finished && has_total;
         tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns)
                    : multiplyAll<false, TermLayout>(block, tile.columns);
+        has_total = has_total || finished;
     }
-    if (tile.slots == 0 && tile.before % kBlock != 0)
-        std::copy_n(tile.start[0], sizeof tile.start / sizeof(float), tile.sums[0]);
+    if (tile.slots != 0 || !GradSlots::hasPartial(tile.before)) return;
+    auto& to = tile.last ? tile.totals : tile.sums;
+    for (size_t i = 0; i < kGradSide; ++i)
+        for (size_t j = 0; j < kGradSide; ++j)
+            to[i][j] = tile.last && has_total ? to[i][j] + tile.start[i][j] : tile.start[i][j];
 }
 
-HWY_INLINE void addPanel(const float* totals, const float* sums, uint32_t* page, uint32_t word, uint32_t rows,
-                         U32 status) {
+HWY_INLINE void addPanel(const float* totals, uint32_t* page, uint32_t word, uint32_t rows, U32 status) {
     const D d;
     for (uint32_t i = 0; i < rows; i += kLanes) {
         float* grad = reinterpret_cast<float*>(page + word + i);
-        V total = hn::Add(hn::Load(d, totals + i), hn::Load(d, sums + i));
-        V sum = hn::Add(loadSome(grad, rows - i, 0.0f), total);
+        V sum = hn::Add(loadSome(grad, rows - i, 0.0f), hn::Load(d, totals + i));
         storeSome(stateRule(sum), grad, rows - i);
         if (!outOfRange(magnitudeBits(sum))) continue;
         HWY_ALIGN float values[kLanes];
@@ -230,8 +229,8 @@ HWY_INLINE void addPanel(const float* totals, const float* sums, uint32_t* page,
 void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
     for (uint32_t row = 0; row < tile.rows; row += kPanel, word += cols * kPanel)
         for (uint32_t col = 0; col < tile.columns; ++col)
-            addPanel(tile.totals[col] + row, tile.sums[col] + row, page, word + col * kPanel,
-                     std::min(uint32_t{kPanel}, tile.rows - row), status);
+            addPanel(tile.totals[col] + row, page, word + col * kPanel, std::min(uint32_t{kPanel}, tile.rows - row),
+                     status);
 }
 
 void roundRow(const float* from, float* to, uint32_t count, uint32_t bits) {

@@ -27,20 +27,20 @@ constexpr uint32_t kGradSide = kRunOutputs;  // columns of x and rows of a gradi
 // The two accumulators of R32 for 64 columns and 64 rows of a gradient, [column][row].
 struct SlotTile {
     const float* x = nullptr;         // [slots][64] operands
-    const float* grad_out = nullptr;  // [slots, ...], the first row of the tile
-    size_t step = 0;                  // from slot to slot of grad_out
+    const float* grad_out = nullptr;  // [slots][64] operands
     uint32_t rows = 0, columns = 0;   // 1..64
     uint32_t slots = 0, before = 0;   // before: slots of earlier chunks
+    bool last = true;                 // the sum of the unfinished block is added to totals, too
     bool fused = false;
     alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
     alignas(64) float totals[kGradSide][kGradSide];  // in and out
-    alignas(64) float sums[kGradSide][kGradSide];    // out: of the block that is unfinished, else -0
+    alignas(64) float sums[kGradSide][kGradSide];    // out: of the block that is unfinished, unless `last`
 };
 
-// totals must be set, to -0 where there is none.
+// totals must be set if there were finished blocks before, start if there was an unfinished one.
 void run(SlotTile& tile);
 
-// grad = state_rule(checked(grad + (total + sum))): `word` is that of the tile's first element, of panels [cols][16].
+// grad = state_rule(checked(grad + total)): `word` is that of the tile's first element, of panels [cols][16].
 void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status);
 
 // as_operand of `count` values.
