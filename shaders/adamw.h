@@ -1,5 +1,5 @@
 // One step of AdamW on one parameter, one text for GLSL and C++ (Loshchilov and Hutter, "Decoupled Weight Decay
-// Regularization", 2019; the moments' corrections are divided out, as in Adam).
+// Regularization", 2019; the moments' corrections, formed in double, are multiplied in).
 //
 // Every product that is added follows the state rule first, so that nothing subnormal enters a sum.
 #ifndef VKMOE_ADAMW_H
@@ -28,7 +28,7 @@ EXACT float adamw_second(float v, float g, float beta, float rest) {
 }
 
 EXACT float adamw_step(float m, float v, float correction1, float correction2, float epsilon) {
-    return state_rule(exact_div(exact_div(m, correction1), exact_sqrt(exact_div(v, correction2)) + epsilon));
+    return state_rule(exact_div(m * correction1, exact_sqrt(v * correction2) + epsilon));
 }
 
 // A weight that has nowhere to go keeps its bits; one that moves is stored as an operand.

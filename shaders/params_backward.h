@@ -186,7 +186,7 @@ struct Adamw {
     float grad_scale, clip;  // a gradient is multiplied by both, in this order, rounded each time
     float learning_rate;
     float beta1, one_minus_beta1, beta2, one_minus_beta2;  // formed in double
-    float correction1, correction2;                        // 1 - beta^step
+    float correction1, correction2;                        // 1 / (1 - beta^step)
     float epsilon, weight_decay;
     uint32_t pad;
 };

@@ -45,8 +45,8 @@ Case adamwCase(const KernelCode& code, const Constants& c, const Shape& shape, V
     VKMOE_POINT(Adamw, touched, test.input("touched", std::move(touched)));
     VKMOE_POINT(Adamw, status, test.output("status", Words(2)));
     Adamw p{.count = count, .page_words = shape.model_dim, .grad_scale = 0x1p-14f, .clip = 1, .learning_rate = 0.01f};
-    p.beta1 = 0.9f, p.one_minus_beta1 = 0.1f, p.correction1 = 0.271f;
-    p.beta2 = 0.999f, p.one_minus_beta2 = 0.001f, p.correction2 = 0.002997f;
+    p.beta1 = 0.9f, p.one_minus_beta1 = 0.1f, p.correction1 = 3.6900370f;
+    p.beta2 = 0.999f, p.one_minus_beta2 = 0.001f, p.correction2 = 333.66700f;
     p.epsilon = 1e-8f;
     if (shape.seed % 2 != 0) p.grad_scale = 0.3f, p.clip = 0.7f, p.weight_decay = 0.1f;
     test.setParams(p);

@@ -60,8 +60,8 @@ Adamw adamwParams(const AdamwOptions& o, const AdamwClock& clock, double rate, d
     p.one_minus_beta1 = passed(1 - o.beta1);
     p.beta2 = passed(o.beta2);
     p.one_minus_beta2 = passed(1 - o.beta2);
-    p.correction1 = passed(1 - clock.power1());
-    p.correction2 = passed(1 - clock.power2());
+    p.correction1 = passed(1 / (1 - clock.power1()));
+    p.correction2 = passed(1 / (1 - clock.power2()));
     p.epsilon = passed(o.epsilon);
     p.weight_decay = passed(o.weight_decay);
     return p;

@@ -30,8 +30,8 @@ void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
         m = stateRule(hn::Add(stateRule(hn::Mul(beta1, m)), stateRule(hn::Mul(rest1, g))));
         V square = stateRule(hn::Mul(stateRule(hn::Mul(rest2, g)), g));
         v = stateRule(hn::Add(stateRule(hn::Mul(beta2, v)), square));
-        V root = hn::Add(hn::Sqrt(hn::Div(v, correction2)), epsilon);
-        V step = stateRule(hn::Div(hn::Div(m, correction1), root));
+        V root = hn::Add(hn::Sqrt(hn::Mul(v, correction2)), epsilon);
+        V step = stateRule(hn::Div(hn::Mul(m, correction1), root));
         V move = stateRule(hn::Mul(rate, hn::Add(step, stateRule(hn::Mul(decay, w)))));
         w = hn::IfThenElse(below(move, 1), w, operandRule(hn::Sub(w, move)));
         storeSome(m, p.first.at + i, count);
