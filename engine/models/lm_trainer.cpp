@@ -108,7 +108,16 @@ LmTrainer::~LmTrainer() {
 }
 
 const LmConfig& LmTrainer::config() const { return state_->trunk.config; }
-uint64_t LmTrainer::deviceBytes() const { return state_->engine->device().ledger().used(); }
+uint64_t LmTrainer::peakBytes() const { return state_->engine->device().ledger().peak(); }
+
+TrainingMemory LmTrainer::memory(uint32_t tokens) const {
+    const State& s = *state_;
+    TrainingMemory memory{.weights = s.trunk.memory.size(), .activations = s.bytesFor(tokens)};
+    for (const auto& layer : s.layers) memory.weights += layer->weightBytes();
+    for (const ParameterSlab& slab : s.set->slabs()) memory.gradients += slab.words * 4;
+    memory.moments = s.set->stateBytes();
+    return memory;
+}
 
 // ---- building -------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,9 @@ public:
 
     Result<BatchResult> run(const BatchWork& work);
 
+    // Memory that a batch of `capacity` tokens takes, on the device and on the way there.
+    uint64_t bytesFor(uint32_t capacity) const;
+
 private:
     // Byte offsets into the upload buffer (inputs come first) and the download buffer (grad_in comes first).
     struct Places {
@@ -59,7 +62,6 @@ private:
         : engine_(&engine), layer_(&layer), set_(&set), max_chunk_(max_chunk) {}
     Result<void> ensure(uint64_t tokens);
     Result<void> allocate(uint32_t capacity);
-    uint64_t bytesFor(uint32_t capacity) const;
     Result<void> ensureCarry(uint64_t tokens);
     Result<void> countAll(const BatchWork& work, uint64_t tokens);
     void upload(const BatchWork& work, const Chunk& chunk);

@@ -50,7 +50,15 @@ LayerTrainer::~LayerTrainer() {
 
 const Description& LayerTrainer::description() const { return state_->layer->description(); }
 
-uint64_t LayerTrainer::deviceBytes() const { return state_->engine->device().ledger().used(); }
+uint64_t LayerTrainer::peakBytes() const { return state_->engine->device().ledger().peak(); }
+
+TrainingMemory LayerTrainer::memory(uint32_t tokens) const {
+    const State& s = *state_;
+    TrainingMemory memory{.weights = s.layer->weightBytes(), .activations = s.batch->bytesFor(tokens)};
+    for (const ParameterSlab& slab : s.set->slabs()) memory.gradients += slab.words * 4;
+    memory.moments = s.set->stateBytes();
+    return memory;
+}
 
 Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSource& source,
                                           const LayerTrainerOptions& options) {

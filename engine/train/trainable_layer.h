@@ -28,6 +28,8 @@ public:
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
 
+    uint64_t weightBytes() const { return master_.bytes + (rounded_ ? rounded_->weights().bytes : 0); }
+
     // Makes the bf16 copies of what the masters are by then; nothing in exact precision.
     void refresh(Commands& commands) const {
         if (rounded_) rounded_->refresh(commands);

@@ -211,10 +211,12 @@ Result<void> trainOn(const Context& context, const TrainOptions& options, Prepar
     VKMOE_CHECK(writeTokenizer(plan, options.output));
     VKMOE_TRY(trainer, makeTrainer(engine, plan, run.beginning));
     const std::string device = engine.device().info().name;
-    if (!context.json)
+    if (!context.json) {
         fmt::print("{} parameters, {} tokens of text, {} tokens a step, on {}{}\n", parameterCount(plan.config),
                    plan.corpus.tokens(), uint64_t{options.context} * options.batch * options.accumulate, device,
                    run.beginning.resumed ? fmt::format(", from step {} on", run.beginning.state.step) : "");
+        fmt::print("{}\n", trainer.memory(options.context * options.batch).shown());
+    }
     return TrainRun(context, options, run, std::move(trainer), device).run();
 }
 

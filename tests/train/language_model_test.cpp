@@ -267,3 +267,33 @@ TEST_CASE("two submits make a step", "[lm]") {
     CHECK(step.submits == 2);
     CHECK(step.host_waits == 2);
 }
+
+TEST_CASE("training takes the memory that it says", "[lm]") {
+    LmConfig config{
+        .vocab_size = 256, .model_dim = 96, .layers = 4, .conv_kernel = 4, .hidden_dim = 192, .experts = 6, .top_k = 2};
+    formats::LmSource source = sourceOf(config, must(formats::initialLm(config, 5)));
+    std::vector<Sequence> sequences(8, Sequence(128, 65));
+    std::vector<std::vector<Sequence>> batch{sequences};
+    uint64_t kept = 0;
+    for (bool recompute : {false, true})
+        for (Precision precision : {Precision::exact, Precision::rounded}) {
+            auto engine = must(Engine::open({.device = "cpu"}));
+            auto trainer = must(LmTrainer::create(
+                *engine, source, {.precision = precision, .checkpoint_activations = recompute, .max_tokens = 1024}));
+            must(trainer.step(batch));
+            TrainingMemory memory = trainer.memory(1024);
+            CAPTURE(recompute, name(precision), memory.shown(), trainer.peakBytes());
+            CHECK(double(trainer.peakBytes()) <= 1.1 * double(memory.total()));
+            CHECK(double(trainer.peakBytes()) >= 0.9 * double(memory.total()));
+            if (!recompute) kept = memory.activations;
+            if (recompute) CHECK(memory.activations < kept / 2);
+        }
+    auto engine = must(Engine::open(
+        {.device = "cpu",
+         .device_options = {.clamp = DeviceLimits{.memory_budget = 16 << 20, .max_allocation = 1 << 30}}}));
+    auto none = LmTrainer::create(*engine, source, {.max_tokens = 4096});
+    REQUIRE_FALSE(none);
+    CHECK(none.error().code == ErrorCode::out_of_memory);
+    INFO(none.error().detail);
+    CHECK(none.error().detail.find("bytes") != std::string::npos);
+}

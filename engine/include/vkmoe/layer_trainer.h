@@ -15,6 +15,7 @@
 #include "engine/formats/tensor_source.h"
 #include "vkmoe/engine.h"
 #include "vkmoe/optimizer.h"
+#include "vkmoe/training_memory.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -62,7 +63,11 @@ public:
     ~LayerTrainer();
 
     const Description& description() const;
-    uint64_t deviceBytes() const;  // weights, gradients, moments and activations
+    // What a batch of `tokens` takes. For T tokens, S = T * top_k slots, D, F, E of the description, shared width H (0:
+    // none), in f32 words: forward 4*T*D + 2*T*E + 4*S + S*(2*F or 3*F + D) + T*(2*H or 3*H) + 2*T*D, backward
+    // 4*T*D + T*E + S*(2*F + 2*D) + 2*T*H + 2*T*D, and small change; exactly: Workspace and BackwardWorkspace.
+    TrainingMemory memory(uint32_t tokens) const;
+    uint64_t peakBytes() const;  // that the engine's device has given out at once so far
 
     // Gradients for one batch of tokens [tokens, model_dim] and the gradient of its outputs, without auxiliary losses.
     // Weights stay as they are.

@@ -11,6 +11,7 @@
 #include "vkmoe/engine.h"
 #include "vkmoe/lm_config.h"
 #include "vkmoe/optimizer.h"
+#include "vkmoe/training_memory.h"
 
 namespace vkmoe {
 
@@ -65,7 +66,10 @@ public:
     ~LmTrainer();
 
     const LmConfig& config() const;
-    uint64_t deviceBytes() const;
+    // What a micro-batch of `tokens` takes: activations of T*(V + 4*D) words, of every layer (with recomputation: of
+    // one layer, and T*D for each of the others) T*(4*D + 2) and those of LayerTrainer::memory, its backward part once.
+    TrainingMemory memory(uint32_t tokens) const;
+    uint64_t peakBytes() const;  // that the engine's device has given out at once so far
 
     // One optimiser step over micro-batches of sequences (each of two tokens or more; shorter ones are passed over).
     // The gradient is the mean over all sequences of all micro-batches.

@@ -1,0 +1,22 @@
+// TrainingMemory: what training a model takes of its device's memory, part by part.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace vkmoe {
+inline namespace v1 {
+
+struct TrainingMemory {
+    uint64_t weights = 0;      // f32; in rounded precision also their bf16 copies
+    uint64_t gradients = 0;    // as large as the f32 weights
+    uint64_t moments = 0;      // twice that
+    uint64_t activations = 0;  // of the tokens that are on the device at once, and gradients of activations
+
+    uint64_t total() const { return weights + gradients + moments + activations; }
+    // "weights 1.0 MiB, gradients ...", for people.
+    std::string shown() const;
+};
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,19 @@
+#include "vkmoe/training_memory.h"
+
+#include <fmt/format.h>
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+std::string mebibytes(uint64_t bytes) { return fmt::format("{:.1f} MiB", double(bytes) / (1 << 20)); }
+
+}  // namespace
+
+std::string TrainingMemory::shown() const {
+    return fmt::format("weights {}, gradients {}, moments {}, activations {}: {}", mebibytes(weights),
+                       mebibytes(gradients), mebibytes(moments), mebibytes(activations), mebibytes(total()));
+}
+
+}  // namespace v1
+}  // namespace vkmoe
