@@ -216,10 +216,12 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     scratch.reset();
     Description d = mixtureOf(trunk.config);
     Device& device = engine->device();
-    uint32_t most = Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true});
+    uint64_t most = std::min<uint64_t>({Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true}),
+                                        BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
     if (tokens > most)
-        return Error{ErrorCode::bad_input, fmt::format("a micro-batch of {} tokens: {} are the most for {} experts",
-                                                       tokens, most, d.experts)};
+        return Error{ErrorCode::bad_input,
+                     fmt::format("a micro-batch of {} tokens: {} are the most for {} experts and a vocabulary of {}",
+                                 tokens, most, d.experts, trunk.config.vocab_size)};
     auto capacity = uint32_t(tokens);
     if (bytesFor(capacity) > device.ledger().budget() - std::min(device.ledger().budget(), device.ledger().used()))
         return Error{ErrorCode::out_of_memory, needs(capacity)};

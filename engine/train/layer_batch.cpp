@@ -62,14 +62,16 @@ uint64_t LayerBatch::bytesFor(uint32_t capacity) const {
 // Memory for a batch, or for as much of it as fits.
 Result<void> LayerBatch::ensure(uint64_t tokens) {
     uint64_t wanted = max_chunk_ == 0 ? tokens : std::min<uint64_t>(tokens, max_chunk_);
-    if (workspace_ && workspace_->capacity >= wanted) return {};
+    if (workspace_ && asked_ >= wanted) return {};
+    asked_ = wanted;
     workspace_.reset();
     backward_.reset();
     for (Buffer* buffer : {&upload_, &download_, &losses_}) buffer->reset();
     const Description& d = layer_->description();
     Ledger& ledger = engine_->device().ledger();
     uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used()), fit = 0;
-    uint64_t most = std::min<uint64_t>(wanted, Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true}));
+    uint64_t most = std::min<uint64_t>(
+        {wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true})});
     for (uint64_t step = uint64_t{1} << 31; step != 0; step /= 2)
         if (fit + step <= most && bytesFor(uint32_t(fit + step)) <= left) fit += step;
     if (fit == 0)

@@ -89,6 +89,7 @@ private:
     Places at_;
     std::optional<Carry> carry_;
     uint64_t carry_tokens_ = 0;
+    uint64_t asked_ = 0;  // tokens that memory was last asked for; it may hold fewer
 };
 
 }  // namespace v1
