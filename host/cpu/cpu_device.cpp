@@ -1,11 +1,13 @@
 // The CPU device: operations run in order at submit, each dispatch over all threads.
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
+#include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <new>
 
@@ -38,13 +40,14 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
     return info;
 }
 
-// Hands out the groups of a dispatch in ranges, long ones first: inside a range a kernel uses again what neighbouring
-// groups share (rows, weights), and at the end short ranges keep all threads busy.
+// Hands out the groups of a dispatch from `first` on in ranges, long ones first: inside a range a kernel uses again
+// what neighbouring groups share (rows, weights), and at the end short ranges keep all threads busy.
 class GroupRanges {
 public:
-    GroupRanges(uint64_t groups, uint64_t threads)
+    GroupRanges(uint64_t first, uint64_t groups, uint64_t threads)
         : groups_(groups),
           threads_(threads),
+          next_(first),
           unit_(groups >= 32 * kUnit ? kUnit
                 : groups >= kUnit    ? 4
                                      : 1) {}
@@ -55,15 +58,16 @@ public:
         do {
             if (begin >= groups_) return false;
             uint64_t units = ((groups_ - begin) / (2 * threads_) + unit_ - 1) / unit_;
-            end = threads_ == 1 ? groups_ : std::min(groups_, begin + std::max<uint64_t>(units, 1) * unit_);
+            end = threads_ == 1 ? groups_ : std::min(groups_, (begin / unit_ + std::max<uint64_t>(units, 1)) * unit_);
         } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
         return true;
     }
 
 private:
     static constexpr uint64_t kUnit = 16;  // ranges of many groups begin at multiples of it
-    uint64_t groups_, threads_, unit_;
-    std::atomic<uint64_t> next_ = 0;
+    uint64_t groups_, threads_;
+    std::atomic<uint64_t> next_;
+    uint64_t unit_;
 };
 
 class CpuDevice final : public Device {
@@ -128,7 +132,7 @@ private:
                 break;
             case Commands::Kind::fill: {
                 auto* words = reinterpret_cast<uint32_t*>(bytesOf(operation.to, operation.to_offset));
-                std::fill_n(words, operation.bytes / 4, operation.word);
+                fill(words, operation.bytes / 4, operation.word);
                 break;
             }
             case Commands::Kind::barrier:
@@ -139,15 +143,45 @@ private:
     void runGroups(const Commands::Operation& operation, uint64_t groups) {
         const KernelCode& code = *operation.kernel->code;
         CpuKernel kernel = simd_ && code.simd ? code.simd : code.cpu;
-        GroupRanges ranges(groups, threads_);
+        auto run_range = [&](uint64_t begin, uint64_t end) {
+            kernel(operation.params.data(), operation.kernel->constants, {begin, end});
+        };
+        uint64_t first = runAlone(groups, run_range);
+        if (first == groups) return;
+        GroupRanges ranges(first, groups, threads_);
         auto work = [&](size_t) {
             FloatEnvironment environment;
-            for (uint64_t begin = 0, end = 0; ranges.take(begin, end);)
-                kernel(operation.params.data(), operation.kernel->constants, {begin, end});
+            for (uint64_t begin = 0, end = 0; ranges.take(begin, end);) run_range(begin, end);
         };
-        if (groups <= 1 || threads_ == 1) return work(0);
         arena_.execute([&] { tbb::parallel_for(size_t{0}, threads_, work, tbb::simple_partitioner()); });
     }
+
+    // Runs groups in this thread until they have taken about as long as waking the others would; returns how many.
+    template <class RunRange>
+    uint64_t runAlone(uint64_t groups, const RunRange& run_range) {
+        FloatEnvironment environment;
+        if (groups <= 1 || threads_ == 1) return run_range(0, groups), groups;
+        auto start = std::chrono::steady_clock::now();
+        uint64_t done = 0;
+        for (uint64_t step = 1; done < groups; step *= 2) {
+            uint64_t end = std::min(groups, done + step);
+            run_range(done, end);
+            done = end;
+            if (std::chrono::steady_clock::now() - start > kWaking) break;
+        }
+        return done;
+    }
+
+    void fill(uint32_t* words, uint64_t count, uint32_t word) {
+        if (count <= kSmallFill) return void(std::fill_n(words, count, word));
+        arena_.execute([&] {
+            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, count, kSmallFill),
+                              [&](const auto& range) { std::fill(words + range.begin(), words + range.end(), word); });
+        });
+    }
+
+    static constexpr std::chrono::microseconds kWaking{5};
+    static constexpr uint64_t kSmallFill = uint64_t{1} << 16;  // words
 
     tbb::task_arena arena_;
     size_t threads_;
