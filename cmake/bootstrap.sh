@@ -19,8 +19,7 @@ deps=$repo/.deps
 
 # What every system gets from its own packages.
 packages="g++ cmake ninja-build pkg-config spirv-tools spirv-headers libtbb-dev libhwy-dev nlohmann-json3-dev libcli11-dev
-          libfmt-dev libxxhash-dev zlib1g-dev libvulkan1 mesa-vulkan-drivers"
-          libfmt-dev libxxhash-dev libicu-dev libvulkan1 mesa-vulkan-drivers"
+          libfmt-dev libxxhash-dev libicu-dev zlib1g-dev libvulkan1 mesa-vulkan-drivers"
 
 # What the fuzzers get besides: clang with libFuzzer.
 fuzz_packages="clang libclang-rt-dev"
