@@ -43,7 +43,7 @@ install_headers(host host buffer.h commands.h device.h file.h kernel.h result.h 
 install_headers(engine engine kernels.inc)
 install_headers(engine/formats engine/formats evl0.h moe0.h tensor_source.h)
 # Not exact_math.h: the linker could take a copy of its functions that a user compiled with fast-math for the engine's.
-install_headers(shaders shaders constants.h params.h pointers.h)
+install_headers(shaders shaders constants.h params.h params_backward.h params_language.h pointers.h)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 # ---- packages ---------------------------------------------------------------------------------------------------------

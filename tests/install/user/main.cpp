@@ -2,7 +2,11 @@
 #include <cstdio>
 
 #include "engine/formats/moe0.h"
+#include "vkmoe/language_model.h"
 #include "vkmoe/layer.h"
+#include "vkmoe/layer_trainer.h"
+#include "vkmoe/lm_trainer.h"
+#include "vkmoe/text_codec.h"
 
 vkmoe::Result<float> firstNumber(const char* file) {
     VKMOE_TRY(engine, vkmoe::Engine::open({.device = "cpu"}));
