@@ -8,7 +8,7 @@
 //   out  losses [tokens]  (state rule); grad_logits [tokens, vocab] operands; may be logits
 // One workgroup a token. Exponentials are relative to the largest logit, which has no order; their sum is in order R32 over
 // v. Gradients are bounded by the weight: loss and weight are checked, and counted by the target's index in logits. No
-// thread loops more than 32,768 times up to a vocabulary of 1,048,576; tokens * vocab stays below 2^32.
+// thread loops more than 32,768 times up to a vocabulary of 400,000; tokens * vocab stays below 2^32.
 KERNEL(CrossEntropy)
 #include "shaders/row_sum.glsl"
 

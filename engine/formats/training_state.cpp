@@ -193,6 +193,7 @@ std::vector<std::byte> writeTrainingState(const TrainingState& state) {
     writer.number(uint32_t(state.options.size()));
     for (const auto& [option, value] : state.options) writer.text(option), writer.text(value);
     writer.number(state.step);
+    writer.number(state.optimizer_step);
     writer.number(state.loss_scale);
     writer.number(state.loss_streak);
     writer.number(state.sampler);
@@ -220,6 +221,9 @@ Result<TrainingState> readTrainingState(const std::string& name, std::span<const
     state.weights_bytes = reader.number<uint64_t>("the weights' length");
     readOptions(reader, state);
     state.step = reader.number<uint64_t>("step");
+    state.optimizer_step = reader.number<uint64_t>("optimizer step");
+    if (state.optimizer_step > state.step)
+        reader.fail("optimizer step", fmt::format("is {}, after {} steps", state.optimizer_step, state.step));
     state.loss_scale = reader.finite("loss scale");
     state.loss_streak = reader.number<uint32_t>("streak");
     state.sampler = reader.number<uint64_t>("sampler");

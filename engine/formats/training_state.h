@@ -2,7 +2,8 @@
 //
 // A file is little-endian, without padding: u32 magic 0x53544d56 ("VMTS"), u32 version 1, u64 bytes of the whole file;
 // the weights' u64 hash and u64 length; u32 number of options and for each two texts, name and value (u32 length,
-// UTF-8); u64 step, f64 loss scale, u32 streak, u64 sampler; u64 n and n losses (f32); u64 n and n validations (u64
+// UTF-8); u64 step, u64 optimizer step, f64 loss scale, u32
+// streak, u64 sampler; u64 n and n losses (f32); u64 n and n validations (u64
 // step, f64 loss); u32 layers, u32 experts, u64 steps a row, u64 rows and the rows' loads (u64 [rows, layers,
 // experts]); u64 P, the first moments f32 [P] and the second; u32 CRC-32 of all bytes before it.
 #pragma once
@@ -44,6 +45,7 @@ struct TrainingState {
     std::vector<std::pair<std::string, std::string>> options;  // what the run was told, to be compared when it goes on
     uint64_t weights_hash = 0, weights_bytes = 0;              // of the weights' file
     uint64_t step = 0;
+    uint64_t optimizer_step = 0;  // steps but for those that were skipped
     double loss_scale = 0;
     uint32_t loss_streak = 0;
     uint64_t sampler = 0;       // where the generator that picks sequences stands

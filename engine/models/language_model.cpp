@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "engine/models/lm_pass.h"
@@ -15,6 +16,7 @@ inline namespace v1 {
 namespace {
 
 constexpr uint32_t kChunk = 256;  // tokens of a pass
+constexpr uint32_t kMostVocabulary = 1u << 20, kMostTaps = 16384;
 
 Result<void> checkIds(std::span<const uint32_t> tokens, uint32_t vocabulary) {
     for (size_t i = 0; i < tokens.size(); ++i)
@@ -71,6 +73,10 @@ Result<void> LanguageModel::State::addLayer(std::span<const float> parameters, u
 }
 
 Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source, Precision precision) {
+    if (source.config.vocab_size > kMostVocabulary || source.config.conv_kernel > kMostTaps)
+        return Error{ErrorCode::unsupported,
+                     fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
+                                 source.config.conv_kernel, kMostVocabulary, kMostTaps)};
     std::lock_guard lock(engine.mutex());
     VKMOE_TRY(parameters, formats::readParameters(source));
     VKMOE_TRY(trunk, Trunk::create(engine, source.config, parameters));
@@ -85,7 +91,9 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
 }
 
 Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
-    auto capacity = uint32_t(std::min<size_t>(tokens, kChunk));
+    const Description& d = weights[0]->description;
+    size_t most = std::min(kChunk, Workspace::largestCapacity(d, d.top_k, UINT64_MAX));
+    auto capacity = uint32_t(std::min(tokens, most));
     if (activations && activations->capacity >= capacity) return {};
     activations.reset();
     VKMOE_TRY(made, LmActivations::create(engine->device(), trunk.config, weights[0]->description, capacity,
@@ -138,6 +146,8 @@ Result<std::vector<uint32_t>> LanguageModel::generate(std::span<const uint32_t> 
                                                       const GenerateOptions& options) {
     std::lock_guard lock(state_->engine->mutex());
     VKMOE_CHECK(checkIds(prompt, config().vocab_size));
+    if (!std::isfinite(options.temperature))
+        return Error{ErrorCode::bad_input, fmt::format("temperature is {}", options.temperature)};
     Sampler sampler(options.temperature, options.seed);
     std::vector<uint32_t> made, pending(prompt.begin(), prompt.end());
     uint32_t position = 0;

@@ -362,16 +362,21 @@ void LmPass::layerBackward(Commands& commands, const LmActivations& a, const Bac
 
 namespace {
 
-// The first row that is not clean, as a sentence about values of `width` a token.
-Result<void> checkRows(std::span<const uint32_t> words, std::span<const char* const> what, uint32_t width,
-                       const std::string& where) {
-    for (size_t i = 0; i < what.size(); ++i) {
+// What a status row speaks of, and how many values a token has there; 0: the values belong to no token.
+struct StatusRow {
+    const char* what;
+    uint32_t width;
+};
+
+// The first row that is not clean, as a sentence.
+Result<void> checkRows(std::span<const uint32_t> words, std::span<const StatusRow> stages, const std::string& where) {
+    for (size_t i = 0; i < stages.size(); ++i) {
         if (words[2 * i] == 0) continue;
-        uint32_t index = ~words[2 * i + 1];
-        return Error{ErrorCode::bad_input,
-                     fmt::format("{}{}: {} values are not finite or not below 2^63 in size, the first at token {}, "
-                                 "element {}",
-                                 where, what[i], words[2 * i], index / width, index % width)};
+        uint32_t index = ~words[2 * i + 1], width = stages[i].width;
+        std::string first =
+            width == 0 ? "" : fmt::format(", the first at token {}, element {}", index / width, index % width);
+        return Error{ErrorCode::bad_input, fmt::format("{}{}: {} values are not finite or not below 2^63 in size{}",
+                                                       where, stages[i].what, words[2 * i], first)};
     }
     return {};
 }
@@ -384,20 +389,25 @@ Error inLayer(size_t layer, Error error) {
 }  // namespace
 
 Result<void> LmPass::check(const LmActivations& a, std::span<const ForwardPass* const> mixtures) const {
-    static constexpr const char* kLayer[] = {"conv norm", "convolution", "moe norm", "the layer's sum",
-                                             "gradients of norms and convolution"};
-    static constexpr const char* kOfHead[] = {"the last layer's output", "the logits", "the losses",
-                                              "gradients of the head and the embedding"};
     const size_t rows = 2 * LmActivations::kStatusRows;
     auto trunk = view<uint32_t>(a.download, a.back.status, rows * (a.layers.size() + 1));
     auto mixture = view<uint32_t>(a.download, a.back.mixture_status, 2 * Workspace::kStatusRows * a.layers.size());
     const LmConfig& c = trunk_->config;
+    const StatusRow layer[] = {{"conv norm", c.model_dim},
+                               {"convolution", c.model_dim},
+                               {"moe norm", c.model_dim},
+                               {"the layer's sum", c.model_dim},
+                               {"gradients of norms and convolution", 0}};
+    const StatusRow head[] = {{"the last layer's output", c.model_dim},
+                              {"the logits", c.vocab_size},
+                              {"the losses", c.vocab_size},
+                              {"gradients of the head and the embedding", 0}};
     for (size_t l = 0; l < a.layers.size(); ++l) {
-        VKMOE_CHECK(checkRows(trunk.subspan(l * rows, rows), kLayer, c.model_dim, fmt::format("layers.{}: ", l)));
+        VKMOE_CHECK(checkRows(trunk.subspan(l * rows, rows), layer, fmt::format("layers.{}: ", l)));
         auto inside = mixtures[l]->check(mixture.data() + l * 2 * Workspace::kStatusRows, c.top_k, 0);
         if (!inside) return inLayer(l, std::move(inside).error());
     }
-    return checkRows(trunk.last(rows), kOfHead, c.model_dim, "");
+    return checkRows(trunk.last(rows), head, "");
 }
 
 Result<void> LmPass::checkBackward(const LmActivations& a, std::span<const BackwardPass* const> passes) const {

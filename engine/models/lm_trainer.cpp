@@ -15,6 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr uint64_t kMostVocabulary = 200000, kMostTaps = 16384;
+
 template <class T>
 std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
     return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
@@ -50,6 +52,22 @@ Result<void> copyCanonical(const formats::LayerSource& layer, std::span<float> o
             VKMOE_CHECK(copy(prefix + rest));
     }
     return {};
+}
+
+// What kernels and loops of 32,768 trips allow, and what no loss can be weighted by.
+Result<void> checkLimits(const LmConfig& c, const LmTrainerOptions& o) {
+    auto at_most = [](const char* field, uint64_t value, uint64_t most) -> Result<void> {
+        if (value <= most) return {};
+        return Error{ErrorCode::unsupported,
+                     fmt::format("{} is {}: {} is the most that can be trained", field, value, most)};
+    };
+    VKMOE_CHECK(at_most("vocabSize", c.vocab_size, kMostVocabulary));
+    VKMOE_CHECK(at_most("convKernel", c.conv_kernel, kMostTaps));
+    uint64_t bytes = 0;
+    Trunk::layout(c, bytes);
+    VKMOE_CHECK(at_most("the parameters outside the experts", bytes / 4, (uint64_t{1} << 31) - 64));
+    VKMOE_CHECK(checkWeight("aux_weight", o.aux_weight));
+    return checkWeight("z_weight", o.z_weight);
 }
 
 uint64_t tokensOf(std::span<const Sequence> sequences) {
@@ -124,6 +142,7 @@ TrainingMemory LmTrainer::memory(uint32_t tokens) const {
 Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& source, const LmTrainerOptions& options) {
     VKMOE_CHECK(validate(options.adamw));
     VKMOE_CHECK(validate(options.schedule));
+    VKMOE_CHECK(checkLimits(source.config, options));
     std::lock_guard lock(engine.mutex());
     VKMOE_TRY(parameters, formats::readParameters(source));
     auto state = std::unique_ptr<State>(new State{.engine = &engine, .options = options});
@@ -371,7 +390,7 @@ Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {
     double sum = 0, predicted = 0;
     for (size_t first = 0; first < sequences.size();) {
         size_t end = first + 1;
-        uint64_t most = std::max<uint64_t>(s.activations ? s.activations->capacity : 0, 512);
+        uint64_t most = s.activations ? s.activations->capacity : 512;
         while (end < sequences.size() && tokensOf(sequences.subspan(first, end + 1 - first)) <= most) ++end;
         VKMOE_TRY(inputs, s.inputsOf(sequences.subspan(first, end - first)));
         first = end;
@@ -443,15 +462,19 @@ Result<void> LmTrainer::restore(const LmTrainerState& saved) {
     if (saved.parameters.size() != count)
         return Error{ErrorCode::bad_input,
                      fmt::format("the state has {} parameters, the model {}", saved.parameters.size(), count)};
-    VKMOE_CHECK(s.set->restore({saved.step, saved.first, saved.second}));
     VKMOE_TRY(trunk, Trunk::create(*s.engine, config(), saved.parameters));
+    std::vector<formats::LayerSource> sources;
+    for (uint32_t l = 0; l < config().layers; ++l) {
+        VKMOE_TRY(source, mixtureSource(config(), saved.parameters, l));
+        sources.push_back(std::move(source));
+    }
+    VKMOE_CHECK(s.set->restore({saved.step, saved.first, saved.second}));
     Commands commands;
     commands.copy(trunk.memory, 0, s.trunk.memory, 0, trunk.memory.size());
     std::vector<uint32_t> used(config().experts, 1);  // an expert may have moments: none is left out
     VKMOE_TRY(ones, upload(s.engine->device(), used, "experts that were used"));
     for (uint32_t l = 0; l < config().layers; ++l) {
-        VKMOE_TRY(source, mixtureSource(config(), saved.parameters, l));
-        VKMOE_CHECK(s.layers[l]->master().fill(*s.engine, source));
+        VKMOE_CHECK(s.layers[l]->master().fill(*s.engine, sources[l]));
         commands.copy(ones, 0, s.layers[l]->touched(), 0, uint64_t{config().experts} * 4);
         s.layers[l]->refresh(commands);
     }

@@ -31,6 +31,11 @@ Result<void> validate(const AdamwOptions& o) {
     return checkField("max_norm", o.max_norm, 0, kLargest);
 }
 
+Result<void> checkWeight(const char* field, double weight) {
+    if (weight >= 0 && weight <= kLargest) return {};
+    return Error{ErrorCode::bad_input, fmt::format("{} is {}, not from 0 to {}", field, weight, kLargest)};
+}
+
 void AdamwClock::Power::advance(double new_beta, uint64_t step) {
     uint64_t missing = 1;
     if (beta != new_beta) {

@@ -22,7 +22,7 @@ struct LayerGradients {
 class BackwardPass {
 public:
     // The most tokens of one pass: no invocation of expert_weight_grad loops more than 32,768 times.
-    static constexpr uint32_t kMostTokens = 26000;
+    static constexpr uint32_t kMostTokens = 12000;
 
     // Kernels for these weights (f32, or bf16 in rounded precision), built and proved at first use.
     // With `carry` its batches are chunks.

@@ -15,7 +15,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kMostGateTokens = 30000;  // shared_gate_backward's loop
+constexpr uint64_t kMostCounted = (uint64_t{1} << 24) - 1;  // assignments that f32 counts
+constexpr uint64_t kMostGateTokens = 30000;                 // shared_gate_backward's loop
 
 template <class T>
 std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
@@ -313,8 +314,12 @@ Result<void> LayerBatch::countAll(const BatchWork& work, uint64_t tokens) {
 Result<BatchResult> LayerBatch::run(const BatchWork& work) {
     const Description& d = layer_->description();
     uint64_t tokens = work.x.size() / d.model_dim;
-    if (tokens * d.top_k > UINT32_MAX)
-        return Error{ErrorCode::bad_input, fmt::format("a batch of {} samples is too large", tokens)};
+    uint64_t most = work.balance_scale != 0 ? kMostCounted : UINT32_MAX;
+    if (tokens * d.top_k > most)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("a batch of {} samples, {} each to top_k experts, is too large: {} "
+                                 "assignments are the most{}",
+                                 tokens, d.top_k, most, work.balance_scale != 0 ? " with a balance loss" : "")};
     VKMOE_CHECK(ensure(tokens));
     bool whole = tokens <= workspace_->capacity;
     if (!whole) VKMOE_CHECK(ensureCarry(tokens));

@@ -63,6 +63,8 @@ TrainingMemory LayerTrainer::memory(uint32_t tokens) const {
 Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSource& source,
                                           const LayerTrainerOptions& options) {
     VKMOE_CHECK(validate(options.adamw));
+    VKMOE_CHECK(checkWeight("aux_weight", options.aux_weight));
+    VKMOE_CHECK(checkWeight("z_weight", options.z_weight));
     std::lock_guard lock(engine.mutex());
     auto state = std::make_unique<State>();
     state->engine = &engine;

@@ -97,9 +97,11 @@ int generate(const Context& context, const GenerateTextOptions& options);
 
 struct LogitsOptions {
     std::string file, output;
-    std::vector<uint32_t> tokens;
+    std::string tokens;  // ids, with commas between them
 };
 int logits(const Context& context, const LogitsOptions& options);
+// Whether a list is numbers of up to ten digits with commas between them.
+bool isIdList(const std::string& list);
 
 struct DemoTrainOptions {
     std::string text = "/usr/share/common-licenses/GPL-3";

@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <sstream>
 
 #include "engine/formats/moe0.h"
 #include "samples/vkmoe/commands.h"
@@ -47,7 +49,7 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     StreamDecoder decoder(*job.codec);
     GenerateOptions generation;
     generation.max_new_tokens = options.max_tokens;
-    generation.temperature = float(options.temperature);
+    generation.temperature = options.temperature;
     if (options.seed) generation.seed = formats::toUint32(*options.seed);
     if (!context.json) generation.on_token = [&](uint32_t token) { return put(decoder.put(token)), true; };
     const auto start = std::chrono::steady_clock::now();
@@ -60,19 +62,29 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     return {};
 }
 
+// Of a list that isIdList has seen; what is too large is no id of any vocabulary.
+std::vector<uint32_t> idsOf(const std::string& list) {
+    std::vector<uint32_t> ids;
+    std::istringstream items(list);
+    for (std::string item; std::getline(items, item, ',');)
+        ids.push_back(uint32_t(std::min<uint64_t>(std::stoull(item), UINT32_MAX)));
+    return ids;
+}
+
 Result<void> logitsOn(const Context& context, const LogitsOptions& options, const LmFile& file, Engine& engine) {
+    const std::vector<uint32_t> ids = idsOf(options.tokens);
     VKMOE_TRY(model, LanguageModel::create(engine, file.source, context.chosenPrecision()));
-    VKMOE_TRY(values, model.logits(options.tokens));
+    VKMOE_TRY(values, model.logits(ids));
     VKMOE_CHECK(writeTokens(options.output, values));
     if (context.json)
         print({{"device", engine.device().info().name},
                {"precision", context.precision},
-               {"tokens", options.tokens.size()},
+               {"tokens", ids.size()},
                {"vocab_size", model.config().vocab_size},
                {"file", options.output}});
     else
-        fmt::print("{}: logits of {} positions, {} tokens of vocabulary each, on {}\n", options.output,
-                   options.tokens.size(), model.config().vocab_size, engine.device().info().name);
+        fmt::print("{}: logits of {} positions, {} tokens of vocabulary each, on {}\n", options.output, ids.size(),
+                   model.config().vocab_size, engine.device().info().name);
     return {};
 }
 
@@ -82,6 +94,17 @@ int generate(const Context& context, const GenerateTextOptions& options) {
     auto job = readJob(context, options);
     if (!job) return fail(job.error());
     return context.runOnDevice([&](Engine& engine) { return generateOn(context, options, *job, engine); });
+}
+
+bool isIdList(const std::string& list) {
+    size_t digits = 0;
+    for (char c : list + ",") {
+        bool digit = c >= '0' && c <= '9';
+        if (!digit && (c != ',' || digits == 0)) return false;
+        digits = digit ? digits + 1 : 0;
+        if (digits > 10) return false;
+    }
+    return true;
 }
 
 int logits(const Context& context, const LogitsOptions& options) {

@@ -51,10 +51,11 @@ Result<std::unique_ptr<TextCodec>> findCodec(const std::string& path, const LmFi
                                             "text becomes tokens",
                                             model.source.config.vocab_size, beside));
     VKMOE_TRY(codec, openCodec(beside));
-    if (!model.codec.empty() && codecTag(*codec) != model.codec)
-        return inputError(beside,
-                          fmt::format("is {}, but {} was trained with {}", codecTag(*codec), path, model.codec));
-    return codec;
+    if (model.codec.empty() || codecTag(*codec) == model.codec) return codec;
+    auto previous = BpeCodec::load(previousTokenizerPath(path));
+    if (previous && codecTag(*previous) == model.codec)
+        return std::unique_ptr<TextCodec>(std::make_unique<BpeCodec>(std::move(*previous)));
+    return inputError(beside, fmt::format("is {}, but {} was trained with {}", codecTag(*codec), path, model.codec));
 }
 
 }  // namespace
@@ -84,6 +85,7 @@ std::string codecTag(const TextCodec& codec) {
 }
 
 std::string tokenizerPath(const std::string& model) { return model + ".tokenizer.json"; }
+std::string previousTokenizerPath(const std::string& model) { return tokenizerPath(model) + ".previous"; }
 
 Result<std::unique_ptr<TextCodec>> codecFor(const std::string& path, const LmFile& model, const std::string& chosen) {
     VKMOE_TRY(codec, findCodec(path, model, chosen));

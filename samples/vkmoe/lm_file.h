@@ -26,6 +26,7 @@ std::string codecTag(const TextCodec& codec);
 
 // The tokenizer.json that training leaves beside a model.
 std::string tokenizerPath(const std::string& model);
+std::string previousTokenizerPath(const std::string& model);  // the one that a new run put away
 
 // The codec that was chosen (openCodec); else the tokenizer beside the model, else bytes. One with another number of
 // tokens than the model's vocabulary, or one beside it that is not the model's own, is an error.

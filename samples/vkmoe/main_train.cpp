@@ -133,7 +133,10 @@ void addGenerate(CLI::App& command, GenerateTextOptions& options) {
 
 void addLogits(CLI::App& command, LogitsOptions& options) {
     addFile(command, options.file, "an .evermind package or an EVL0 file");
-    command.add_option("--tokens", options.tokens, "ids, with commas between them")->delimiter(',')->required();
+    command.add_option("--tokens", options.tokens, "ids, with commas between them")
+        ->check(CLI::Validator(
+            [](const std::string& list) { return isIdList(list) ? "" : "must be ids with commas between them"; }, ""))
+        ->required();
     command.add_option("--output", options.output, "little-endian f32, [tokens, vocabulary]")->required();
 }
 

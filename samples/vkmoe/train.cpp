@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 
 #include "engine/formats/training_state.h"
+#include "host/file.h"
 #include "samples/vkmoe/checkpoint.h"
 #include "samples/vkmoe/interrupts.h"
 #include "samples/vkmoe/lm_file.h"
@@ -54,11 +56,17 @@ Result<Beginning> oldRun(const TrainPlan& plan, const std::string& path, Checkpo
     return Beginning{std::move(model.source), std::move(found.state), true};
 }
 
-// The text codec lies beside the model, there before the model is.
+// The text codec lies beside the model, there before the model is. Another one stays as the previous one, for the model
+// that it belongs to.
 Result<void> writeTokenizer(const TrainPlan& plan, const std::string& model) {
     const auto* bpe = dynamic_cast<const BpeCodec*>(plan.codec.get());
     if (bpe == nullptr) return {};
-    return writeText(tokenizerPath(model), bpe->json());
+    const std::string path = tokenizerPath(model), json = bpe->json();
+    auto old = readFile(path);
+    const auto bytes = std::as_bytes(std::span(json));
+    if (!old) return writeFile(path, bytes);
+    if (std::equal(old->begin(), old->end(), bytes.begin(), bytes.end())) return {};
+    return writeFileKeeping(path, std::filesystem::path(previousTokenizerPath(model)).filename().string(), bytes);
 }
 
 // What can be wrong before a device is looked for.
@@ -150,9 +158,11 @@ private:
     }
 
     Result<void> save() {
+        if (!saved_step_) VKMOE_CHECK(writeTokenizer(plan_, options_.output));
         VKMOE_TRY(now, trainer_.state());
         const std::string name = std::filesystem::path(options_.output).stem().string();
         VKMOE_TRY(package, packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary()));
+        state_.optimizer_step = now.step;
         state_.loss_scale = now.loss_scale;
         state_.loss_streak = now.loss_streak;
         state_.sampler = sampler_.state();
@@ -202,13 +212,12 @@ Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Begin
     VKMOE_TRY(parameters, formats::readParameters(beginning.source));
     const TrainingState& from = beginning.state;
     VKMOE_CHECK(trainer.restore(
-        {std::move(parameters), from.first, from.second, from.step, from.loss_scale, from.loss_streak}));
+        {std::move(parameters), from.first, from.second, from.optimizer_step, from.loss_scale, from.loss_streak}));
     return trainer;
 }
 
 Result<void> trainOn(const Context& context, const TrainOptions& options, Prepared& run, Engine& engine) {
     const TrainPlan& plan = run.plan;
-    VKMOE_CHECK(writeTokenizer(plan, options.output));
     VKMOE_TRY(trainer, makeTrainer(engine, plan, run.beginning));
     const std::string device = engine.device().info().name;
     if (!context.json) {

@@ -34,6 +34,8 @@ std::string poem() {
 }
 
 const std::string kShape = " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 2 ";
+const std::string kTooLarge =
+    " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 5000 ";
 
 // A tiny run on the CPU: its rate does not depend on where it ends.
 std::string run(const Folder& folder, const std::string& output, const std::string& more,
@@ -102,6 +104,21 @@ TEST_CASE("a run that goes on has the bits of one that never stopped", "[program
     CHECK(done.code == 0);
     CHECK(done.out.empty());
     CHECK((slurp(folder / "m.evermind") == whole));
+}
+
+TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const std::string every = "--accumulate 3 --loss-scaling --validate-every 100 ";
+    const auto whole = program(run(folder, "m.evermind", every + "--steps 24"));
+    REQUIRE(whole.code == 0);
+    const auto told = lines(whole.out);
+    REQUIRE(told[0]["skipped"] == true);  // three gradients of a window are scaled too often at first
+    REQUIRE(told[22]["skipped"] == false);
+    const std::string weights = slurp(folder / "m.evermind");
+    REQUIRE(program(run(folder, "m.evermind", every + "--steps 15")).code == 0);
+    REQUIRE(program(run(folder, "m.evermind", every + "--steps 24 --resume")).code == 0);
+    CHECK((slurp(folder / "m.evermind") == weights));
 }
 
 TEST_CASE("--resume wants the options and the text that the checkpoint has", "[program]") {
@@ -268,6 +285,10 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
         program("generate --device cpu --prompt \"A router\" --max-tokens 5 " + (folder / "m.evermind"));
     CHECK(streamed.out == json::parse(written.out)["text"].get<std::string>() + "\n");
 
+    // A run that fails before its first save leaves the tokenizer to the model that is there.
+    CHECK(program(run(folder, "m.evermind", "--steps 2 --bpe-merges 3", kTooLarge)).code == 3);
+    CHECK(program("generate --device cpu --prompt A --max-tokens 2 " + (folder / "m.evermind")).code == 0);
+
     checkRefused("generate --prompt A --codec bytes " + (folder / "m.evermind"),
                  "m.evermind: vocabSize is 267, but the codec bytes has 256 tokens");
     fs::remove(folder / "m.evermind.tokenizer.json");
@@ -281,6 +302,10 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
     CHECK(readFloats(folder / "l.f32").size() == 3 * 256);
     checkRefused("logits --device cpu --tokens 256 --output " + (folder / "x.f32") + " " + (folder / "b.evermind"),
                  "256");
+    for (const char* list : {"\"\"", "1,,3", "1,", ",1", "1.5", "-1", "12345678901"})
+        CHECK(program("logits --device cpu --tokens " + std::string(list) + " --output " + (folder / "x.f32") + " " +
+                      (folder / "b.evermind"))
+                  .code == 2);
     checkRefused("generate --prompt A " + (folder / "text"), "is neither a package (.evermind) nor an EVL0 file");
 }
 

@@ -191,6 +191,21 @@ TEST_CASE("a batch in chunks gives the bits of a whole one", "[train][device]") 
     }
 }
 
+TEST_CASE("an expert may have as many slots as a pass has tokens", "[train][device]") {
+    Description d{.model_dim = 8, .hidden_dim = 8, .experts = 1, .top_k = 1};
+    d.router_bias = d.up_bias = d.down_bias = true;
+    auto layer = test::makeRandomLayer(d, WeightFormat::f32, 3);
+    auto x = test::randomTokens(13001, 8, 4), y = test::randomTokens(13001, 8, 5);  // two chunks, the first a whole pass
+    std::optional<NamedTensors> first;
+    for (Engine* engine : test::engines()) {
+        CAPTURE(engine->device().info().name);
+        auto trainer = must(LayerTrainer::create(*engine, layer.source));
+        auto tensors = tensorsOf(must(trainer.backward(x, y)).gradients);
+        if (!first) first = tensors;
+        CHECK(tensors == *first);
+    }
+}
+
 TEST_CASE("200 steps of a layer end in the same weights on every device, in both precisions", "[train][device]") {
     Description d;
     d.model_dim = 24;

@@ -29,8 +29,9 @@ struct LayerTrainerOptions {
     float aux_weight = 0.01f;  // of the balance loss
     AuxScale aux_scale = AuxScale::reference;
     float z_weight = 0;  // of the router z-loss
-    uint32_t max_chunk =
-        0;  // tokens of a batch that are on the device at once; 0: as memory allows. Never changes bits.
+    // Tokens of a batch that are on the device at once; 0: as memory allows. Never changes bits. With a gated shared
+    // expert, batches of more than 30,000 tokens cannot be cut (unsupported).
+    uint32_t max_chunk = 0;
 };
 
 struct EpochOptions {

@@ -25,6 +25,9 @@ struct AdamwOptions {
 // The error names the field and the number.
 Result<void> validate(const AdamwOptions& options);
 
+// The weight of an auxiliary loss: finite and not negative. The error names it by `field`.
+Result<void> checkWeight(const char* field, double weight);
+
 // Counts steps and keeps beta^step, formed by repeated multiplication; below 2^-60 it stays, 1 - it is 1 then.
 class AdamwClock {
 public:
