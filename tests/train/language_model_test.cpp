@@ -16,6 +16,13 @@ using namespace vkmoe;
 
 namespace {
 
+// Runs whose spread must be measured are many: the sanitizers see the same code in the others.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 template <class T>
 T must(Result<T> result) {
     if (!result) FAIL(result.error().detail);
@@ -135,7 +142,8 @@ TEST_CASE("logits and gradients are the reference engine's", "[lm][golden][devic
     }
 }
 
-TEST_CASE("language models train as the reference engine's do, with the same bits everywhere", "[lm][golden][device]") {
+TEST_CASE("language models train as the reference engine's do, with the same bits everywhere",
+          "[lm][golden][device][curves]") {
     for (const std::string& name : test::Golden::cases("lm/")) {
         test::Golden golden(name);
         formats::LmSource source = sourceOf(golden);
@@ -143,6 +151,7 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
                                 "train_mixed_overflow"}) {
             if (!golden.has(run + ":loss")) continue;
             auto options = test::lmTrainOptionsOf(golden, run);
+            if (kSanitized && (run.starts_with("train_mixed") || golden.hasReals(run + ":lossSpread"))) continue;
             std::optional<Run> first;
             for (Engine* engine : test::engines()) {
                 CAPTURE(name, run, engine->device().info().name);

@@ -86,7 +86,8 @@ TEST_CASE("a layer's gradients are the reference engine's", "[train][golden][dev
     }
 }
 
-TEST_CASE("layers train as the reference engine's do, with the same bits on every device", "[train][golden][device]") {
+TEST_CASE("layers train as the reference engine's do, with the same bits on every device",
+          "[train][golden][device][curves]") {
     for (const std::string& name : test::Golden::cases("moe/")) {
         test::Golden golden(name);
         if (name == "moe/large") continue;
@@ -195,7 +196,8 @@ TEST_CASE("an expert may have as many slots as a pass has tokens", "[train][devi
     Description d{.model_dim = 8, .hidden_dim = 8, .experts = 1, .top_k = 1};
     d.router_bias = d.up_bias = d.down_bias = true;
     auto layer = test::makeRandomLayer(d, WeightFormat::f32, 3);
-    auto x = test::randomTokens(13001, 8, 4), y = test::randomTokens(13001, 8, 5);  // two chunks, the first a whole pass
+    auto x = test::randomTokens(13001, 8, 4),
+         y = test::randomTokens(13001, 8, 5);  // two chunks, the first a whole pass
     std::optional<NamedTensors> first;
     for (Engine* engine : test::engines()) {
         CAPTURE(engine->device().info().name);
