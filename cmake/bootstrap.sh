@@ -247,7 +247,7 @@ demo() {
     exec build/demo/samples/vkmoe/vkmoe demo
 }
 
-# 45 seconds of each fuzzer, where there is a clang.
+# Two fuzzers for a minute, two for a quarter of one, where there is a clang.
 run_fuzzers() {
     if command -v clang++ >/dev/null; then
         cmake --workflow --preset fuzz

@@ -171,7 +171,7 @@ TEST_CASE("what only looks strange is read", "[formats][safetensors]") {
     CHECK(read(two("[4,8]", "[0,4]", 8)).at(0).offset == read(two("[4,8]", "[0,4]", 8)).at(1).offset + 4);
 }
 
-TEST_CASE("30 a million empty tensors, and one more than there may be", "[formats][safetensors][hostile]") {
+TEST_CASE("30 a million empty tensors, and one more than there may be", "[formats][safetensors][hostile][large]") {
     const auto many = [](size_t count) {
         std::string header = "{";
         for (size_t i = 0; i < count; ++i)
