@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "engine/ceil_div.h"
 #include "engine/cpu/twins.h"
 #include "shaders/exact_math.h"
 
@@ -16,8 +17,6 @@ void eachThread(Groups groups, uint64_t count, const Body& body) {
     uint64_t end = std::min<uint64_t>(groups.end * kWorkgroup, count);
     for (uint64_t i = groups.begin * kWorkgroup; i < end; ++i) body(static_cast<uint32_t>(i));
 }
-
-inline uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 // Counts a value that may not be stored, and keeps the smallest index (as its complement).
 inline void flag(U32 status, uint32_t index) {

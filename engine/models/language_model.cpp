@@ -10,6 +10,7 @@
 #include "engine/models/sampler.h"
 #include "engine/train/rounded_weights.h"
 #include "host/transfer.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -37,7 +38,6 @@ struct LanguageModel::State {
     std::optional<LmPass> pass;
     std::optional<LmActivations> activations;
 
-    ~State() = default;
     Result<void> addLayer(std::span<const float> parameters, uint32_t layer, Precision precision);
     Result<void> ensureActivations(size_t tokens);
     Result<void> run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row, std::vector<float>& out);
@@ -96,8 +96,7 @@ Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
     auto capacity = uint32_t(std::min(tokens, most));
     if (activations && activations->capacity >= capacity) return {};
     activations.reset();
-    VKMOE_TRY(made, LmActivations::create(engine->device(), trunk.config, weights[0]->description, capacity,
-                                          LmKeep::nothing, true));
+    VKMOE_TRY(made, LmActivations::create(engine->device(), trunk.config, d, capacity, LmKeep::nothing, true));
     activations = std::move(made);
     return {};
 }
@@ -117,8 +116,8 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     commands.copy(a.memory, a.logits + first_row * row, a.download, a.back.logits, (count - first_row) * row);
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
     VKMOE_CHECK(pass->check(a, passes));
-    const auto* values = reinterpret_cast<const float*>(a.download.mapped().data() + a.back.logits);
-    out.insert(out.end(), values, values + (count - first_row) * (row / 4));
+    auto values = view<float>(a.download, a.back.logits, (count - first_row) * (row / 4));
+    out.insert(out.end(), values.begin(), values.end());
     return {};
 }
 

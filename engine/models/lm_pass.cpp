@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/train/gradient_grid.h"
+#include "host/views.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -16,20 +18,6 @@ constexpr uint32_t kEpsilonBits = 0x3727c5ac;  // 1e-5
 // Status rows of a layer, in the order in which values come about; of the head.
 enum LayerStatus : size_t { kConvNorm, kConv, kMoeNorm, kSum, kBackward };
 enum HeadStatus : size_t { kHead, kLogits, kLoss, kHeadBackward };
-
-uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-
-template <class Pointer>
-Pointer pointerTo(uint64_t address) {
-    Pointer pointer;
-    pointer.at = reinterpret_cast<decltype(pointer.at)>(static_cast<uintptr_t>(address));
-    return pointer;
-}
-
-template <class T>
-std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
-    return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
-}
 
 U32 statusAt(const LmActivations& a, uint64_t rows, size_t row) { return a.memory.at<U32>(rows + row * 8); }
 
@@ -274,8 +262,7 @@ void LmPass::headBackward(Commands& commands, const LmActivations& a, const Grad
                               c.vocab_size,
                               c.model_dim,
                               0};
-    uint64_t columns = ceilDiv(c.model_dim, kPanel * kTilePanels);
-    commands.dispatch(*head_backward_, back, ceilDiv(tokens, kTileRows) * columns * kWorkgroup);
+    commands.dispatch(*head_backward_, back, denseThreads(tokens, c.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = a.memory.at<F32>(a.logits);
     grad.x = a.memory.at<F32>(a.head_x);
@@ -286,7 +273,7 @@ void LmPass::headBackward(Commands& commands, const LmActivations& a, const Grad
     grad.experts = 1;
     grad.count = tokens;
     grad.last = 1;
-    commands.dispatch(*head_weight_, grad, ceilDiv(c.vocab_size, kTileRows) * columns * kWorkgroup);
+    commands.dispatch(*head_weight_, grad, denseThreads(c.vocab_size, c.model_dim));
     commands.barrier();
 }
 

@@ -8,6 +8,7 @@
 
 #include "engine/models/lm_pass.h"
 #include "host/transfer.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -16,26 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMostVocabulary = 200000, kMostTaps = 16384;
-
-template <class T>
-std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
-    return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
-}
-
-// What EvermindLM's mixtures are.
-Description mixtureOf(const LmConfig& c) {
-    Description d;
-    d.model_dim = c.model_dim;
-    d.hidden_dim = d.shared_dim = c.hidden_dim;
-    d.experts = c.experts;
-    d.top_k = c.top_k;
-    d.score = Score::softmax_selected;
-    d.activation = Activation::relu;
-    d.up_bias = d.down_bias = d.shared_up_bias = d.shared_down_bias = true;
-    d.shared = Shared::plain;
-    d.shared_order = SharedOrder::first;
-    return d;
-}
 
 // A layer's tensors in the order of MoE0.
 Result<void> copyCanonical(const formats::LayerSource& layer, std::span<float> out) {
@@ -209,7 +190,7 @@ Result<void> LmTrainer::State::buildScaling() {
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
-    Description d = mixtureOf(trunk.config);
+    const Description& d = layers.front()->description();
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
     return LmActivations::bytesFor(trunk.config, d, tokens, keep, false) + BackwardWorkspace::bytesFor(d, tokens) +
            uint64_t{tokens} * trunk.config.model_dim * 8;
@@ -233,7 +214,7 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     activations.reset();
     backward.reset();
     scratch.reset();
-    Description d = mixtureOf(trunk.config);
+    const Description& d = layers.front()->description();
     Device& device = engine->device();
     uint64_t most = std::min<uint64_t>({Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true}),
                                         BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});

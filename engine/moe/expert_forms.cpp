@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <bit>
 
+#include "engine/ceil_div.h"
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {
 
 constexpr uint32_t kLanesHeights[] = {1, 4, kLanesRows};
 constexpr uint32_t kMostTrips = 32768;  // loop iterations of one invocation
-
-uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
 // On real GPUs shared memory serves better than broadcasts.
 bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }

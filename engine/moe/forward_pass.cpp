@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "engine/ceil_div.h"
 #include "engine/moe/numerics.h"
+#include "engine/moe/token_lanes.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -23,15 +25,6 @@ enum StageIndex : size_t {
     kOutput,
     kResult
 };
-
-uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-
-// Invocations that share a token: enough for its experts, a power of two between 8 and 64.
-uint32_t lanesFor(uint32_t experts) {
-    uint32_t lanes = 8;
-    while (lanes < experts && lanes < kWorkgroup) lanes *= 2;
-    return lanes;
-}
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 #include "engine/moe/fixed_budget.h"
 #include "engine/moe/forward_pass.h"
 #include "engine/moe/introspection.h"
+#include "host/views.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -28,11 +29,6 @@ constexpr uint64_t kWorkspaceBytes = uint64_t{512} << 20;
 
 using Clock = std::chrono::steady_clock;
 double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-template <class T>
-std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
-    return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
-}
 
 // Tokens whose work is about this many operations, 1 to `most`.
 uint32_t tokensFor(const Description& d, double operations, uint32_t most) {

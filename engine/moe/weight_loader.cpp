@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/moe/page_layout.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -21,13 +22,6 @@ uint64_t valueBytes(WeightFormat format, uint64_t cols) {
     return format == WeightFormat::mxfp4 ? cols / 2 : cols * 2;
 }
 uint64_t scaleBytes(WeightFormat format, uint64_t cols) { return format == WeightFormat::mxfp4 ? cols / kBlock : 0; }
-
-template <class Pointer>
-Pointer pointerTo(uint64_t address) {
-    Pointer pointer;
-    pointer.at = reinterpret_cast<decltype(pointer.at)>(static_cast<uintptr_t>(address));
-    return pointer;
-}
 
 Error notFinite(const formats::TensorRange& tensor, const std::string& file, uint64_t count, uint64_t element) {
     uint64_t cols = tensor.shape.back();

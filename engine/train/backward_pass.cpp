@@ -5,6 +5,9 @@
 #include <algorithm>
 
 #include "engine/moe/numerics.h"
+#include "engine/moe/token_lanes.h"
+#include "engine/train/gradient_grid.h"
+#include "host/views.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -23,27 +26,9 @@ enum StageIndex : size_t {
     kGradInput
 };
 
-constexpr uint32_t kTileOutputs = kPanel * kTilePanels;
-
-uint32_t ceilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-
-uint32_t lanesFor(uint32_t experts) {
-    uint32_t lanes = 8;
-    while (lanes < experts && lanes < kWorkgroup) lanes *= 2;
-    return lanes;
-}
-
-template <class Pointer>
-Pointer pointerTo(uint64_t address) {
-    Pointer pointer;
-    pointer.at = reinterpret_cast<decltype(pointer.at)>(static_cast<uintptr_t>(address));
-    return pointer;
-}
-
-// Threads of a tiled GEMM over the slots of all experts: as many tiles as there can be.
-uint64_t tileThreads(uint32_t rows, uint32_t experts, bool dense, uint32_t outputs) {
-    uint64_t tiles = dense ? ceilDiv(rows, kTileRows) : rows / kTileRows + experts;
-    return tiles * ceilDiv(outputs, kTileOutputs) * kWorkgroup;
+// Threads of a tiled GEMM over a family's rows.
+uint64_t familyThreads(uint32_t rows, uint32_t experts, bool dense, uint32_t outputs) {
+    return dense ? denseThreads(rows, outputs) : slotThreads(rows, experts, outputs);
 }
 
 }  // namespace
@@ -273,7 +258,7 @@ void BackwardPass::downBackward(const Recording& r, const Family& family, const 
                             p.rows,
                             weights_->sharedPage(),
                             0};
-    r.commands.dispatch(*family.down, down, tileThreads(p.rows, d.experts, family.dense, p.hidden_dim));
+    r.commands.dispatch(*family.down, down, familyThreads(p.rows, d.experts, family.dense, p.hidden_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(p.grad_y);
     grad.x = r.f.memory.at<F32>(p.hidden);
@@ -317,7 +302,7 @@ void BackwardPass::upBackward(const Recording& r, const Family& family, const Pl
                         p.weights->up_weight,
                         p.rows,
                         weights_->sharedPage()};
-    r.commands.dispatch(*family.up, up, tileThreads(p.rows, d.experts, family.dense, d.model_dim));
+    r.commands.dispatch(*family.up, up, familyThreads(p.rows, d.experts, family.dense, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(p.grad_up);
     grad.x = r.f.memory.at<F32>(p.x);
@@ -346,7 +331,7 @@ void BackwardPass::routerBackward(const Recording& r) const {
                            d.experts,
                            d.model_dim,
                            0};
-    r.commands.dispatch(*router_, p, tileThreads(r.batch.tokens, 1, true, d.model_dim));
+    r.commands.dispatch(*router_, p, denseThreads(r.batch.tokens, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(r.b.grad_logits);
     grad.x = r.f.memory.at<F32>(r.f.x);
@@ -385,7 +370,7 @@ void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWe
     p.experts = weights_->description.experts;
     p.last = r.batch.last;
     uint64_t matrices = dense ? 1 : p.experts;
-    r.commands.dispatch(kernel, p, matrices * ceilDiv(p.cols, kTileOutputs) * ceilDiv(p.rows, kTileRows) * kWorkgroup);
+    r.commands.dispatch(kernel, p, matrices * denseThreads(p.rows, p.cols));
 }
 
 void BackwardPass::dispatchBackward(const Recording& r) const {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "host/transfer.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -17,11 +18,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMostCounted = (uint64_t{1} << 24) - 1;  // assignments that f32 counts
 constexpr uint64_t kMostGateTokens = 30000;                 // shared_gate_backward's loop
-
-template <class T>
-std::span<const T> view(const Buffer& buffer, uint64_t offset, size_t count) {
-    return {reinterpret_cast<const T*>(buffer.mapped().data() + offset), count};
-}
 
 // Adds each expert's softmax probability over all tokens, in double.
 void addProbabilities(std::span<const float> logits, std::vector<double>& sums) {
@@ -184,7 +180,7 @@ void LayerBatch::recordUpstream(Commands& commands, const BatchWork& work, const
 void LayerBatch::recordCounts(Commands& commands, uint64_t counts) const {
     CountTokens p{};
     p.offsets = workspace_->memory.at<U32>(workspace_->offsets);
-    p.counts.at = reinterpret_cast<uint32_t*>(static_cast<uintptr_t>(counts));
+    p.counts = pointerTo<U32>(counts);
     p.experts = layer_->description().experts;
     commands.dispatch(*count_, p, p.experts);
 }

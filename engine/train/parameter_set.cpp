@@ -6,19 +6,13 @@
 #include <cmath>
 
 #include "host/transfer.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
 
 constexpr uint64_t kSquaresGroup = 65536;  // gradients of one workgroup of grad_squares
-
-template <class Pointer>
-Pointer pointerTo(uint64_t address) {
-    Pointer pointer;
-    pointer.at = reinterpret_cast<decltype(pointer.at)>(static_cast<uintptr_t>(address));
-    return pointer;
-}
 
 bool owns(const Shard& shard, const ParameterTensor& tensor) { return tensor.position % shard.count == shard.index; }
 

@@ -9,10 +9,12 @@
 
 #include "engine/formats/evl0.h"
 #include "tests/engines.h"
+#include "tests/must.h"
 #include "tests/train/golden_checks.h"
 #include "vkmoe/lm_trainer.h"
 
 using namespace vkmoe;
+using test::must;
 
 namespace {
 
@@ -22,12 +24,6 @@ constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;
 #endif
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) FAIL(result.error().detail);
-    return std::move(result).value();
-}
 
 formats::LmSource sourceOf(const LmConfig& config, std::span<const float> parameters) {
     return must(formats::readEvl0(memorySource("model", must(formats::writeEvl0(config, parameters)))));

@@ -8,9 +8,11 @@
 #include "engine/formats/moe0.h"
 #include "tests/engines.h"
 #include "tests/moe/random_layer.h"
+#include "tests/must.h"
 #include "tests/train/golden_checks.h"
 
 using namespace vkmoe;
+using test::must;
 using test::NamedTensors;
 
 namespace {
@@ -33,12 +35,6 @@ NamedTensors tensorsOf(const formats::LayerSource& source) {
         REQUIRE(source.bytes->read(tensor.offset, std::as_writable_bytes(std::span(values))));
     }
     return tensors;
-}
-
-template <class T>
-T must(Result<T> result) {
-    if (!result) FAIL(result.error().detail);
-    return std::move(result).value();
 }
 
 LayerTrainerOptions optionsOf(const test::LayerTrainOptions& run) {

@@ -3,8 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/vectors-inl.h"
-#include "engine/cpu/twin.h"
+#include "engine/cpu/simd/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -15,10 +14,7 @@ namespace HWY_NAMESPACE {
 // Stores operands of `count` values; `at` is the first one's index for the status.
 HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 status, uint64_t at) {
     storeSome(asOperand(x, bits), to, count);
-    if (!outOfRange(magnitudeBits(x))) return;
-    HWY_ALIGN float lanes[kLanes];
-    hn::Store(x, D(), lanes);
-    for (uint32_t i = 0; i < std::min(count, kLanes); ++i) checked(lanes[i], status, uint32_t(at) + i);
+    checkSome(x, count, status, uint32_t(at));
 }
 
 // gate * grad_out for elements [first, last) of a token, whose row of `to` this is.

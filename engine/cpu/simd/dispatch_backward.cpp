@@ -3,8 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/vectors-inl.h"
-#include "engine/cpu/twin.h"
+#include "engine/cpu/simd/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -14,10 +13,10 @@ namespace HWY_NAMESPACE {
 
 // Sum over the selection rank in order R32, lanes across outputs. -0 starts a sum: -0 + s is s, bit for bit.
 HWY_INLINE V routedSum(const DispatchBackward& p, const uint32_t* slots, uint32_t i, size_t count) {
-    V total = fromBits(0x80000000u);
+    V total = minusZero();
     bool any = false;
     for (uint32_t first = 0; first < p.top_k; first += kBlock) {
-        V s = fromBits(0x80000000u);
+        V s = minusZero();
         bool any_here = false;
         for (uint32_t m = first; m < std::min(first + kBlock, p.top_k); ++m) {
             if (slots[m] == kAbsent) continue;
@@ -45,21 +44,13 @@ HWY_INLINE void sumToken(const DispatchBackward& p, const Constants& c, uint64_t
         V total = routedSum(p, p.slot_of.at + token * p.top_k, i, count);
         if (c.shared != kSharedNone) total = hn::Add(sharedPart(p, c, token, i, count), total);
         total = hn::Add(total, loadSome(p.grad_router_x.at + at, count, 0.0f));
-        storeSome(stateRule(total), p.grad_in.at + at, count);
-        if (!outOfRange(magnitudeBits(total))) continue;
-        HWY_ALIGN float lanes[kLanes];
-        hn::Store(total, D(), lanes);
-        for (uint32_t j = 0; j < std::min(count, kLanes); ++j) checked(lanes[j], p.status, uint32_t(at) + j);
+        storeState(total, p.grad_in.at, uint32_t(at), count, p.status);
     }
 }
 
 void dispatchBackwardRange(const DispatchBackward& p, const Constants& c, uint64_t begin, uint64_t end) {
-    while (begin < end) {
-        const uint32_t first = uint32_t(begin % p.model_dim);
-        const uint32_t last = uint32_t(std::min<uint64_t>(p.model_dim, first + (end - begin)));
-        sumToken(p, c, begin / p.model_dim, first, last);
-        begin += last - first;
-    }
+    eachStretch(begin, end, p.model_dim,
+                [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR { sumToken(p, c, token, first, last); });
 }
 
 }  // namespace HWY_NAMESPACE
