@@ -1,5 +1,7 @@
 #include "host/commands.h"
 
+#include <algorithm>
+
 namespace vkmoe {
 inline namespace v1 {
 
@@ -40,6 +42,21 @@ void Commands::fill(const Buffer& to, uint64_t offset, uint64_t bytes, uint32_t 
     operation.to_offset = offset;
     operation.bytes = bytes;
     operation.word = word;
+}
+
+void Commands::update(const Buffer& to, uint64_t offset, std::span<const std::byte> bytes) {
+    assert(offset % 4 == 0 && bytes.size() % 4 == 0 && offset + bytes.size() <= to.size());
+    for (; !bytes.empty();) {
+        auto piece = bytes.first(std::min<size_t>(bytes.size(), kMaxParamsSize));
+        Operation& operation = operations_.emplace_back();
+        operation.kind = Kind::update;
+        operation.to = &to;
+        operation.to_offset = offset;
+        operation.bytes = piece.size();
+        std::memcpy(operation.params.data(), piece.data(), piece.size());
+        offset += piece.size();
+        bytes = bytes.subspan(piece.size());
+    }
 }
 
 }  // namespace v1

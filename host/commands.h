@@ -20,15 +20,15 @@ inline namespace v1 {
 
 class Commands {
 public:
-    enum class Kind { dispatch, dispatch_indirect, copy, fill, barrier };
+    enum class Kind { dispatch, dispatch_indirect, copy, fill, update, barrier };
 
     struct Operation {
         Kind kind = Kind::barrier;
         const Kernel* kernel = nullptr;
-        std::array<std::byte, kMaxParamsSize> params{};
-        uint64_t groups = 0;           // dispatch: workgroups
-        const Buffer* from = nullptr;  // copy: source; dispatch_indirect: the sizes
-        const Buffer* to = nullptr;    // copy, fill: target
+        std::array<std::byte, kMaxParamsSize> params{};  // dispatch: what is pushed; update: the bytes
+        uint64_t groups = 0;                             // dispatch: workgroups
+        const Buffer* from = nullptr;                    // copy: source; dispatch_indirect: the sizes
+        const Buffer* to = nullptr;                      // copy, fill, update: target
         uint64_t from_offset = 0, to_offset = 0, bytes = 0;
         uint32_t word = 0;  // fill
     };
@@ -58,6 +58,10 @@ public:
     void copy(const Buffer& from, uint64_t from_offset, const Buffer& to, uint64_t to_offset, uint64_t bytes);
     // Sets every word of [offset, offset+bytes); both multiples of 4.
     void fill(const Buffer& to, uint64_t offset, uint64_t bytes, uint32_t word);
+
+    // Writes bytes that the list carries itself: they are as they were when recorded. For a few, such as addresses in a
+    // page table; offset and size are multiples of 4.
+    void update(const Buffer& to, uint64_t offset, std::span<const std::byte> bytes);
 
     // Adds another list's operations after these.
     void append(const Commands& other) {

@@ -135,6 +135,9 @@ private:
                 fill(words, operation.bytes / 4, operation.word);
                 break;
             }
+            case Commands::Kind::update:
+                std::memcpy(bytesOf(operation.to, operation.to_offset), operation.params.data(), operation.bytes);
+                break;
             case Commands::Kind::barrier:
                 break;
         }

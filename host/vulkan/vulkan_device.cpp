@@ -372,6 +372,10 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
                 vk_.vkCmdFillBuffer(command, reinterpret_cast<VkBuffer>(operation.to->native()), operation.to_offset,
                                     operation.bytes, operation.word);
                 break;
+            case Commands::Kind::update:
+                vk_.vkCmdUpdateBuffer(command, reinterpret_cast<VkBuffer>(operation.to->native()), operation.to_offset,
+                                      operation.bytes, operation.params.data());
+                break;
             case Commands::Kind::barrier:
                 recordBarrier(command, kWorkStages, kAccesses);
                 break;

@@ -52,9 +52,15 @@ TEST_CASE("copies and fills move bytes, and freed memory returns to the ledger",
             commands.copy(*upload, 0, *memory, 0, 1000);
             commands.barrier();
             commands.fill(*memory, 400, 8, 0x01020304);
+            std::vector<std::byte> inlined(400, std::byte{9});  // more than one piece
+            commands.update(*memory, 600, inlined);
+            inlined.assign(400, std::byte{1});
             commands.barrier();
             commands.copy(*memory, 0, *download, 0, 1000);
             finish(*device, commands);
+            CHECK(download->mapped()[599] == std::byte(599 % 251));
+            CHECK(download->mapped()[600] == std::byte(9));
+            CHECK(download->mapped()[999] == std::byte(9));
             CHECK(download->mapped()[399] == std::byte(399 % 251));
             CHECK(download->mapped()[400] == std::byte(4));
             CHECK(download->mapped()[407] == std::byte(1));

@@ -1,0 +1,39 @@
+// PageStore: where pages come from, and where those that changed go back to.
+//
+// A page is what a kernel needs in one piece; how it is put together (ranges of a file, transforms) is the store's
+// business. Pages of one store are numbered from 0.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "host/residency.h"
+#include "host/result.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+class PageStore {
+public:
+    virtual ~PageStore() = default;
+
+    virtual uint32_t pages() const = 0;
+    virtual uint64_t pageBytes(PageId page) const = 0;  // a multiple of 256
+    // Bytes that reading the page moves from its source.
+    virtual uint64_t sourceBytes(PageId page) const = 0;
+
+    // Puts the page together in `into` (pageBytes of it, 256-byte aligned), as kernels read it. `scratch` is the
+    // calling thread's own and keeps its memory from call to call. Any number of threads may call at once, for
+    // different pages. Errors: io (the file, the offset), bad_input (a value that is not finite); what `into` then
+    // holds is unspecified.
+    virtual Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const = 0;
+
+    // Whether pages may change; if so write() keeps what read() then gives.
+    virtual bool writable() const { return false; }
+    virtual Result<void> write(PageId, std::span<const std::byte>) { return {}; }
+};
+
+}  // namespace v1
+}  // namespace vkmoe
