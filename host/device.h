@@ -30,8 +30,8 @@ struct DeviceLimits {
     uint32_t shared_memory = 16384;  // bytes of a workgroup
     uint32_t subgroup_size = 0;
     bool subgroup_broadcast = false;  // compute shaders may broadcast within a subgroup
-    bool round_to_nearest = false;  // the shader may ask for RoundingModeRTE 32
-    bool preserve_special = false;  // ... for SignedZeroInfNanPreserve 32
+    bool round_to_nearest = false;    // the shader may ask for RoundingModeRTE 32
+    bool preserve_special = false;    // ... for SignedZeroInfNanPreserve 32
 };
 
 struct DeviceInfo {

@@ -1,0 +1,119 @@
+#include "host/page_reader.h"
+
+#include <cassert>
+#include <chrono>
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+}  // namespace
+
+PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
+    for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
+}
+
+PageReader::~PageReader() {
+    {
+        std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    work_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+}
+
+void PageReader::request(PageId page, std::span<std::byte> into, Urgency urgency) {
+    {
+        std::lock_guard lock(mutex_);
+        assert(jobs_.count(page) == 0);
+        jobs_.emplace(page, Job{into, urgency});
+        (urgency == Urgency::needed ? needed_ : ahead_).push_back(page);
+    }
+    work_.notify_one();
+}
+
+void PageReader::hurry(PageId page) {
+    std::lock_guard lock(mutex_);
+    auto job = jobs_.find(page);
+    if (job == jobs_.end() || job->second.begun || job->second.urgency == Urgency::needed) return;
+    job->second.urgency = Urgency::needed;
+    needed_.push_back(page);
+}
+
+bool PageReader::cancel(PageId page) {
+    std::lock_guard lock(mutex_);
+    auto job = jobs_.find(page);
+    if (job == jobs_.end() || job->second.begun) return false;
+    jobs_.erase(job);
+    return true;
+}
+
+Result<void> PageReader::wait(PageId page) {
+    std::unique_lock lock(mutex_);
+    auto job = jobs_.find(page);
+    assert(job != jobs_.end());
+    done_.wait(lock, [&] { return job->second.outcome.has_value(); });
+    Result<void> outcome = std::move(*job->second.outcome);
+    jobs_.erase(job);
+    return outcome;
+}
+
+std::optional<Result<void>> PageReader::take(PageId page) {
+    std::lock_guard lock(mutex_);
+    auto job = jobs_.find(page);
+    assert(job != jobs_.end());
+    if (!job->second.outcome) return std::nullopt;
+    std::optional<Result<void>> outcome = std::move(job->second.outcome);
+    jobs_.erase(job);
+    return outcome;
+}
+
+PageReader::Work PageReader::work() const {
+    std::lock_guard lock(mutex_);
+    Work work = total_;
+    if (reading_ > 0) work.seconds += now() - since_;
+    return work;
+}
+
+std::optional<PageId> PageReader::next() {
+    for (auto* queue : {&needed_, &ahead_}) {
+        while (!queue->empty()) {
+            PageId page = queue->front();
+            queue->pop_front();
+            auto job = jobs_.find(page);
+            if (job != jobs_.end() && !job->second.begun) return page;
+        }
+    }
+    return std::nullopt;
+}
+
+void PageReader::count(bool begins) {
+    if (begins && reading_++ == 0) since_ = now();
+    if (!begins && --reading_ == 0) total_.seconds += now() - since_;
+}
+
+void PageReader::run() {
+    std::vector<std::byte> scratch;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        std::optional<PageId> page;
+        work_.wait(lock, [&] { return stop_ || (page = next()); });
+        if (stop_) return;
+        Job& job = jobs_.at(*page);  // stays where it is: jobs are erased only before they begin or when they are done
+        job.begun = true;
+        count(true);
+        lock.unlock();
+        Result<void> outcome = store_.read(*page, job.into, scratch);
+        lock.lock();
+        count(false);
+        ++total_.pages;
+        total_.bytes += store_.sourceBytes(*page);
+        job.outcome = std::move(outcome);
+        done_.notify_all();
+    }
+}
+
+}  // namespace v1
+}  // namespace vkmoe

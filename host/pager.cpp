@@ -1,0 +1,319 @@
+// The pager's turns: what is needed, in which waves, read by whom.
+#include "host/pager.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr uint64_t kTrial = 64;       // pages read ahead before their worth is judged
+constexpr double kGoodTrial = 0.4;    // share of them that must have been used
+constexpr uint32_t kPause = 2000;     // turns without, after a bad trial
+constexpr uint32_t kGroupChunk = 32;  // pages of a turn of preload
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+bool hasOwnMemory(DeviceType type) { return type == DeviceType::discrete || type == DeviceType::virtual_gpu; }
+
+}  // namespace
+
+Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageGroup> groups,
+             const PagerOptions& options)
+    : device_(device), store_(std::move(store)), groups_(std::move(groups)), prefetch_(options.prefetch) {
+    first_page_.push_back(0);
+    for (uint32_t g = 0; g < groups_.size(); ++g) {
+        group_of_.insert(group_of_.end(), groups_[g].pages, g);
+        first_page_.push_back(PageId(group_of_.size()));
+    }
+    pages_.resize(group_of_.size());
+    entry_.assign(group_of_.size(), UINT64_MAX);  // unknown: everything is recorded at first
+    for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
+    flat_ = options.placement == Placement::flat ||
+            (options.placement == Placement::automatic && !hasOwnMemory(device.info().type));
+}
+
+Pager::~Pager() = default;
+
+Result<std::unique_ptr<Pager>> Pager::create(Device& device, std::unique_ptr<PageStore> store,
+                                             std::vector<PageGroup> groups, const PagerOptions& options) {
+    std::unique_ptr<Pager> pager(new Pager(device, std::move(store), std::move(groups), options));
+    VKMOE_CHECK(pager->allocate(options));
+    std::vector<uint32_t> sizes;
+    for (const PageGroup& group : pager->groups_) sizes.push_back(group.pages);
+    pager->residency_ = Residency::create(options.policy, sizes, pager->slots(0) + pager->slots(1));
+    pager->reader_ = std::make_unique<PageReader>(*pager->store_, std::max(options.readers, 1u));
+    return pager;
+}
+
+Result<void> Pager::allocate(const PagerOptions& options) {
+    uint64_t all = pages_.size(), first = std::min(options.device_budget / slot_bytes_, all);
+    uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
+    if (!flat_ && first + second > 0) second = std::max<uint64_t>(second, 2);  // what is read passes through tier 2
+    Memory mapped = store_->writable() ? Memory::download : Memory::upload;
+    tiers_[0] = Slots::create(device_, flat_ ? mapped : Memory::device, slot_bytes_, first, "pages in tier 1");
+    tiers_[1] = Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2");
+    if (slots(0) + slots(1) > 0 && (flat_ || slots(1) > 0)) return {};
+    return Error{ErrorCode::out_of_memory,
+                 fmt::format("budgets of {} bytes on the device and {} on the host hold no page of {} bytes",
+                             options.device_budget, options.host_budget, slot_bytes_)};
+}
+
+// ---- everything in memory -------------------------------------------------------------------------------------------
+
+Result<void> Pager::bringGroup(uint32_t group) {
+    for (PageId first = first_page_[group]; first < first_page_[group + 1]; first += kGroupChunk) {
+        std::vector<PageId> some;
+        for (PageId p = first; p < std::min(first + kGroupChunk, first_page_[group + 1]); ++p) some.push_back(p);
+        VKMOE_CHECK(start(some));
+        while (!done()) {
+            Commands commands;
+            VKMOE_CHECK(next(commands));
+            VKMOE_TRY(value, device_.submit(commands));
+            submitted(value);
+        }
+    }
+    return {};
+}
+
+Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progress) {
+    if (slots(0) + slots(1) < pages_.size()) return {};
+    for (uint32_t g = 0; g < groups_.size(); ++g) {
+        quiet_ = true;
+        auto brought = bringGroup(g);
+        quiet_ = false;
+        VKMOE_CHECK(std::move(brought));
+        if (progress && !progress(first_page_[g + 1], pages_.size()))
+            return Error{ErrorCode::unsupported,
+                         fmt::format("cancelled after {} of {} pages", first_page_[g + 1], pages_.size())};
+    }
+    endWave();
+    for (const Page& page : pages_)
+        if (!page.resident()) return {};  // tier 2 served as staging: not all of it counts
+    all_resident_ = true;
+    Commands commands;
+    publish(commands);
+    VKMOE_TRY(value, device_.submit(commands));
+    submitted(value);
+    return {};
+}
+
+void Pager::rebalance(Commands& commands) {
+    if (!flat_ && slots(0) > 0) {
+        std::vector<PageId> best;
+        for (PageId p = 0; p < pages_.size(); ++p)
+            if (pages_[p].slot[0] < 0) best.push_back(p);
+        size_t some = std::min<size_t>(best.size(), 4);  // a pass moves few: what it copies competes with its reads
+        std::partial_sort(best.begin(), best.begin() + ptrdiff_t(some), best.end(),
+                          [&](PageId a, PageId b) { return residency_->worth(a) > residency_->worth(b); });
+        std::vector<Move> out, in;
+        for (size_t i = 0; i < some; ++i)
+            if (!promote(best[i], out, in)) break;
+        recordMoves(commands, out, in);
+    }
+    publish(commands);
+    commands.barrier();
+}
+
+void Pager::note(uint32_t group, std::span<const PageId> pages) {
+    residency_->visit(group, pages);
+    for (PageId page : pages) count(page);
+}
+
+// ---- turns ----------------------------------------------------------------------------------------------------------
+
+void Pager::count(PageId page) {
+    const Page& p = pages_[page];
+    if (!p.resident())
+        ++counters_.tier3;
+    else
+        ++(p.slot[0] >= 0 ? counters_.tier1 : counters_.tier2);
+}
+
+Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool changes) {
+    abandon();
+    changes_ = changes;
+    turn_.assign(pages.begin(), pages.end());
+    collectAhead();
+    if (pause_ > 0) --pause_;
+    for (size_t i = 0, j = 0; !quiet_ && i < pages.size(); i = j) {
+        while (j < pages.size() && group_of_[pages[j]] == group_of_[pages[i]]) ++j;
+        residency_->visit(group_of_[pages[i]], pages.subspan(i, j - i));
+    }
+    for (PageId page : pages) {
+        pages_[page].needed = true;
+        if (!quiet_) count(page);
+        if (pages_[page].reading) reader_->hurry(page);
+    }
+    for (size_t i = 0; i < pages.size(); i += unit) {
+        Unit together(pages.begin() + ptrdiff_t(i), pages.begin() + ptrdiff_t(std::min(i + unit, pages.size())));
+        auto all = [&](auto is) { return std::all_of(together.begin(), together.end(), is); };
+        bool resident = all([&](PageId p) { return pages_[p].resident(); });
+        bool coming = all([&](PageId p) { return pages_[p].resident() || pages_[p].reading; });
+        (resident ? resident_ : coming ? coming_ : waiting_).push_back(std::move(together));
+    }
+    return requestMore(false);
+}
+
+Result<void> Pager::next(Commands& commands) {
+    endWave();
+    ++counters_.waves;
+    auto take = [&](std::vector<Unit>& units, size_t count) {
+        for (size_t i = 0; i < count; ++i) wave_.insert(wave_.end(), units[i].begin(), units[i].end());
+        units.erase(units.begin(), units.begin() + ptrdiff_t(count));
+    };
+    if (!resident_.empty()) {
+        take(resident_, resident_.size());
+    } else {
+        if (coming_.empty()) VKMOE_CHECK(requestMore(true));
+        if (coming_.empty())
+            return Error{ErrorCode::out_of_memory,
+                         fmt::format("{} pages of {} bytes are needed at once, memory holds {}",
+                                     waiting_.front().size(), slot_bytes_, slots(0) + slots(1))};
+        // With more to come than there are slots, one half is used while the other is read.
+        size_t some = waiting_.empty() ? coming_.size() : (coming_.size() + 1) / 2;
+        for (size_t i = 0; i < some; ++i) VKMOE_CHECK(waitFor(coming_[i]));
+        take(coming_, some);
+        VKMOE_CHECK(requestMore(false));
+    }
+    for (PageId page : wave_) use(page);
+    commands.barrier();
+    std::vector<Move> out, in;
+    if (!flat_)
+        for (PageId page : wave_) VKMOE_CHECK(promote(page, out, in));
+    recordMoves(commands, out, in);
+    for (PageId page : wave_) touch(page);
+    recordTable(commands);
+    commands.barrier();
+    return {};
+}
+
+void Pager::endWave() {
+    for (PageId page : wave_) pages_[page].needed = pages_[page].now = false;
+    wave_.clear();
+}
+
+void Pager::use(PageId page) {
+    Page& p = pages_[page];
+    p.now = true;
+    p.dirty = p.dirty || changes_;
+    if (!p.ahead) return;
+    p.ahead = false;
+    ++counters_.prefetch_used;
+    ++trial_used_;
+}
+
+void Pager::submitted(uint64_t value) {
+    for (Slot* slot : touched_) slot->busy_until = value;
+    touched_.clear();
+    moved_.clear();
+}
+
+// A turn that an error ended: what was recorded but never submitted did not happen.
+void Pager::abandon() {
+    for (const auto* units : {&coming_, &waiting_})
+        for (const Unit& unit : *units)
+            for (PageId page : unit) {
+                if (!pages_[page].reading) continue;
+                bool read = !reader_->cancel(page);
+                if (!read || !reader_->wait(page)) forget(page);
+                pages_[page].reading = false;
+            }
+    for (PageId page : moved_) forget(page);
+    for (PageId page : turn_) {
+        pages_[page].needed = pages_[page].now = false;
+        if (!touched_.empty()) entry_[page] = UINT64_MAX;
+    }
+    touched_.clear();
+    moved_.clear();
+    resident_.clear();
+    coming_.clear();
+    waiting_.clear();
+    wave_.clear();
+    turn_.clear();
+}
+
+// ---- reading --------------------------------------------------------------------------------------------------------
+
+Result<bool> Pager::requestUnit(const Unit& unit, bool may_wait) {
+    for (PageId page : unit) {
+        if (pages_[page].resident() || pages_[page].reading) continue;
+        VKMOE_TRY(place, acquire(may_wait, false));
+        if (!place) return false;
+        slotOf(place).page = page;
+        pages_[page].slot[place.tier] = int32_t(place.slot);
+        pages_[page].reading = true;
+        reader_->request(page, slotOf(place).bytes(store_->pageBytes(page)), PageReader::Urgency::needed);
+    }
+    return true;
+}
+
+Result<void> Pager::requestMore(bool may_wait) {
+    size_t count = 0;
+    for (; count < waiting_.size(); ++count) {
+        VKMOE_TRY(requested, requestUnit(waiting_[count], may_wait && count == 0));
+        if (!requested) break;
+        coming_.push_back(waiting_[count]);
+    }
+    waiting_.erase(waiting_.begin(), waiting_.begin() + ptrdiff_t(count));
+    return {};
+}
+
+Result<void> Pager::finishRead(PageId page, Result<void> outcome) {
+    pages_[page].reading = false;
+    counters_.bytes_read += store_->sourceBytes(page);
+    if (!outcome) forget(page);
+    return outcome;
+}
+
+Result<void> Pager::waitFor(const Unit& unit) {
+    for (PageId page : unit) {
+        if (!pages_[page].reading) continue;
+        auto outcome = reader_->take(page);
+        if (!outcome) {
+            if (pages_[page].ahead) ++counters_.prefetch_late;
+            double start = now();
+            outcome = reader_->wait(page);
+            counters_.read_wait_seconds += now() - start;
+            ++counters_.read_waits;
+        }
+        VKMOE_CHECK(finishRead(page, std::move(*outcome)));
+    }
+    return {};
+}
+
+// What was read ahead and has arrived. A read that failed is tried again when the page is needed, and told then.
+void Pager::collectAhead() {
+    std::erase_if(ahead_, [&](PageId page) {
+        if (!pages_[page].reading) return true;
+        auto outcome = reader_->take(page);
+        if (outcome) (void)finishRead(page, std::move(*outcome));
+        return outcome.has_value();
+    });
+}
+
+void Pager::readAhead(std::span<const PageId> pages) {
+    if (!prefetch_ || all_resident_ || pause_ > 0) return;
+    collectAhead();
+    for (PageId page : pages) {
+        if (pages_[page].resident() || pages_[page].reading || ahead_.size() >= 8) continue;
+        auto place = acquire(false, true);
+        if (!place || !*place) return;
+        slotOf(*place).page = page;
+        pages_[page].slot[place->tier] = int32_t(place->slot);
+        pages_[page].reading = pages_[page].ahead = true;
+        ahead_.push_back(page);
+        ++counters_.prefetched;
+        ++trial_issued_;
+        reader_->request(page, slotOf(*place).bytes(store_->pageBytes(page)), PageReader::Urgency::ahead);
+    }
+    if (trial_issued_ < kTrial) return;
+    if (double(trial_used_) < kGoodTrial * double(trial_issued_)) pause_ = kPause;
+    trial_issued_ = trial_used_ = 0;
+}
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,190 @@
+// Pager: pages of a store in memory that kernels read, within two budgets, and the page tables that say where.
+//
+// Tier 1 is device memory, tier 2 host memory that the device reads, tier 3 the store. Kernels find a page through
+// their group's table and never care which tier it names; a null entry means "not in this wave" and they leave that
+// page's work alone. Tables change in queue order, so that a kernel never sees a page that is being filled.
+//
+// Everything fits (allResident after preload): nothing is read any more, and work is recorded without a host wait:
+//
+//     pager.rebalance(commands);                    // hot pages to tier 1, as the noted history says
+//     ... dispatches ...
+//     pager.submitted(value);
+//     ... later: pager.note(group, pages used) ...
+//
+// Else the pages of a turn come in waves, of which each is usable until the next:
+//
+//     VKMOE_CHECK(pager.start(pages));
+//     while (!pager.done()) {
+//         VKMOE_CHECK(pager.next(commands));        // waits for reads; records copies and table entries
+//         ... dispatches over all pages: those of other waves are null ...
+//         ... if (!pager.done()) submit; pager.submitted(value) after every submit ...
+//     }
+//
+// One thread at a time. Slots are reused only when the device's timeline has passed their last use.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "host/page_reader.h"
+#include "host/slots.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+// Pages whose addresses stand in one table: entry i, 8 bytes, of its i-th page.
+struct PageGroup {
+    uint32_t pages = 0;
+    const Buffer* table = nullptr;
+};
+
+// Whether tier 1 is worth copying to.
+enum class Placement {
+    automatic,  // tiered on devices with memory of their own, else flat
+    tiered,     // pages are read into tier 2 and copied to tier 1 when they are worth it
+    flat,       // both tiers are one memory: pages are read into a slot of either and stay there
+};
+
+struct PagerOptions {
+    uint64_t device_budget = 0, host_budget = 0;  // bytes of pages in tier 1 and tier 2
+    Policy policy = Policy::automatic;
+    Placement placement = Placement::automatic;
+    bool prefetch = true;
+    uint32_t readers = 3;  // threads that read
+};
+
+struct PagerCounters {
+    uint64_t tier1 = 0, tier2 = 0, tier3 = 0;  // uses of a page, by where it was when its turn came
+    uint64_t bytes_read = 0, bytes_copied = 0, bytes_written = 0;
+    uint64_t evictions = 0;  // pages that left memory
+    uint64_t waves = 0;
+    uint64_t read_waits = 0;                     // times the host waited for a page to be read
+    double read_wait_seconds = 0;                // ... and how long
+    uint64_t prefetched = 0, prefetch_used = 0;  // pages read ahead, and how many of them were used before they left
+    uint64_t prefetch_late = 0;                  // of those used: still being read when their turn came
+};
+
+class Pager {
+public:
+    // The store's pages in the order of the groups. The budgets count whole slots, of the size of the largest page;
+    // tiered placement adds two slots of staging where the host budget has fewer.
+    // Errors: out_of_memory if not one page fits the budgets or the device.
+    static Result<std::unique_ptr<Pager>> create(Device& device, std::unique_ptr<PageStore> store,
+                                                 std::vector<PageGroup> groups, const PagerOptions& options);
+    ~Pager();
+
+    // Reads all pages if they fit, else nothing. `progress` is told pages done and all; false cancels.
+    Result<void> preload(const std::function<bool(uint64_t, uint64_t)>& progress = {});
+    bool allResident() const { return all_resident_; }
+    void rebalance(Commands& commands);
+    // Group `group` used these pages, in a pass that needed no turn.
+    void note(uint32_t group, std::span<const PageId> pages);
+
+    // A turn for these pages, each once; `unit` consecutive ones are needed together. `changes`: the work writes them.
+    Result<void> start(std::span<const PageId> pages, uint32_t unit = 1, bool changes = false);
+    // The next wave, which done() must have said there is.
+    Result<void> next(Commands& commands);
+    bool done() const { return resident_.empty() && coming_.empty() && waiting_.empty(); }
+    std::span<const PageId> wave() const { return wave_; }
+    void submitted(uint64_t value);
+
+    // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
+    void readAhead(std::span<const PageId> pages);
+
+    // Writes every changed page back to the store.
+    Result<void> writeBack();
+
+    uint64_t address(PageId page) const;  // 0: not in memory
+    PageId firstPage(uint32_t group) const { return first_page_[group]; }
+    uint32_t groupOf(PageId page) const { return group_of_[page]; }
+    const PageStore& store() const { return *store_; }
+    const Residency& residency() const { return *residency_; }
+    const PagerCounters& counters() const { return counters_; }
+    PageReader::Work reading() const { return reader_->work(); }
+    uint64_t slotBytes() const { return slot_bytes_; }
+    uint32_t slots(int tier) const { return tiers_[tier].size(); }            // tier 0: device, 1: host
+    uint64_t bytes() const { return tiers_[0].bytes() + tiers_[1].bytes(); }  // of all slots
+    bool flat() const { return flat_; }
+    // For displays: the tier (0, 1) of the page, or -1.
+    int tierOf(PageId page) const;
+
+private:
+    struct Page {
+        int32_t slot[2] = {-1, -1};
+        bool reading = false;  // on its way into the slot it has
+        bool needed = false;   // of the turn, until its wave is over
+        bool now = false;      // of the wave
+        bool ahead = false;    // was read ahead and not used yet
+        bool dirty = false;
+        bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
+    };
+    struct Place {
+        int tier = -1;
+        uint32_t slot = 0;
+        explicit operator bool() const { return tier >= 0; }
+    };
+    using Unit = std::vector<PageId>;
+
+    Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageGroup> groups, const PagerOptions& options);
+    Result<void> allocate(const PagerOptions& options);
+
+    // ---- slots
+    Result<Place> acquire(bool may_wait, bool ahead);
+    Place freeSlot(uint64_t passed, bool any_time);
+    Place victim(uint64_t passed, bool any_time);
+    Result<void> clear(Place place);
+    Result<void> keepChanges(PageId page);
+    Slot& slotOf(Place place) { return tiers_[place.tier][place.slot]; }
+    void forget(PageId page);
+    bool dropOneAhead();
+    bool readsInto(int tier) const { return flat_ || tier == 1; }
+    // ---- reading
+    Result<bool> requestUnit(const Unit& unit, bool may_wait);
+    Result<void> requestMore(bool may_wait);
+    Result<void> finishRead(PageId page, Result<void> outcome);
+    void collectAhead();
+    Result<void> waitFor(const Unit& unit);
+    void abandon();
+    // ---- moving
+    struct Move {
+        Place from, to;
+    };
+    Result<void> promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
+    Place promotionSlot(double worth, std::vector<Move>& out);
+    Place demotionSlot(double worth);
+    void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);
+    void recordTable(Commands& commands);
+    void publish(Commands& commands);
+    void setEntries(Commands& commands, std::vector<PageId> changed);
+    void touch(PageId page);
+    void use(PageId page);
+    void count(PageId page);
+    void endWave();
+    Result<void> bringGroup(uint32_t group);
+
+    Device& device_;
+    std::unique_ptr<PageStore> store_;
+    std::vector<PageGroup> groups_;
+    std::vector<PageId> first_page_;  // [groups + 1]
+    std::vector<uint32_t> group_of_;  // [pages]
+    std::vector<Page> pages_;
+    std::vector<uint64_t> entry_;  // [pages] what the table will hold once all recorded work has run
+    Slots tiers_[2];
+    std::unique_ptr<Residency> residency_;
+    std::unique_ptr<PageReader> reader_;
+    uint64_t slot_bytes_ = 256;
+    bool flat_ = true, prefetch_ = true, all_resident_ = false;
+    PagerCounters counters_;
+    // The turn:
+    std::vector<PageId> turn_, wave_;
+    std::vector<Unit> resident_, coming_, waiting_;  // units in memory, on their way, without slots
+    bool changes_ = false, quiet_ = false;           // quiet: neither counted nor told the policy
+    std::vector<Slot*> touched_;                     // since the last submit
+    std::vector<PageId> moved_;                      // ... by recorded copies
+    std::vector<PageId> ahead_;                      // being read ahead
+    uint64_t trial_issued_ = 0, trial_used_ = 0;     // of read-ahead, lately
+    uint32_t pause_ = 0;                             // turns for which nothing is read ahead
+};
+
+}  // namespace v1
+}  // namespace vkmoe
