@@ -185,7 +185,7 @@ Result<void> Pager::next(Commands& commands) {
     if (!flat_)
         for (PageId page : wave_) VKMOE_CHECK(promote(page, out, in));
     recordMoves(commands, out, in);
-    for (PageId page : wave_) touch(page);
+    for (PageId page : wave_) hold(page);
     recordTable(commands);
     commands.barrier();
     return {};
@@ -207,6 +207,7 @@ void Pager::use(PageId page) {
 }
 
 void Pager::submitted(uint64_t value) {
+    last_value_ = value;
     for (Slot* slot : touched_) slot->busy_until = value;
     touched_.clear();
     moved_.clear();
@@ -227,6 +228,7 @@ void Pager::abandon() {
         pages_[page].needed = pages_[page].now = false;
         if (!touched_.empty()) entry_[page] = UINT64_MAX;
     }
+    for (Slot* slot : touched_) slot->busy_until = last_value_;
     touched_.clear();
     moved_.clear();
     resident_.clear();

@@ -156,7 +156,8 @@ private:
     void recordTable(Commands& commands);
     void publish(Commands& commands);
     void setEntries(Commands& commands, std::vector<PageId> changed);
-    void touch(PageId page);
+    void hold(Slot& slot);
+    void hold(PageId page);
     void use(PageId page);
     void count(PageId page);
     void endWave();
@@ -180,6 +181,7 @@ private:
     std::vector<Unit> resident_, coming_, waiting_;  // units in memory, on their way, without slots
     bool changes_ = false, quiet_ = false;           // quiet: neither counted nor told the policy
     std::vector<Slot*> touched_;                     // since the last submit
+    uint64_t last_value_ = 0;                        // the last submit
     std::vector<PageId> moved_;                      // ... by recorded copies
     std::vector<PageId> ahead_;                      // being read ahead
     uint64_t trial_issued_ = 0, trial_used_ = 0;     // of read-ahead, lately

@@ -28,7 +28,7 @@ Pager::Place Pager::freeSlot(uint64_t passed, bool any_time) {
         if (!readsInto(tier)) continue;
         for (uint32_t i = 0; i < tiers_[tier].size(); ++i) {
             const Slot& slot = tiers_[tier][i];
-            if (slot.page == kNoPage && (any_time || slot.busy_until <= passed)) return {tier, i};
+            if (slot.page == kNoPage && slot.busy_until <= (any_time ? UINT64_MAX - 1 : passed)) return {tier, i};
         }
     }
     return {};
@@ -42,7 +42,7 @@ Pager::Place Pager::victim(uint64_t passed, bool any_time) {
         if (!readsInto(tier)) continue;
         for (uint32_t i = 0; i < tiers_[tier].size(); ++i) {
             const Slot& slot = tiers_[tier][i];
-            if (slot.page == kNoPage || (!any_time && slot.busy_until > passed)) continue;
+            if (slot.page == kNoPage || slot.busy_until > (any_time ? UINT64_MAX - 1 : passed)) continue;
             const Page& p = pages_[slot.page];
             if (p.reading || p.now) continue;
             bool copy = !flat_ && p.slot[0] >= 0;
@@ -140,7 +140,7 @@ Pager::Place Pager::demotionSlot(double worth) {
         const Slot& slot = tiers_[1][i];
         if (slot.page == kNoPage) return {1, i};
         const Page& p = pages_[slot.page];
-        if (p.reading || p.needed) continue;
+        if (p.reading || p.needed || slot.busy_until == UINT64_MAX) continue;
         double here = p.slot[0] >= 0 ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);
         if (here >= worth || (all_resident_ && p.slot[0] < 0)) continue;
         worth = here;
@@ -200,16 +200,22 @@ void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const 
             Slot &from = slotOf(move.from), &to = slotOf(move.to);
             commands.copy(*from.slab, from.offset, *to.slab, to.offset, slot_bytes_);
             counters_.bytes_copied += slot_bytes_;
-            touched_.push_back(&from);
-            touched_.push_back(&to);
+            hold(from);
+            hold(to);
         }
         if (!moves->empty()) commands.barrier();
     }
 }
 
-void Pager::touch(PageId page) {
+// Recorded work uses the slot: nothing may be read into it until that is submitted and done.
+void Pager::hold(Slot& slot) {
+    slot.busy_until = UINT64_MAX;
+    touched_.push_back(&slot);
+}
+
+void Pager::hold(PageId page) {
     for (int tier : {0, 1})
-        if (pages_[page].slot[tier] >= 0) touched_.push_back(&tiers_[tier][uint32_t(pages_[page].slot[tier])]);
+        if (pages_[page].slot[tier] >= 0) hold(tiers_[tier][uint32_t(pages_[page].slot[tier])]);
 }
 
 // ---- tables ---------------------------------------------------------------------------------------------------------
