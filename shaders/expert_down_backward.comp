@@ -12,7 +12,7 @@ KERNEL(ExpertDownBackward)
 
 void main() {
     Tile tile;
-    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, p.hidden_dim, tile)) return;  // the workgroup
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, p.hidden_dim, tile)) return;  // the workgroup
     U32 page = p.pages.at[tile.page];
     place_rows(tile, p.model_dim);
     panels_dot(p.grad_y, page, tile, p.down_weight, p.model_dim, p.hidden_dim);

@@ -12,6 +12,7 @@ void main() {
     uint slot = group_index() / panels, panel = group_index() % panels;
     if (slot >= (c_dense != 0u ? p.rows : p.offsets.at[p.experts])) return;  // the whole workgroup
     uint expert = c_dense != 0u ? p.dense_page : expert_of_slot(p.offsets, p.experts, slot);
+    if (c_dense == 0u && !is_here(p.pages, expert)) return;  // the whole workgroup
     U32 page = p.pages.at[expert];
     float y = row_dot(p.hidden, slot * p.hidden_dim, page, p.down_weight, p.down_bias, kBias, panel, p.model_dim, p.hidden_dim);
     uint output_ = panel * kPanel + lane_index() % kPanel;

@@ -19,7 +19,7 @@ void store(uint row, uvec4 outputs, vec4 y) {
 
 void main() {
     uint columns = (p.model_dim + kLanesOutputs - 1u) / kLanesOutputs, number, first, end;
-    if (!find_rows(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
+    if (!find_rows(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
     U32 page = p.pages.at[number];
     uvec4 outputs = lane_outputs(group_index() % columns);
     if (outputs.x - lane_index() % c_lanes >= p.model_dim) return;  // the whole subgroup

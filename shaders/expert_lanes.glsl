@@ -99,9 +99,10 @@ void lanes_dot(F32 x, U32 page, uvec4 outputs, uint count, uint weight, uint bia
 float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 uint element_of(uvec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 
-// The page and rows [first, end) of tile `index` of the compact list, or of the dense one. False: nothing to do.
-bool find_rows(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint dense_page, uint index, out uint page,
-               out uint first, out uint end) {
+// The page and rows [first, end) of tile `index` of the compact list, or of the dense one. False: nothing to do, as for an
+// expert whose page is not here.
+bool find_rows(U32 offsets, U32 tiles, U32 tile_count, Pages pages, uint dense_rows, uint dense_page, uint index,
+               out uint page, out uint first, out uint end) {
     page = dense_page;
     first = index * kTileRows;
     end = min(dense_rows, first + kTileRows);
@@ -110,5 +111,5 @@ bool find_rows(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint den
     page = tiles.at[2u * index];
     first = tiles.at[2u * index + 1u];
     end = min(offsets.at[page + 1u], first + kTileRows);
-    return true;
+    return is_here(pages, page);
 }

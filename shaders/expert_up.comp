@@ -29,7 +29,7 @@ void store(Tile tile, vec4 gate[8], vec4 up[8], uint component) {
 
 void main() {
     Tile tile;
-    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, p.hidden_dim, tile)) return;  // the workgroup
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, p.hidden_dim, tile)) return;  // the workgroup
     U32 page = p.pages.at[tile.page];
     if (lane_index() < kTileRows) {
         uint row = tile.first_row + min(lane_index(), tile.rows - 1u);

@@ -14,7 +14,7 @@ KERNEL(ExpertUpBackward)
 
 void main() {
     Tile tile;
-    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, p.model_dim, tile)) return;  // the workgroup
+    if (!find_tile(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, p.model_dim, tile)) return;  // the workgroup
     U32 page = p.pages.at[tile.page];
     place_rows(tile, p.hidden_dim);
     vec4 gate[8];

@@ -15,6 +15,7 @@ void main() {
     uint slot = group_index() / panels, panel = group_index() % panels;
     if (slot >= (c_dense != 0u ? p.rows : p.offsets.at[p.experts])) return;  // the whole workgroup
     uint expert = c_dense != 0u ? p.dense_page : expert_of_slot(p.offsets, p.experts, slot);
+    if (c_dense == 0u && !is_here(p.pages, expert)) return;  // the whole workgroup
     uint row = (c_dense != 0u ? slot : p.token_of.at[slot]) * p.model_dim;
     U32 page = p.pages.at[expert];
     float up = row_dot(p.x, row, page, p.up_weight, p.up_bias, kBias, panel, p.hidden_dim, p.model_dim);

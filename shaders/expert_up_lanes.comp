@@ -42,7 +42,7 @@ void store(uint row, uint output_, float g, float u) {
 
 void main() {
     uint columns = (p.hidden_dim + kLanesOutputs - 1u) / kLanesOutputs, number, first, end;
-    if (!find_rows(p.offsets, p.tiles, p.tile_count, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
+    if (!find_rows(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
     U32 page = p.pages.at[number];
     uvec4 outputs = lane_outputs(group_index() % columns);
     if (outputs.x - lane_index() % c_lanes >= p.hidden_dim) return;  // the whole subgroup

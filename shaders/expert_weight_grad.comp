@@ -8,7 +8,7 @@
 //        c_operand_bits, operand rule, as it is loaded; offsets [experts+1]
 //        c_dense: one sum over all `count` rows for dense_page
 //   out  the page of each expert: f32 panels [rows, cols] at `weight`, `bias` [rows]  (state rule); an expert without
-//        slots is left as it is. A value that may not be stored is counted by its word in the page.
+//        slots, or one of whose pages has no address, is left as it is. A value that may not be stored is counted by its word in the page.
 // One workgroup 32 rows x 64 columns of an expert's matrix; (expert, column tile, row tile), row tiles fastest. Order R32
 // over the rank of a slot among those of its expert: ascending token ids. With c_fused grad_out has at most 16 bits, x 8.
 //
@@ -22,12 +22,18 @@ float bias_sum, bias_total;  // of row lane_index()
 // Where the workgroup's tile lies, and its slots.
 uint number, row0, col0, first, end, before;
 
+// The pages that the expert's sums go to.
+bool are_here(uint expert) {
+    return is_here(p.pages, expert) && (c_carry == 0u || (is_here(p.totals, expert) && is_here(p.partials, expert)));
+}
+
 bool find_work() {
     uint row_tiles = (p.rows + kTileRows - 1u) / kTileRows, col_tiles = (p.cols + kTileOutputs - 1u) / kTileOutputs;
     uint expert = group_index() / row_tiles / col_tiles;
     if (expert >= (c_dense != 0u ? 1u : p.experts)) return false;
     row0 = group_index() % row_tiles * kTileRows;
     col0 = group_index() / row_tiles % col_tiles * kTileOutputs;
+    if (c_dense == 0u && !are_here(expert)) return false;
     number = c_dense != 0u ? p.dense_page : expert;
     first = c_dense != 0u ? 0u : p.offsets.at[expert];
     end = c_dense != 0u ? p.count : p.offsets.at[expert + 1u];

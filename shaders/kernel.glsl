@@ -25,6 +25,9 @@ void flag(U32 status, uint index) {
     atomicMax(status.at[1], ~index);
 }
 
+// Whether the table has an address for the page, two words that are not both 0 (see Pages). It is asked before any barrier.
+bool is_here(Pages pages, uint page) { return (U32(pages).at[2u * page] | U32(pages).at[2u * page + 1u]) != 0u; }
+
 float checked(float x, U32 status, uint index) {
     if (out_of_range(x)) flag(status, index);
     return x;

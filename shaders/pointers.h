@@ -21,7 +21,10 @@ inline namespace v1 {
 GPU_POINTER(F32, float, 4)
 GPU_POINTER(U32, uint32_t,
             8)  // at multiples of 8: glslang takes this for the alignment of an address in a page table, too
-GPU_POINTER(Pages, U32, 8)  // a page table: one address per page
+
+// A page table: one address per page. Kernels that find pages by expert (not with constants.dense) leave the rows, or
+// gradients, of an expert alone whose address is null: nothing is read of them, written or counted.
+GPU_POINTER(Pages, U32, 8)
 
 #ifdef __cplusplus
 }  // inline namespace v1

@@ -28,8 +28,8 @@ bool find_dense_tile(uint dense_rows, uint dense_page, uint outputs, out Tile ti
     return true;
 }
 
-// The same of the compact list, unless c_dense.
-bool find_tile(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint dense_page, uint outputs, out Tile tile) {
+// The same of the compact list, unless c_dense; nothing to do for an expert whose page is not here.
+bool find_tile(U32 offsets, U32 tiles, U32 tile_count, Pages pages, uint dense_rows, uint dense_page, uint outputs, out Tile tile) {
     if (c_dense != 0u) return find_dense_tile(dense_rows, dense_page, outputs, tile);
     uint columns = (outputs + kTileOutputs - 1u) / kTileOutputs, index = group_index() / columns;
     if (index >= tile_count.at[0]) return false;
@@ -37,7 +37,7 @@ bool find_tile(U32 offsets, U32 tiles, U32 tile_count, uint dense_rows, uint den
     tile.first_row = tiles.at[2u * index + 1u];
     tile.output_ = group_index() % columns * kTileOutputs;
     uint end = offsets.at[tile.page + 1u];
-    if (tile.first_row >= end) return false;
+    if (tile.first_row >= end || !is_here(pages, tile.page)) return false;
     tile.rows = min(kTileRows, end - tile.first_row);
     return true;
 }

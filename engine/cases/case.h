@@ -60,6 +60,8 @@ public:
     const Constants& constants() const { return constants_; }
     const std::string& label() const { return label_; }
     const std::vector<Region>& regions() const { return regions_; }
+    // What a region holds before the run, in place of what was added.
+    void setWords(size_t region, std::vector<uint32_t> words) { regions_[region].words = std::move(words); }
     const std::vector<Link>& links() const { return links_; }
     const std::vector<std::byte>& params() const { return params_; }
 

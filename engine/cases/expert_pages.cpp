@@ -41,8 +41,10 @@ ExpertRegions addExperts(Case& test, const Constants& c, const Shape& shape, Val
     ExpertRegions regions{};
     regions.table = test.input("pages", Words(2 * size_t{shape.experts}));
     Words first = shape.same_pages ? make_page() : Words();
-    for (uint32_t e = 0; e < shape.experts; ++e)
-        test.pointFrom(regions.table, 8 * size_t{e}, test.input("page", shape.same_pages ? first : make_page()));
+    for (uint32_t e = 0; e < shape.experts; ++e) {
+        size_t page = test.input("page", shape.same_pages ? first : make_page());
+        if (c.dense != 0 || shape.isHere(e)) test.pointFrom(regions.table, 8 * size_t{e}, page);
+    }
     uint32_t tiles = uint32_t(routing.tiles.size() / 2);
     regions.offsets = test.input("offsets", routing.offsets);
     regions.tiles = test.input("tiles", routing.tiles);

@@ -88,13 +88,14 @@ Case routerLogitsBackward(const KernelCode& code, const Constants& c, const Shap
 // ---- gradients of weights -------------------------------------------------------------------------------------------
 
 // A page of gradients for each expert, and the table of them.
-size_t gradPages(Case& test, const std::string& name, uint32_t experts, uint32_t words, const Shape& shape,
+size_t gradPages(Case& test, const Constants& c, const std::string& name, uint32_t words, const Shape& shape,
                  Values& values) {
-    size_t table = test.input(name + " table", Words(2 * size_t{experts}));
+    size_t table = test.input(name + " table", Words(2 * size_t{shape.experts}));
     Words first = biasWords(words, values);
-    for (uint32_t e = 0; e < experts; ++e)
-        test.pointFrom(table, 8 * size_t{e},
-                       test.output(name, e == 0 || shape.same_pages ? first : biasWords(words, values)));
+    for (uint32_t e = 0; e < shape.experts; ++e) {
+        size_t page = test.output(name, e == 0 || shape.same_pages ? first : biasWords(words, values));
+        if (c.dense != 0 || shape.isHere(e)) test.pointFrom(table, 8 * size_t{e}, page);
+    }
     return table;
 }
 
@@ -126,9 +127,9 @@ Case expertWeightGrad(const KernelCode& code, const Constants& c, const Shape& s
     uint32_t bits = c.fused != 0 ? 16 : 24;
     VKMOE_POINT(ExpertWeightGrad, grad_out, test.input("grad_out", values.operands(size_t{slots} * p.rows, bits)));
     VKMOE_POINT(ExpertWeightGrad, x, test.input("x", values.floats(inputs * p.cols)));
-    VKMOE_POINT(ExpertWeightGrad, pages, gradPages(test, "grad", shape.experts, words, shape, values));
-    VKMOE_POINT(ExpertWeightGrad, totals, gradPages(test, "totals", shape.experts, carried, shape, values));
-    VKMOE_POINT(ExpertWeightGrad, partials, gradPages(test, "partials", shape.experts, carried, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, pages, gradPages(test, c, "grad", words, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, totals, gradPages(test, c, "totals", carried, shape, values));
+    VKMOE_POINT(ExpertWeightGrad, partials, gradPages(test, c, "partials", carried, shape, values));
     VKMOE_POINT(ExpertWeightGrad, offsets, test.input("offsets", routing.offsets));
     VKMOE_POINT(ExpertWeightGrad, token_of, test.input("token_of", routing.token_of));
     VKMOE_POINT(ExpertWeightGrad, carried, test.input("carried", carriedWords(shape.experts + 1, values)));

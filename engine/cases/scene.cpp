@@ -14,8 +14,9 @@ inline namespace v1 {
 
 std::string Shape::label() const {
     const char* skews[] = {"even", "one takes all", "some empty"};
-    return fmt::format("T{} E{} k{} D{} F{} {} seed {}", tokens, experts, top_k, model_dim, hidden_dim,
-                       skews[size_t(skew)], seed);
+    const char* pages[] = {"", ", pages of even experts", ", pages of odd experts"};
+    return fmt::format("T{} E{} k{} D{} F{} {} seed {}{}", tokens, experts, top_k, model_dim, hidden_dim,
+                       skews[size_t(skew)], seed, pages[size_t(here)]);
 }
 
 float Values::next() {

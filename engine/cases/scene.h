@@ -14,11 +14,17 @@ inline namespace v1 {
 // How assignments spread over experts.
 enum class Skew { even, one_takes_all, some_empty };
 
+// Which experts' pages have an address (see Pages), where a kernel finds them by expert.
+enum class Here { all, even, odd };
+
 struct Shape {
     uint32_t tokens = 5, experts = 8, top_k = 2, model_dim = 40, hidden_dim = 24;
     Skew skew = Skew::even;
     uint32_t seed = 1;
     bool same_pages = false;  // every expert has a copy of the first one's weights: large scenes are made faster
+    Here here = Here::all;
+
+    bool isHere(uint32_t expert) const { return here == Here::all || (here == Here::odd) == (expert % 2 != 0); }
 
     std::string label() const;
 };
@@ -60,6 +66,9 @@ Case makeCase(const KernelCode& code, const Constants& constants, const Shape& s
 // Every production form of the kernel: the constants that layers ask for on a device with these limits. None: the
 // device lacks what the kernel needs.
 std::vector<Constants> productionConstants(const KernelCode& code, const DeviceLimits& limits);
+
+// Whether the kernel finds its pages by expert, and leaves those alone whose pages are not here.
+bool findsPages(const KernelCode& code);
 
 // Shapes that test a kernel's edges: empty, one, tile-1, tile, tile+1, primes, one expert taking all, experts with
 // none.

@@ -144,6 +144,15 @@ std::vector<Constants> productionConstants(const KernelCode& code, const DeviceL
     return {{}};
 }
 
+bool findsPages(const KernelCode& code) {
+    const Kernels& k = kernels();
+    for (const KernelCode* one :
+         {&k.expert_up, &k.expert_up_gemv, &k.expert_up_lanes, &k.expert_down, &k.expert_down_gemv,
+          &k.expert_down_lanes, &k.expert_down_backward, &k.expert_up_backward, &k.expert_weight_grad})
+        if (&code == one) return true;
+    return false;
+}
+
 std::vector<Shape> edgeShapes(const KernelCode& code) {
     const Kernels& k = kernels();
     if (&code == &k.math_probe) {
@@ -186,6 +195,11 @@ std::vector<Shape> edgeShapes(const KernelCode& code) {
         all.push_back({.tokens = 2, .experts = 3, .top_k = 2, .model_dim = 4133, .hidden_dim = 1, .seed = 10});
     if (&code == &k.route_topk_backward || &code == &k.router_loss_backward)  // all of the shared memory
         all.push_back({.tokens = 9, .experts = 128, .top_k = 8, .model_dim = 1, .hidden_dim = 1, .seed = 12});
+    if (findsPages(code)) {
+        all.push_back(
+            {.tokens = 37, .experts = 5, .top_k = 2, .model_dim = 33, .hidden_dim = 20, .seed = 13, .here = Here::odd});
+        all.push_back({.tokens = 6, .experts = 6, .top_k = 3, .model_dim = 7, .seed = 14, .here = Here::even});
+    }
     return all;
 }
 

@@ -39,6 +39,7 @@ void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
          ++group) {
         uint32_t row = static_cast<uint32_t>(group / panels), first = static_cast<uint32_t>(group % panels) * kPanel;
         const uint32_t* page = pageOfSlot(p, c, row);
+        if (!page) continue;
         for (uint32_t output = first; output < std::min(first + kPanel, p.model_dim); ++output)
             downOutput(p, c, page, row, output);
     }

@@ -41,6 +41,7 @@ void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
          ++group) {
         uint32_t row = static_cast<uint32_t>(group / panels), first = static_cast<uint32_t>(group % panels) * kPanel;
         const uint32_t* page = pageOfSlot(p, c, row);
+        if (!page) continue;
         for (uint32_t output = first; output < std::min(first + kPanel, p.hidden_dim); ++output)
             upOutput(p, c, page, row, output);
     }

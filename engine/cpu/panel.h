@@ -61,28 +61,35 @@ inline void checkHidden(float gate, float up, float hidden, U32 status, uint32_t
     if (out_of_range(gate) || out_of_range(up) || out_of_range(hidden)) flag(status, index);
 }
 
-// The work of one tile: rows [first, end) of the page's expert.
+// The work of one tile: rows [first, end) of the page's expert; none if the page is not here (see Pages).
 struct TileRows {
     const uint32_t* page = nullptr;
     uint32_t first = 0, end = 0;
 };
 
-// Tile `index` of the compact list, or of the dense one; an empty one past the end.
+// Tiles of the compact list, or of the dense one.
+template <class Params>
+uint64_t tileCount(const Params& p, const Constants& c) {
+    return c.dense != 0 ? ceilDiv(p.rows, kTileRows) : p.tile_count.at[0];
+}
+
+// Tile `index` of them; an empty one past the end.
 template <class Params>
 TileRows findTile(const Params& p, const Constants& c, uint64_t index) {
     TileRows tile;
+    if (index >= tileCount(p, c)) return tile;
     if (c.dense != 0) {
-        if (index * kTileRows >= p.rows) return tile;
         tile.first = static_cast<uint32_t>(index * kTileRows);
         tile.end = std::min(p.rows, tile.first + kTileRows);
         tile.page = p.pages.at[p.dense_page].at;
         return tile;
     }
-    if (index >= p.tile_count.at[0]) return tile;
     uint32_t expert = p.tiles.at[2 * index];
+    const uint32_t* page = p.pages.at[expert].at;
+    if (!page) return tile;
+    tile.page = page;
     tile.first = p.tiles.at[2 * index + 1];
     tile.end = std::min(p.offsets.at[expert + 1], tile.first + kTileRows);
-    tile.page = p.pages.at[expert].at;
     return tile;
 }
 
@@ -92,7 +99,7 @@ uint32_t gemvRows(const Params& p, const Constants& c) {
     return c.dense != 0 ? p.rows : p.offsets.at[p.experts];
 }
 
-// The page of a slot in the GEMV form.
+// The page of a slot in the GEMV form; null: it is not here.
 template <class Params>
 const uint32_t* pageOfSlot(const Params& p, const Constants& c, uint32_t slot) {
     if (c.dense != 0) return p.pages.at[p.dense_page].at;

@@ -11,7 +11,7 @@ inline namespace v1 {
 struct GradSlots {
     uint32_t first = 0, end = 0;                  // slots of this chunk
     uint32_t before = 0;                          // those of earlier chunks
-    uint32_t *grads, *totals = 0, *partials = 0;  // pages; the last two if constants.carry
+    uint32_t *grads = 0, *totals = 0, *partials = 0;  // pages; the last two if constants.carry
     bool last = true;                             // the gradient is added, not carried on
 
     uint32_t after() const { return before + (end - first); }
@@ -23,8 +23,16 @@ struct GradSlots {
 
 inline uint32_t gradExperts(const ExpertWeightGrad& p, const Constants& c) { return c.dense != 0 ? 1 : p.experts; }
 
+// Whether the pages that the expert's sums go to are in memory (see Pages).
+inline bool areHere(const ExpertWeightGrad& p, const Constants& c, uint32_t expert) {
+    if (!p.pages.at[expert].at) return false;
+    return c.carry == 0 || (p.totals.at[expert].at && p.partials.at[expert].at);
+}
+
+// None if a page is not here.
 inline GradSlots findSlots(const ExpertWeightGrad& p, const Constants& c, uint32_t expert) {
     GradSlots slots;
+    if (c.dense == 0 && !areHere(p, c, expert)) return slots;
     uint32_t page = c.dense != 0 ? p.dense_page : expert;
     slots.first = c.dense != 0 ? 0 : p.offsets.at[expert];
     slots.end = c.dense != 0 ? p.count : p.offsets.at[expert + 1];

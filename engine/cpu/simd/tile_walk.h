@@ -10,7 +10,7 @@ namespace vkmoe {
 inline namespace v1 {
 namespace simd {
 
-// Tiles [first, last) of one expert's consecutive rows, at most kRunTiles; none past the end of the list.
+// Tiles [first, last) of one expert's consecutive rows, at most kRunTiles; one without rows if its page is not here.
 struct TileRun {
     uint64_t first = 0, last = 0;
     TileRows rows;
@@ -24,9 +24,8 @@ struct TileRun {
 
 template <class Params>
 TileRun findRun(const Params& p, const Constants& c, uint64_t first, uint64_t last) {
-    TileRun run{first, first, findTile(p, c, first)};
-    if (run.rows.first == run.rows.end) return run;
-    for (++run.last; run.last < std::min(last, first + kRunTiles); ++run.last) {
+    TileRun run{first, first + 1, findTile(p, c, first)};
+    for (; run.last < std::min(last, first + kRunTiles); ++run.last) {
         TileRows next = findTile(p, c, run.last);
         if (next.first == next.end || next.page != run.rows.page || next.first != run.rows.end) break;
         run.rows.end = next.end;
@@ -40,10 +39,11 @@ template <class Params, class RowAt, class Body>
 void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, uint32_t cols, const RowAt& row_at,
               const Body& body) {
     PackedRows packed;
-    uint64_t last = (groups.end + columns - 1) / columns;
+    uint64_t last = std::min((groups.end + columns - 1) / columns, tileCount(p, c));
     for (uint64_t tile = groups.begin / columns; tile < last;) {
         TileRun run = findRun(p, c, tile, last);
-        if (run.first == run.last) return;
+        tile = run.last;
+        if (run.rows.first == run.rows.end) continue;
         RowsView x =
             packed.pack(run.rows.end - run.rows.first, cols, [&](uint32_t i) { return row_at(run.rows.first + i); });
         for (uint32_t column = 0; column < columns; ++column) {  // the range may begin and end inside a tile's columns
@@ -53,7 +53,6 @@ void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t colum
             TileRows rows = run.part(from, to);
             body(rows, x.from(rows.first - run.rows.first), column * kTilePanels);
         }
-        tile = run.last;
     }
 }
 
@@ -71,10 +70,11 @@ void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels
         while (panel == 0 && rows.end - row < kRunRows && uint64_t{rows.end + 1} * panels <= end &&
                pageOfSlot(p, c, rows.end) == rows.page)
             ++rows.end;
+        group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
+        if (!rows.page) continue;
         RowsView x = packed.pack(rows.end - row, cols, [&](uint32_t i) { return row_at(row + i); });
         for (uint32_t first = panel; first < stop; first += kTilePanels)
             body(rows, x, first, std::min(uint32_t{kTilePanels}, stop - first));
-        group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
     }
 }
 
