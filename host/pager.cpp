@@ -17,20 +17,25 @@ constexpr uint32_t kGroupChunk = 32;  // pages of a turn of preload
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
+    std::vector<uint32_t> sizes;
+    for (const PageGroup& group : groups) sizes.push_back(group.pages);
+    return sizes;
+}
+
 bool hasOwnMemory(DeviceType type) { return type == DeviceType::discrete || type == DeviceType::virtual_gpu; }
 
 }  // namespace
 
 Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageGroup> groups,
              const PagerOptions& options)
-    : device_(device), store_(std::move(store)), groups_(std::move(groups)), prefetch_(options.prefetch) {
-    first_page_.push_back(0);
-    for (uint32_t g = 0; g < groups_.size(); ++g) {
-        group_of_.insert(group_of_.end(), groups_[g].pages, g);
-        first_page_.push_back(PageId(group_of_.size()));
-    }
-    pages_.resize(group_of_.size());
-    entry_.assign(group_of_.size(), UINT64_MAX);  // unknown: everything is recorded at first
+    : device_(device),
+      store_(std::move(store)),
+      tables_(std::move(groups)),
+      index_(sizesOf(tables_)),
+      prefetch_(options.prefetch) {
+    pages_.resize(index_.pages());
+    entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
     flat_ = options.placement == Placement::flat ||
             (options.placement == Placement::automatic && !hasOwnMemory(device.info().type));
@@ -42,9 +47,7 @@ Result<std::unique_ptr<Pager>> Pager::create(Device& device, std::unique_ptr<Pag
                                              std::vector<PageGroup> groups, const PagerOptions& options) {
     std::unique_ptr<Pager> pager(new Pager(device, std::move(store), std::move(groups), options));
     VKMOE_CHECK(pager->allocate(options));
-    std::vector<uint32_t> sizes;
-    for (const PageGroup& group : pager->groups_) sizes.push_back(group.pages);
-    pager->residency_ = Residency::create(options.policy, sizes, pager->slots(0) + pager->slots(1));
+    pager->residency_ = Residency::create(options.policy, sizesOf(pager->tables_), pager->slots(0) + pager->slots(1));
     pager->reader_ = std::make_unique<PageReader>(*pager->store_, std::max(options.readers, 1u));
     return pager;
 }
@@ -65,9 +68,9 @@ Result<void> Pager::allocate(const PagerOptions& options) {
 // ---- everything in memory -------------------------------------------------------------------------------------------
 
 Result<void> Pager::bringGroup(uint32_t group) {
-    for (PageId first = first_page_[group]; first < first_page_[group + 1]; first += kGroupChunk) {
+    for (PageId first = index_.first(group); first < index_.end(group); first += kGroupChunk) {
         std::vector<PageId> some;
-        for (PageId p = first; p < std::min(first + kGroupChunk, first_page_[group + 1]); ++p) some.push_back(p);
+        for (PageId p = first; p < std::min(first + kGroupChunk, index_.end(group)); ++p) some.push_back(p);
         VKMOE_CHECK(start(some));
         while (!done()) {
             Commands commands;
@@ -81,14 +84,14 @@ Result<void> Pager::bringGroup(uint32_t group) {
 
 Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progress) {
     if (slots(0) + slots(1) < pages_.size()) return {};
-    for (uint32_t g = 0; g < groups_.size(); ++g) {
+    for (uint32_t g = 0; g < index_.count(); ++g) {
         quiet_ = true;
         auto brought = bringGroup(g);
         quiet_ = false;
         VKMOE_CHECK(std::move(brought));
-        if (progress && !progress(first_page_[g + 1], pages_.size()))
+        if (progress && !progress(index_.end(g), pages_.size()))
             return Error{ErrorCode::unsupported,
-                         fmt::format("cancelled after {} of {} pages", first_page_[g + 1], pages_.size())};
+                         fmt::format("cancelled after {} of {} pages", index_.end(g), pages_.size())};
     }
     endWave();
     for (const Page& page : pages_)
@@ -140,8 +143,8 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool cha
     collectAhead();
     if (pause_ > 0) --pause_;
     for (size_t i = 0, j = 0; !quiet_ && i < pages.size(); i = j) {
-        while (j < pages.size() && group_of_[pages[j]] == group_of_[pages[i]]) ++j;
-        residency_->visit(group_of_[pages[i]], pages.subspan(i, j - i));
+        while (j < pages.size() && index_.of(pages[j]) == index_.of(pages[i])) ++j;
+        residency_->visit(index_.of(pages[i]), pages.subspan(i, j - i));
     }
     for (PageId page : pages) {
         pages_[page].needed = true;

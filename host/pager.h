@@ -26,6 +26,7 @@
 #include <functional>
 #include <memory>
 
+#include "host/page_groups.h"
 #include "host/page_reader.h"
 #include "host/slots.h"
 
@@ -95,8 +96,7 @@ public:
     Result<void> writeBack();
 
     uint64_t address(PageId page) const;  // 0: not in memory
-    PageId firstPage(uint32_t group) const { return first_page_[group]; }
-    uint32_t groupOf(PageId page) const { return group_of_[page]; }
+    const PageGroups& groups() const { return index_; }
     const PageStore& store() const { return *store_; }
     const Residency& residency() const { return *residency_; }
     const PagerCounters& counters() const { return counters_; }
@@ -165,9 +165,8 @@ private:
 
     Device& device_;
     std::unique_ptr<PageStore> store_;
-    std::vector<PageGroup> groups_;
-    std::vector<PageId> first_page_;  // [groups + 1]
-    std::vector<uint32_t> group_of_;  // [pages]
+    std::vector<PageGroup> tables_;
+    PageGroups index_;
     std::vector<Page> pages_;
     std::vector<uint64_t> entry_;  // [pages] what the table will hold once all recorded work has run
     Slots tiers_[2];

@@ -246,10 +246,10 @@ void Pager::publish(Commands& commands) {
 void Pager::setEntries(Commands& commands, std::vector<PageId> changed) {
     std::sort(changed.begin(), changed.end());
     for (size_t i = 0, j = 0; i < changed.size(); i = j) {
-        uint32_t group = group_of_[changed[i]];
-        while (j < changed.size() && changed[j] == changed[i] + (j - i) && group_of_[changed[j]] == group) ++j;
+        uint32_t group = index_.of(changed[i]);
+        while (j < changed.size() && changed[j] == changed[i] + (j - i) && index_.of(changed[j]) == group) ++j;
         auto entries = std::as_bytes(std::span(entry_).subspan(changed[i], j - i));
-        commands.update(*groups_[group].table, uint64_t{changed[i] - first_page_[group]} * 8, entries);
+        commands.update(*tables_[group].table, uint64_t{changed[i] - index_.first(group)} * 8, entries);
     }
 }
 

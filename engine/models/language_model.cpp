@@ -92,7 +92,7 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
 
 Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
     const Description& d = weights[0]->description;
-    size_t most = std::min(kChunk, Workspace::largestCapacity(d, d.top_k, UINT64_MAX));
+    size_t most = std::min(kChunk, Workspace::largestCapacity(d, d.top_k));
     auto capacity = uint32_t(std::min(tokens, most));
     if (activations && activations->capacity >= capacity) return {};
     activations.reset();

@@ -71,7 +71,7 @@ uint64_t LmActivations::bytesFor(const LmConfig& config, const Description& mixt
     probe.history = generating ? config.conv_kernel - 1 : 0;
     uint64_t workspaces = keep == LmKeep::all ? config.layers : 1;
     return carve(probe, config, capacity, keep, generating).memory +
-           workspaces * Workspace::bytesFor(mixture, mixture.top_k, capacity, {false, keep != LmKeep::nothing});
+           workspaces * Workspace::bytesFor(mixture, mixture.top_k, capacity, {keep != LmKeep::nothing});
 }
 
 Result<LmActivations> LmActivations::create(Device& device, const LmConfig& config, const Description& mixture,
@@ -87,7 +87,7 @@ Result<LmActivations> LmActivations::create(Device& device, const LmConfig& conf
     a.upload = std::move(upload);
     a.download = std::move(download);
     for (uint32_t l = 0; l < (keep == LmKeep::all ? config.layers : 1); ++l) {
-        VKMOE_TRY(mixed, Workspace::create(device, mixture, mixture.top_k, capacity, {false, keep != LmKeep::nothing}));
+        VKMOE_TRY(mixed, Workspace::create(device, mixture, mixture.top_k, capacity, {keep != LmKeep::nothing}));
         a.mixtures.push_back(std::move(mixed));
     }
     return a;

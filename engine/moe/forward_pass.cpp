@@ -23,7 +23,8 @@ enum StageIndex : size_t {
     kSharedOutput,
     kHidden,
     kOutput,
-    kResult
+    kResult,
+    kSum
 };
 
 }  // namespace
@@ -89,6 +90,7 @@ Result<void> ForwardPass::buildRouting(Engine& engine, Precision precision) {
                       .lanes = lanes_,
                       .group_score = group_score,
                       .capacity = d.dispatch == Dispatch::capacity};
+    routing_ = routing;
     VKMOE_TRY(topk, engine.kernel(kernels().route_topk, routing));
     VKMOE_CHECK(buildOptional(engine, routing));
     VKMOE_TRY(count, engine.kernel(kernels().bin_count, {}));
@@ -130,37 +132,20 @@ Result<ForwardPass> ForwardPass::create(Engine& engine, const Weights& weights, 
 
 // ---- recording ------------------------------------------------------------------------------------------------------
 
-Commands ForwardPass::record(const Workspace& w, const Batch& batch) const {
-    Commands commands;
-    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{batch.tokens} * weights_->description.model_dim * 4);
-    layer(commands, w, batch);
-    returnResults(commands, w, batch.tokens);
-    return commands;
-}
-
-void ForwardPass::recordOnDevice(Commands& commands, const Workspace& w, const Batch& batch) const {
-    layer(commands, w, batch);
-}
-
-void ForwardPass::layer(Commands& commands, const Workspace& w, const Batch& batch) const {
+void ForwardPass::recordHead(Commands& commands, const Workspace& w, const Batch& batch) const {
     conditionInput(commands, w, batch.tokens);
     logits(commands, w, batch);
     route(commands, w, batch);
-    if (batch.forced) forceRoutes(commands, w, batch.tokens);
+    if (batch.forced) forceRoutes(commands, w, batch.tokens, *batch.forced);
     bin(commands, w, batch.tokens);
-    runExperts(commands, w, batch.tokens);
-    combine(commands, w, batch.tokens);
 }
 
-Commands ForwardPass::recordLogits(const Workspace& w, const Batch& batch) const {
-    Commands commands;
-    commands.copy(w.upload, 0, w.memory, w.raw, uint64_t{batch.tokens} * weights_->description.model_dim * 4);
+void ForwardPass::recordLogits(Commands& commands, const Workspace& w, const Batch& batch, const HostArea& host) const {
     conditionInput(commands, w, batch.tokens);
     logits(commands, w, batch);
-    commands.copy(w.memory, w.logits, w.download, w.back.logits,
+    commands.copy(w.memory, w.logits, *host.download, host.download_at + w.back.logits,
                   uint64_t{batch.tokens} * weights_->description.experts * 4);
-    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
-    return commands;
+    commands.copy(w.memory, w.status, *host.download, host.download_at + w.back.status, 8 * Workspace::kStatusRows);
 }
 
 U32 ForwardPass::status(const Workspace& w, size_t stage) const { return w.memory.at<U32>(w.status + stage * 8); }
@@ -227,26 +212,30 @@ void ForwardPass::sharedGate(Commands& commands, const Workspace& w, uint32_t to
 
 void ForwardPass::route(Commands& commands, const Workspace& w, const Batch& batch) const {
     const Description& d = weights_->description;
-    RouteTopk topk{w.memory.at<F32>(w.logits),
-                   weights_->router.at<F32>(weights_->selection_bias),
-                   w.memory.at<U32>(w.selected),
-                   w.memory.at<F32>(w.gates),
-                   w.memory.at<F32>(w.probabilities),
-                   w.memory.at<U32>(w.keys),
-                   w.memory.at<F32>(w.scores),
-                   status(w, kGates),
-                   batch.tokens,
-                   d.experts,
-                   d.top_k,
-                   d.groups,
-                   d.groups_kept,
-                   state_rule(d.renormalize_epsilon),
-                   d.routed_scale,
-                   0};
-    commands.dispatch(*topk_, topk, uint64_t{batch.tokens} * lanes_);
+    commands.dispatch(*topk_, topkParams(w, batch.tokens), uint64_t{batch.tokens} * lanes_);
     if (d.shared != Shared::none) sharedDown(commands, w, batch.tokens);
     commands.barrier();
     if (d.dispatch == Dispatch::capacity && !batch.forced) assignCapacity(commands, w, batch);
+}
+
+RouteTopk ForwardPass::topkParams(const Workspace& w, uint32_t tokens) const {
+    const Description& d = weights_->description;
+    return {w.memory.at<F32>(w.logits),
+            weights_->router.at<F32>(weights_->selection_bias),
+            w.memory.at<U32>(w.selected),
+            w.memory.at<F32>(w.gates),
+            w.memory.at<F32>(w.probabilities),
+            w.memory.at<U32>(w.keys),
+            w.memory.at<F32>(w.scores),
+            status(w, kGates),
+            tokens,
+            d.experts,
+            d.top_k,
+            d.groups,
+            d.groups_kept,
+            state_rule(d.renormalize_epsilon),
+            d.routed_scale,
+            0};
 }
 
 // Tokens take their turns; so many a dispatch that no invocation loops too often.
@@ -275,10 +264,10 @@ void ForwardPass::assignCapacity(Commands& commands, const Workspace& w, const B
     }
 }
 
-void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const {
+void ForwardPass::forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const {
     uint64_t bytes = uint64_t{tokens} * w.width * 4;
-    commands.copy(w.upload, w.forced_selected, w.memory, w.selected, bytes);
-    commands.copy(w.upload, w.forced_gates, w.memory, w.gates, bytes);
+    commands.copy(*host.upload, host.upload_at + w.forced_selected, w.memory, w.selected, bytes);
+    commands.copy(*host.upload, host.upload_at + w.forced_gates, w.memory, w.gates, bytes);
     commands.barrier();
 }
 
@@ -368,7 +357,7 @@ void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t to
     commands.dispatch(*form.down, p, shared_.forms.threads(form, tokens, D));
 }
 
-void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
+void ForwardPass::recordExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t slots = tokens * w.width;
     ExpertUp up = upParams(w, weights_->routed, d.hidden_dim, routed_.operand_bits < 24 ? w.x_rounded : w.x, w.hidden);
@@ -391,7 +380,7 @@ void ForwardPass::runExperts(Commands& commands, const Workspace& w, uint32_t to
     commands.barrier();
 }
 
-void ForwardPass::combine(Commands& commands, const Workspace& w, uint32_t tokens) const {
+void ForwardPass::recordTail(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t slots = tokens * w.width;
     Combine p{w.memory.at<F32>(w.y),
@@ -421,19 +410,73 @@ void ForwardPass::combine(Commands& commands, const Workspace& w, uint32_t token
     commands.barrier();
 }
 
-void ForwardPass::returnResults(Commands& commands, const Workspace& w, uint32_t tokens) const {
+void ForwardPass::recordSum(Commands& commands, const Workspace& w, uint32_t tokens) const {
+    AddRows p{w.memory.at<F32>(w.raw),
+              w.memory.at<F32>(w.out),
+              w.memory.at<F32>(w.out),
+              status(w, kSum),
+              tokens * weights_->description.model_dim,
+              0};
+    commands.dispatch(*sum_, p, p.count);
+    commands.barrier();
+}
+
+void ForwardPass::recordFacts(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const {
     uint64_t slots = uint64_t{tokens} * w.width;
-    commands.copy(w.memory, w.out, w.download, w.back.out, uint64_t{tokens} * weights_->description.model_dim * 4);
-    commands.copy(w.memory, w.selected, w.download, w.back.selected, slots * 4);
-    commands.copy(w.memory, w.gates, w.download, w.back.gates, slots * 4);
-    commands.copy(w.memory, w.status, w.download, w.back.status, 8 * Workspace::kStatusRows);
+    auto fetch = [&](uint64_t from, uint64_t to, uint64_t words) {
+        commands.copy(w.memory, from, *host.download, host.download_at + to, words * 4);
+    };
+    fetch(w.selected, w.back.selected, slots);
+    fetch(w.gates, w.back.gates, slots);
+    fetch(w.status, w.back.status, 2 * Workspace::kStatusRows);
     if (!introspection_) return;
-    commands.copy(w.memory, w.probabilities, w.download, w.back.probabilities,
-                  uint64_t{tokens} * weights_->description.experts * 4);
-    commands.copy(w.memory, w.slot_of, w.download, w.back.slot_of, slots * 4);
-    commands.copy(w.memory, w.energy, w.download, w.back.energy, slots * 4);
-    commands.copy(w.memory, w.scale, w.download, w.back.scale, slots * 4);
-    commands.copy(w.memory, w.quiet, w.download, w.back.quiet, slots * 4);
+    fetch(w.probabilities, w.back.probabilities, uint64_t{tokens} * weights_->description.experts);
+    fetch(w.slot_of, w.back.slot_of, slots);
+    fetch(w.energy, w.back.energy, slots);
+    fetch(w.scale, w.back.scale, slots);
+    fetch(w.quiet, w.back.quiet, slots);
+}
+
+// ---- reading ahead --------------------------------------------------------------------------------------------------
+
+Result<void> ForwardPass::prepareSum(Engine& engine) {
+    VKMOE_TRY(sum, engine.kernel(kernels().add_rows, {}));
+    sum_ = sum;
+    return {};
+}
+
+Result<void> ForwardPass::prepareGuess(Engine& engine) {
+    if (guess_) return {};
+    Constants constants = routing_;
+    constants.probabilities = constants.capacity = 0;
+    VKMOE_TRY(guess, engine.kernel(kernels().route_topk, constants));
+    guess_ = guess;
+    return {};
+}
+
+// The other layer's logits have served, and its hidden rows are not there yet: both give their place.
+void ForwardPass::recordGuess(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const {
+    const Description& d = weights_->description;
+    U32 unread = status(w, Workspace::kStatusRows - 1);
+    RouterLogits logits{w.memory.at<F32>(w.x),
+                        weights_->router.at<U32>(),
+                        weights_->router.at<F32>(weights_->router_bias),
+                        w.memory.at<F32>(w.logits),
+                        unread,
+                        tokens,
+                        d.experts,
+                        d.model_dim,
+                        0};
+    commands.dispatch(*logits_, logits, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+    commands.barrier();
+    RouteTopk topk = topkParams(w, tokens);
+    topk.selected = w.memory.at<U32>(w.hidden);
+    topk.gates = w.memory.at<F32>(w.y);
+    topk.status = unread;
+    commands.dispatch(*guess_, topk, uint64_t{tokens} * lanes_);
+    commands.barrier();
+    commands.copy(w.memory, w.hidden, *host.download, host.download_at + w.back.ahead, uint64_t{tokens} * d.top_k * 4);
+    commands.barrier();
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
@@ -448,13 +491,8 @@ std::vector<Stage> ForwardPass::stages(uint32_t width) const {
             {"the shared expert's output", "token", d.model_dim},
             {"the experts' hidden values", "slot", d.hidden_dim},
             {"the experts' outputs", "slot", d.model_dim},
-            {"the layer's output", "token", d.model_dim}};
-}
-
-Result<void> ForwardPass::check(const Workspace& w, uint64_t first_token) const {
-    uint32_t words[2 * Workspace::kStatusRows];
-    std::memcpy(words, w.download.mapped().data() + w.back.status, sizeof words);
-    return check(words, w.width, first_token);
+            {"the layer's output", "token", d.model_dim},
+            {"the sums with the layer's input", "token", d.model_dim}};
 }
 
 Result<void> ForwardPass::check(const uint32_t* words, uint32_t width, uint64_t first_token) const {

@@ -28,26 +28,43 @@ public:
     struct Batch {
         uint64_t first = 0;  // token of the call
         uint32_t tokens = 0;
-        bool forced = false;            // the routes in the upload buffer replace the router's
-        bool training = false;          // noise on the logits
-        uint32_t capacity = 0;          // tokens an expert may accept in the whole call (capacity dispatch)
-        const Buffer* taken = nullptr;  // [experts] how many it has accepted in the call so far
+        const HostArea* forced = nullptr;  // the routes there replace the router's
+        bool training = false;             // noise on the logits
+        uint32_t capacity = 0;             // tokens an expert may accept in the whole call (capacity dispatch)
+        const Buffer* taken = nullptr;     // [experts] how many it has accepted in the call so far
     };
 
-    // Work for the tokens in the upload buffer, results into the download buffer: one command list.
-    Commands record(const Workspace& workspace, const Batch& batch) const;
-
-    // The same from Workspace::raw to Workspace::out, both on the device. Nothing is copied to the host, the status
+    // Work from Workspace::raw to Workspace::out, both on the device. Nothing is copied to the host, the status
     // neither.
-    void recordOnDevice(Commands& commands, const Workspace& workspace, const Batch& batch) const;
+    void recordOnDevice(Commands& commands, const Workspace& workspace, const Batch& batch) const {
+        recordHead(commands, workspace, batch);
+        recordExperts(commands, workspace, batch.tokens);
+        recordTail(commands, workspace, batch.tokens);
+    }
+    // The same in three parts: as far as the routes; the experts' rows (those whose page is null stay as they were);
+    // the sum over a token's experts.
+    void recordHead(Commands& commands, const Workspace& workspace, const Batch& batch) const;
+    void recordExperts(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
+    void recordTail(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
 
-    // Only as far as the logits, into the download buffer: what fixed_budget is decided by.
-    Commands recordLogits(const Workspace& workspace, const Batch& batch) const;
+    // Builds what recordSum needs.
+    Result<void> prepareSum(Engine& engine);
+    // After the tail: Workspace::out becomes the sum with Workspace::raw, the residual.
+    void recordSum(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
 
-    // The error in the status words of a finished pass, as they are in the download buffer; `first_token` is the
-    // batch's place in the call's input.
-    Result<void> check(const Workspace& workspace, uint64_t first_token) const;
-    // The same of status words [kStatusRows, 2] that were copied elsewhere.
+    // Routes, status and facts for the introspection, to the host.
+    void recordFacts(Commands& commands, const Workspace& workspace, uint32_t tokens, const HostArea& host) const;
+
+    // Only as far as the logits, to the host: what fixed_budget is decided by.
+    void recordLogits(Commands& commands, const Workspace& workspace, const Batch& batch, const HostArea& host) const;
+
+    // After another layer's head: who this layer's router would choose for that layer's tokens, to the host.
+    void recordGuess(Commands& commands, const Workspace& others, uint32_t tokens, const HostArea& host) const;
+    // Builds what recordGuess needs.
+    Result<void> prepareGuess(Engine& engine);
+
+    // The error in the status words [kStatusRows, 2] of a finished pass; `first_token` is the batch's place in the
+    // call's input.
     Result<void> check(const uint32_t* words, uint32_t width, uint64_t first_token) const;
 
 private:
@@ -72,12 +89,9 @@ private:
     void route(Commands& commands, const Workspace& w, const Batch& batch) const;
     void assignCapacity(Commands& commands, const Workspace& w, const Batch& batch) const;
     void sharedGate(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    RouteTopk topkParams(const Workspace& w, uint32_t tokens) const;
+    void forceRoutes(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const;
     void bin(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void runExperts(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void layer(Commands& commands, const Workspace& w, const Batch& batch) const;
-    void combine(Commands& commands, const Workspace& w, uint32_t tokens) const;
-    void returnResults(Commands& commands, const Workspace& w, uint32_t tokens) const;
     template <class Params>
     Params expertParams(const Workspace& w, uint32_t hidden_dim) const;
     ExpertUp upParams(const Workspace& w, const PageLayout& layout, uint32_t hidden_dim, uint64_t x,
@@ -93,9 +107,11 @@ private:
     const Weights* weights_;
     bool introspection_, keep_totals_;
     const Kernel *apply_ = nullptr, *apply_rounded_ = nullptr, *apply_shared_ = nullptr, *logits_ = nullptr,
-                 *topk_ = nullptr, *noise_ = nullptr, *capacity_ = nullptr, *shared_gate_ = nullptr;
+                 *topk_ = nullptr, *guess_ = nullptr, *sum_ = nullptr, *noise_ = nullptr, *capacity_ = nullptr,
+                 *shared_gate_ = nullptr;
     const Kernel *count_ = nullptr, *offsets_ = nullptr, *tokens_ = nullptr, *combine_ = nullptr, *stats_ = nullptr;
     ExpertKernels routed_, shared_;
+    Constants routing_;
     uint32_t lanes_ = 8;
 };
 

@@ -1,8 +1,14 @@
 #include "vkmoe/stack.h"
 
 #include <fmt/format.h>
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <chrono>
 
 #include "engine/formats/model_source.h"
+#include "engine/moe/expert_store.h"
+#include "engine/moe/runner.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -21,53 +27,239 @@ Result<void> addResidual(std::span<const float> x, std::vector<float>& y, uint32
     return {};
 }
 
+uint64_t hostMemory() {
+    struct sysinfo info {};
+    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+}
+
+PagerCounters since(const PagerCounters& before, PagerCounters now) {
+    now.tier1 -= before.tier1;
+    now.tier2 -= before.tier2;
+    now.tier3 -= before.tier3;
+    now.bytes_read -= before.bytes_read;
+    now.bytes_copied -= before.bytes_copied;
+    now.bytes_written -= before.bytes_written;
+    now.evictions -= before.evictions;
+    now.waves -= before.waves;
+    now.read_waits -= before.read_waits;
+    now.read_wait_seconds -= before.read_wait_seconds;
+    now.prefetched -= before.prefetched;
+    now.prefetch_used -= before.prefetch_used;
+    now.prefetch_late -= before.prefetch_late;
+    return now;
+}
+
 }  // namespace
+
+struct Stack::State {
+    Engine* engine;
+    bool residual = false, trace = false;
+    std::vector<std::string> warnings;
+    std::unique_ptr<Pager> pager = {};  // outlives the layers, whose tables it has set
+    std::vector<Layer> layers = {};
+    std::unique_ptr<Runner> runner = {};
+
+    Result<void> openPaged(const formats::ModelSource& source, const PagingOptions& options);
+    PagerOptions pagerOptions(const PagingOptions& options, const PageStore& store) const;
+    PagingReport report(const PagerCounters& before, double seconds_before) const;
+    void setTrace(std::vector<Visit>* visits);
+    Result<void> checkCall(std::span<const float> x, const ForwardOptions& options,
+                           std::span<const Routes* const> forced) const;
+    Result<StackResult> throughAll(std::span<const float> x, const ForwardOptions& options,
+                                   std::span<const Routes* const> forced);
+    Result<StackResult> layerByLayer(std::span<const float> x, const ForwardOptions& options,
+                                     std::span<const Routes* const> forced);
+};
+
+Stack::Stack(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Stack::Stack(Stack&&) noexcept = default;
+
+Stack& Stack::operator=(Stack&& other) noexcept {
+    std::swap(state_, other.state_);
+    return *this;
+}
+
+// Its memory returns to a device that others may be using.
+Stack::~Stack() {
+    if (!state_) return;
+    std::lock_guard lock(state_->engine->mutex());
+    state_.reset();
+}
+
+bool Stack::residual() const { return state_->residual; }
+std::vector<Layer>& Stack::layers() { return state_->layers; }
+const std::vector<Layer>& Stack::layers() const { return state_->layers; }
+const std::vector<std::string>& Stack::warnings() const { return state_->warnings; }
+const Pager* Stack::pager() const { return state_->pager.get(); }
+
+// ---- opening --------------------------------------------------------------------------------------------------------
 
 Result<Stack> Stack::open(Engine& engine, const std::string& path, bool compat) {
     VKMOE_TRY(source, formats::openModel(path, {.compat = compat}));
     return create(engine, source);
 }
 
-Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source) {
-    Stack stack;
-    stack.residual_ = source.stack;
-    stack.warnings_ = source.warnings;
-    for (const auto& layer : source.layers) {
-        VKMOE_TRY(made, Layer::create(engine, layer));
-        stack.layers_.push_back(std::move(made));
-    }
-    return stack;
+Result<Stack> Stack::open(Engine& engine, const std::string& path, const PagingOptions& paging, bool compat) {
+    VKMOE_TRY(source, formats::openModel(path, {.compat = compat}));
+    return create(engine, source, paging);
 }
 
-Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOptions& options,
-                                   std::span<const Routes* const> forced_routes) {
+Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source) {
+    auto state = std::unique_ptr<State>(new State{&engine, source.stack, false, source.warnings});
+    std::vector<LayerState*> states;
+    for (const auto& layer : source.layers) {
+        VKMOE_TRY(made, Layer::create(engine, layer));
+        states.push_back(&made.state());
+        state->layers.push_back(std::move(made));
+    }
+    state->runner = std::make_unique<Runner>(engine, std::move(states), source.stack);
+    return Stack(std::move(state));
+}
+
+Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source, const PagingOptions& paging) {
+    std::lock_guard lock(engine.mutex());
+    auto state = std::unique_ptr<State>(new State{&engine, source.stack, paging.trace, source.warnings});
+    VKMOE_CHECK(state->openPaged(source, paging));
+    return Stack(std::move(state));
+}
+
+PagerOptions Stack::State::pagerOptions(const PagingOptions& options, const PageStore& store) const {
+    uint64_t page = 0, all = 0;
+    for (PageId p = 0; p < store.pages(); ++p) page = std::max(page, store.pageBytes(p));
+    all = page * store.pages();
+    const Ledger& ledger = engine->device().ledger();
+    uint64_t left = ledger.budget() - std::min(ledger.used(), ledger.budget());
+    PagerOptions chosen{.device_budget = options.device_budget.value_or(std::min(all, left / 5 * 4)),
+                       .policy = options.policy,
+                       .placement = options.placement,
+                       .prefetch = options.prefetch,
+                       .readers = options.readers};
+    chosen.host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2));
+    if (options.placement == Placement::automatic && options.policy != Policy::automatic)
+        chosen.placement = Placement::tiered;
+    return chosen;
+}
+
+Result<void> Stack::State::openPaged(const formats::ModelSource& source, const PagingOptions& options) {
+    std::vector<ExpertStore::Layer> stored;
+    std::vector<PageGroup> groups;
+    std::vector<LayerState*> states;
+    for (const auto& layer : source.layers) {
+        VKMOE_TRY(weights, Weights::loadUnpaged(*engine, layer));
+        VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));
+        states.push_back(&made.state());
+        stored.push_back({&layer, &states.back()->weights});
+        groups.push_back({layer.description.experts, &states.back()->weights.table});
+        layers.push_back(std::move(made));
+    }
+    VKMOE_TRY(store, ExpertStore::create(stored));
+    PagerOptions settings = pagerOptions(options, *store);
+    VKMOE_TRY(made, Pager::create(engine->device(), std::move(store), std::move(groups), settings));
+    pager = std::move(made);
+    VKMOE_CHECK(pager->preload(options.progress));
+    for (size_t i = 0; i < layers.size(); ++i) layers[i].usePager(*pager, uint32_t(i));
+    runner = std::make_unique<Runner>(*engine, std::move(states), residual);
+    runner->usePager(*pager, 0);
+    return {};
+}
+
+// ---- forward --------------------------------------------------------------------------------------------------------
+
+PagingReport Stack::State::report(const PagerCounters& before, double seconds_before) const {
+    PagingReport report{.counters = since(before, pager->counters()),
+                        .policy = pager->residency().decides(),
+                        .all_resident = pager->allResident(),
+                        .pages = pager->store().pages(),
+                        .page_bytes = pager->slotBytes(),
+                        .device_slots = pager->slots(0),
+                        .host_slots = pager->slots(1),
+                        .read_seconds = pager->reading().seconds - seconds_before};
+    for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager->tierOf(page)));
+    return report;
+}
+
+void Stack::State::setTrace(std::vector<Visit>* visits) {
+    runner->trace = visits;
+    for (Layer& layer : layers) layer.setTrace(visits);
+}
+
+// One layer after the other, all tokens each: for layers whose routes depend on all tokens of the call.
+Result<StackResult> Stack::State::layerByLayer(std::span<const float> x, const ForwardOptions& options,
+                                               std::span<const Routes* const> forced) {
     StackResult result;
     std::vector<float> input;
-    for (size_t i = 0; i < layers_.size(); ++i) {
+    for (size_t i = 0; i < layers.size(); ++i) {
         ForwardOptions layer_options = options;
-        layer_options.forced_routes = forced_routes.empty() ? nullptr : forced_routes[i];
+        layer_options.forced_routes = forced.empty() ? nullptr : forced[i];
         if (options.progress)
             layer_options.progress = [&](uint64_t done, uint64_t all) {
-                return options.progress(i * all + done, layers_.size() * all);
+                return options.progress(i * all + done, layers.size() * all);
             };
         std::span<const float> from = i == 0 ? x : std::span<const float>(input);
-        auto ran = layers_[i].forward(from, layer_options);
-        auto added = ran && residual_ ? addResidual(from, ran->output, modelDim()) : Result<void>();
+        auto ran = layers[i].forward(from, layer_options);
+        auto added =
+            ran && residual ? addResidual(from, ran->output, layers[i].description().model_dim) : Result<void>();
         if (!ran || !added) {
             Error error = !ran ? std::move(ran).error() : std::move(added).error();
             bool callers = i == 0 && error.detail.starts_with("the input");
-            if (residual_ && !callers) error.detail = fmt::format("layers.{}: {}", i, error.detail);
+            if (residual && !callers) error.detail = fmt::format("layers.{}: {}", i, error.detail);
             return error;
         }
-        result.seconds += ran->seconds;
-        result.submits += ran->submits;
-        result.host_waits += ran->host_waits;
-        result.tokens = ran->tokens;
         input = std::move(ran->output);
         result.layers.push_back(std::move(ran).value());
     }
     result.output = std::move(input);
     return result;
+}
+
+Result<void> Stack::State::checkCall(std::span<const float> x, const ForwardOptions& options,
+                                     std::span<const Routes* const> forced) const {
+    for (size_t i = 0; i < layers.size(); ++i) {
+        auto right = layers[i].checkCall(x, forced.empty() ? nullptr : forced[i], options.pool_routes);
+        if (right) continue;
+        Error error = std::move(right).error();
+        if (residual && !error.detail.starts_with("the input"))
+            error.detail = fmt::format("layers.{}: {}", i, error.detail);
+        return error;
+    }
+    return {};
+}
+
+Result<StackResult> Stack::State::throughAll(std::span<const float> x, const ForwardOptions& options,
+                                             std::span<const Routes* const> forced) {
+    VKMOE_TRY(results, runner->run({x, options, forced}));
+    StackResult result;
+    result.layers = std::move(results);
+    result.output = std::move(result.layers.back().output);
+    return result;
+}
+
+Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOptions& options,
+                                   std::span<const Routes* const> forced_routes) {
+    State& s = *state_;
+    std::lock_guard lock(s.engine->mutex());
+    VKMOE_CHECK(s.checkCall(x, options, forced_routes));
+    DeviceCounters before = s.engine->device().counters();
+    PagerCounters pages_before = s.pager ? s.pager->counters() : PagerCounters{};
+    double reading_before = s.pager ? s.pager->reading().seconds : 0;
+    std::vector<Visit> visits;
+    s.setTrace(s.trace ? &visits : nullptr);
+    auto start = std::chrono::steady_clock::now();
+    bool whole_calls = std::any_of(s.layers.begin(), s.layers.end(), [](const Layer& layer) {
+        return layer.description().dispatch == Dispatch::fixed_budget;
+    });
+    auto ran = whole_calls ? s.layerByLayer(x, options, forced_routes) : s.throughAll(x, options, forced_routes);
+    s.setTrace(nullptr);
+    if (!ran) return ran;
+    ran->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    DeviceCounters after = s.engine->device().counters();
+    ran->submits = after.submits - before.submits;
+    ran->host_waits = after.waits - before.waits;
+    ran->tokens = ran->layers.front().tokens;
+    if (!s.pager) return ran;
+    ran->paging = s.report(pages_before, reading_before);
+    ran->paging->visits = std::move(visits);
+    return ran;
 }
 
 }  // namespace v1

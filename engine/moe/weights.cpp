@@ -157,8 +157,11 @@ Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, const W
 Result<void> allocateAll(Device& device, Weights& weights) {
     const Description& d = weights.description;
     weights.routed = layoutPage(routedShape(d, weights.up_format, weights.down_format));
-    VKMOE_TRY(pages, allocatePages(device, weights.routed.bytes(), d.experts, weights));
-    weights.pages = std::move(pages);
+    weights.pages.assign(d.experts, 0);
+    if (!weights.paged) {
+        VKMOE_TRY(pages, allocatePages(device, weights.routed.bytes(), d.experts, weights));
+        weights.pages = std::move(pages);
+    }
     if (d.shared != Shared::none) {
         weights.shared = layoutPage(sharedShape(d, weights.shared_up_format, weights.shared_down_format));
         VKMOE_TRY(page, allocatePages(device, weights.shared.bytes(), 1, weights));
@@ -206,6 +209,7 @@ Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
         VKMOE_CHECK(loadExpert(loader, source, "shared", formats, sharedShape(d, shared_up_format, shared_down_format),
                                shared, pages[d.experts]));
     }
+    if (paged) return loader.finish();
     VKMOE_TRY(formats, readFormats(source, "experts.0"));
     ExpertShape shape = routedShape(d, up_format, down_format);
     for (uint32_t e = 0; e < d.experts; ++e)
@@ -213,7 +217,10 @@ Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
     return loader.finish();
 }
 
-Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool widen) {
+namespace {
+
+// Formats and layouts, nothing on the device yet.
+Result<Weights> describe(const LayerSource& source, bool widen) {
     auto valid = validate(source.description);
     if (!valid) return Error{valid.error().code, fmt::format("{}: {}", source.bytes->name(), valid.error().detail)};
     Weights weights;
@@ -226,6 +233,21 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool wi
         weights.shared_up_format = widen ? WeightFormat::f32 : shared_formats.packedUp();
         weights.shared_down_format = widen ? WeightFormat::f32 : shared_formats.down;
     }
+    return weights;
+}
+
+}  // namespace
+
+Result<Weights> Weights::loadUnpaged(Engine& engine, const LayerSource& source) {
+    VKMOE_TRY(weights, describe(source, false));
+    weights.paged = true;
+    VKMOE_CHECK(allocateAll(engine.device(), weights));
+    VKMOE_CHECK(weights.fill(engine, source));
+    return weights;
+}
+
+Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool widen) {
+    VKMOE_TRY(weights, describe(source, widen));
     VKMOE_CHECK(allocateAll(engine.device(), weights));
     if (widen) VKMOE_CHECK(zero(engine.device(), weights));
     VKMOE_CHECK(weights.fill(engine, source));

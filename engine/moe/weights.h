@@ -18,6 +18,7 @@ struct Weights {
     std::vector<Buffer> slabs;    // routed pages, none across two slabs; the shared page last
     std::vector<uint64_t> pages;  // [experts + 1] their addresses, the shared expert's last
     Buffer table;                 // [experts + 1] addresses, the shared expert's last
+    bool paged = false;           // routed experts' pages are a Pager's; null in `pages`
     Buffer router;                // f32 panels, biases, the shared expert's gate
     uint64_t router_bias = 0, selection_bias = 0, shared_router = 0;  // bytes into `router`
     uint64_t bytes = 0;                                               // of all of the above
@@ -27,6 +28,9 @@ struct Weights {
     // Reads every tensor, packs it on the device, and checks it: a value that is not finite is an error that names the
     // tensor, how many, and the first one's row and column. With `widen` all become f32, as training wants them.
     static Result<Weights> load(Engine& engine, const formats::LayerSource& source, bool widen = false);
+
+    // The same without the routed experts, whose table entries are null until a Pager sets them.
+    static Result<Weights> loadUnpaged(Engine& engine, const formats::LayerSource& source);
 
     // Reads every tensor again, into the memory that is there.
     Result<void> fill(Engine& engine, const formats::LayerSource& source) const;

@@ -8,11 +8,8 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-struct Sizes {
-    uint64_t memory, upload, download;
-};
-
-Sizes carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
+// Sets the offsets; returns the bytes of `memory`.
+uint64_t carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
     uint64_t S = T * w.width, chunks = (S + kBinChunk - 1) / kBinChunk;
     Carver m;
     w.raw = m.words(T * d.model_dim);
@@ -51,13 +48,10 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
     w.quiet = m.words(S);
     w.status = m.words(2 * Workspace::kStatusRows);
     Carver u, b;
-    w.back = {};
-    if (!use.transfers) return {m.bytes, 0, 0};
-    u.words(T * d.model_dim);
     w.forced_selected = u.words(S);
     w.forced_gates = u.words(S);
-    w.back = {b.words(T * d.model_dim),
-              b.words(S),
+    w.upload_bytes = u.bytes;
+    w.back = {b.words(S),
               b.words(S),
               b.words(T * d.experts),
               b.words(S),
@@ -65,8 +59,11 @@ Sizes carve(Workspace& w, const Description& d, uint64_t T, WorkspaceUse use) {
               b.words(S),
               b.words(S),
               b.words(2 * Workspace::kStatusRows),
-              b.words(d.dispatch == Dispatch::fixed_budget ? T * d.experts : 0)};
-    return {m.bytes, u.bytes, b.bytes};
+              b.words(d.dispatch == Dispatch::fixed_budget ? T * d.experts : 0),
+              b.words(T * std::max(w.width, d.top_k)),
+              0};
+    w.back.bytes = b.bytes;
+    return m.bytes;
 }
 
 // The most slots bin_offsets can sort: no invocation may loop more than 32,768 times (it visits every chunk twice for
@@ -79,41 +76,30 @@ uint64_t sortableSlots(uint32_t experts) {
 
 }  // namespace
 
-uint32_t Workspace::largestCapacity(const Description& d, uint32_t width, uint64_t bytes, WorkspaceUse use) {
+uint32_t Workspace::largestCapacity(const Description& d, uint32_t width) {
     uint64_t widest = std::max<uint64_t>({d.model_dim, d.hidden_dim, d.shared_dim, d.experts, kBinChunk});
-    uint64_t low = 0, high = std::min(sortableSlots(d.experts) / width, (uint64_t{1} << 31) / (widest * width));
-    Workspace probe;
-    probe.width = width;
-    while (low < high) {
-        uint64_t middle = (low + high + 1) / 2;
-        Sizes sizes = carve(probe, d, middle, use);
-        if (sizes.memory + sizes.upload + sizes.download <= bytes)
-            low = middle;
-        else
-            high = middle - 1;
-    }
-    return uint32_t(low);
+    return uint32_t(std::min(sortableSlots(d.experts) / width, (uint64_t{1} << 31) / (widest * width)));
+}
+
+Workspace Workspace::layout(const Description& d, uint32_t width, uint32_t capacity, WorkspaceUse use) {
+    Workspace w;
+    w.capacity = capacity;
+    w.width = width;
+    carve(w, d, capacity, use);
+    return w;
 }
 
 uint64_t Workspace::bytesFor(const Description& d, uint32_t width, uint32_t capacity, WorkspaceUse use) {
-    Workspace probe;
-    probe.width = width;
-    return carve(probe, d, capacity, use).memory;
+    Workspace w;
+    w.width = width;
+    return carve(w, d, capacity, use);
 }
 
 Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t width, uint32_t capacity,
                                     WorkspaceUse use) {
-    Workspace w;
-    w.capacity = capacity;
-    w.width = width;
-    Sizes sizes = carve(w, d, capacity, use);
-    VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations"));
+    Workspace w = layout(d, width, capacity, use);
+    VKMOE_TRY(memory, device.allocate(bytesFor(d, width, capacity, use), Memory::device, "activations"));
     w.memory = std::move(memory);
-    if (!use.transfers) return w;
-    VKMOE_TRY(upload, device.allocate(sizes.upload, Memory::upload, "input"));
-    VKMOE_TRY(download, device.allocate(sizes.download, Memory::download, "output"));
-    w.upload = std::move(upload);
-    w.download = std::move(download);
     return w;
 }
 

@@ -8,14 +8,19 @@ inline namespace v1 {
 
 // What a workspace is for.
 struct WorkspaceUse {
-    bool transfers = true;  // input and results go through the host; else they stay on the device
-    bool totals = false;    // what the backward pass needs: expert_up's totals before the activation
+    bool totals = false;  // what the backward pass needs: expert_up's totals before the activation
+};
+
+// Host memory of one layer's part of a pass: forced routes on their way in, facts on their way out.
+struct HostArea {
+    const Buffer *upload = nullptr, *download = nullptr;
+    uint64_t upload_at = 0, download_at = 0;  // bytes; Workspace's offsets count from here
 };
 
 struct Workspace {
     uint32_t capacity = 0;  // tokens
     uint32_t width = 0;     // experts a token may go to: top_k, more where forced routes are wider
-    Buffer memory, upload, download;
+    Buffer memory;
 
     // Byte offsets into `memory`. T: tokens, S: slots = T * width.
     uint64_t raw;                                 // [T, model_dim] the caller's input
@@ -36,18 +41,21 @@ struct Workspace {
     uint64_t status;                              // [kStatusRows, 2]
     uint64_t counts_bytes = 0;
 
-    uint64_t forced_selected, forced_gates;  // byte offsets into `upload`, after the input
+    // Byte offsets into HostArea::upload, and of all.
+    uint64_t forced_selected, forced_gates, upload_bytes;
 
-    // Byte offsets into `download`.
+    // Byte offsets into HostArea::download, and of all.
     struct Download {
-        uint64_t out, selected, gates, probabilities, slot_of, energy, scale, quiet, status, logits;
+        uint64_t selected, gates, probabilities, slot_of, energy, scale, quiet, status, logits, ahead;
+        uint64_t bytes;
     } back;
 
     static constexpr uint32_t kStatusRows = 16;
 
-    // The most tokens whose workspace fits `bytes` and whose tensors have 32-bit indices; 0: not even one.
-    static uint32_t largestCapacity(const Description& description, uint32_t width, uint64_t bytes,
-                                    WorkspaceUse use = {});
+    // The most tokens whose tensors have 32-bit indices and whose slots bin_offsets can sort; 0: not even one.
+    static uint32_t largestCapacity(const Description& description, uint32_t width);
+    // The offsets alone, without memory.
+    static Workspace layout(const Description& description, uint32_t width, uint32_t capacity, WorkspaceUse use = {});
     static Result<Workspace> create(Device& device, const Description& description, uint32_t width, uint32_t capacity,
                                     WorkspaceUse use = {});
     // Device memory that create() takes for `capacity` tokens.

@@ -52,7 +52,7 @@ Result<LayerBatch> LayerBatch::create(Engine& engine, TrainableLayer& layer, con
 
 uint64_t LayerBatch::bytesFor(uint32_t capacity) const {
     const Description& d = layer_->description();
-    return Workspace::bytesFor(d, d.top_k, capacity, {false, true}) + BackwardWorkspace::bytesFor(d, capacity) +
+    return Workspace::bytesFor(d, d.top_k, capacity, {true}) + BackwardWorkspace::bytesFor(d, capacity) +
            uint64_t{capacity} * (16 * uint64_t{d.model_dim} + 4 * uint64_t{d.experts} + 64);
 }
 
@@ -68,7 +68,7 @@ Result<void> LayerBatch::ensure(uint64_t tokens) {
     Ledger& ledger = engine_->device().ledger();
     uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used()), fit = 0;
     uint64_t most = std::min<uint64_t>(
-        {wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k, UINT64_MAX, {false, true})});
+        {wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k)});
     for (uint64_t step = uint64_t{1} << 31; step != 0; step /= 2)
         if (fit + step <= most && bytesFor(uint32_t(fit + step)) <= left) fit += step;
     if (fit == 0)
@@ -81,7 +81,7 @@ Result<void> LayerBatch::ensure(uint64_t tokens) {
 Result<void> LayerBatch::allocate(uint32_t capacity) {
     const Description& d = layer_->description();
     Device& device = engine_->device();
-    VKMOE_TRY(forward, Workspace::create(device, d, d.top_k, capacity, {false, true}));
+    VKMOE_TRY(forward, Workspace::create(device, d, d.top_k, capacity, {true}));
     VKMOE_TRY(backward, BackwardWorkspace::create(device, d, capacity));
     uint64_t values = uint64_t{capacity} * d.model_dim * 4;
     at_.upstream = at_.losses = values;

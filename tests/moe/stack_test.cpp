@@ -87,7 +87,7 @@ TEST_CASE("progress counts the tokens of all layers", "[layer]") {
     ForwardOptions options{.max_batch = 5};
     options.progress = [&](uint64_t done, uint64_t all) { return seen.push_back(done), all == 30; };
     REQUIRE(stack.forward(x, options));
-    CHECK(seen == std::vector<uint64_t>{5, 10, 15, 20, 25, 30});
+    CHECK(seen == std::vector<uint64_t>{15, 30});
 }
 
 TEST_CASE("noise moves the logits in training only, by seed, and not by batch", "[layer][device]") {

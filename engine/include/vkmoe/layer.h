@@ -22,6 +22,11 @@ struct LayerSource;
 
 inline namespace v1 {
 
+struct LayerState;
+struct Weights;
+struct Visit;
+class Pager;
+
 // Who went where. Row t holds token t's experts in selection order (best first) and their gates.
 inline constexpr uint32_t kNoExpert = 0xffffffff;
 
@@ -104,8 +109,15 @@ public:
     Result<ForwardResult> forward(std::span<const float> x, const ForwardOptions& options = {});
 
 private:
+    friend class Stack;
     struct State;
     explicit Layer(std::unique_ptr<State> state);
+    static Result<Layer> create(Engine& engine, Weights weights, const formats::LayerSource& source);
+    LayerState& state();
+    void usePager(Pager& pager, uint32_t group);
+    void setTrace(std::vector<Visit>* visits);
+    Result<void> checkCall(std::span<const float> x, const Routes* forced, bool pool_routes) const;
+    Result<Routes> budgetRoutes(std::span<const float> x, const ForwardOptions& options);
     std::unique_ptr<State> state_;
 };
 

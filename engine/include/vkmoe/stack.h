@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vkmoe/layer.h"
+#include "vkmoe/paging.h"
 
 namespace vkmoe {
 
@@ -22,8 +23,10 @@ struct StackResult {
     uint64_t tokens = 0;
     double seconds = 0;
     uint64_t submits = 0, host_waits = 0;  // of this call
+    std::optional<PagingReport> paging;    // of a stack that was opened with PagingOptions
 };
 
+// A stack must be gone before its engine.
 class Stack {
 public:
     // Opens a MoE0 file, a safetensors layer file, the index of one in several files, or a folder with one.
@@ -31,22 +34,35 @@ public:
     static Result<Stack> open(Engine& engine, const std::string& path, bool compat = false);
     static Result<Stack> create(Engine& engine, const formats::ModelSource& source);
 
-    bool residual() const { return residual_; }  // true for a stack: x is added at each layer
-    uint32_t modelDim() const { return layers_.front().description().model_dim; }
-    std::vector<Layer>& layers() { return layers_; }
-    const std::vector<Layer>& layers() const { return layers_; }
-    const std::vector<std::string>& warnings() const { return warnings_; }
+    // The same with the routed experts of all layers in pages, read from the file as they are needed: at once if the
+    // budgets hold them all. Errors also: out_of_memory if they hold not even one; io, bad_input when a forward pass
+    // reads a page and the file has changed or holds values that are not finite.
+    static Result<Stack> open(Engine& engine, const std::string& path, const PagingOptions& paging,
+                              bool compat = false);
+    static Result<Stack> create(Engine& engine, const formats::ModelSource& source, const PagingOptions& paging);
 
-    // Statistics of layers that ran before one failed have counted the call. `forced_routes`: none, or one for each
-    // layer (a null pointer: the layer's router decides); the one in `options` is not used. Errors: as Layer::forward;
-    // in a stack a sentence that is not about x begins with the layer, "layers.3: ".
+    Stack(Stack&&) noexcept;
+    Stack& operator=(Stack&&) noexcept;
+    ~Stack();
+
+    bool residual() const;  // true for a stack: x is added at each layer
+    uint32_t modelDim() const { return layers().front().description().model_dim; }
+    std::vector<Layer>& layers();
+    const std::vector<Layer>& layers() const;
+    const std::vector<std::string>& warnings() const;
+    const Pager* pager() const;  // null: all weights are on the device
+
+    // Runs tokens through all layers. Only results wait for the device; with pages in the file each layer's routes do,
+    // too. `forced_routes`: none, or one for each layer (a null pointer: the layer's router decides); the one in
+    // `options` is not used. Errors: as Layer::forward; in a stack a sentence that is not about x begins with the
+    // layer, "layers.3: ". Statistics count only calls that succeed.
     Result<StackResult> forward(std::span<const float> x, const ForwardOptions& options = {},
                                 std::span<const Routes* const> forced_routes = {});
 
 private:
-    std::vector<Layer> layers_;
-    bool residual_ = false;
-    std::vector<std::string> warnings_;
+    struct State;
+    explicit Stack(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
 };
 
 }  // namespace v1

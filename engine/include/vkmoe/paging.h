@@ -1,0 +1,44 @@
+// Paging: expert weights in memory of given sizes, the rest in the file until it is needed. Results have the bits they
+// have without.
+//
+//     auto stack = vkmoe::Stack::open(*engine, "model.safetensors", {.device_budget = 192 << 20, .host_budget = 768 <<
+//     20}); auto result = stack->forward(tokens); result->paging->counters.tier3;  // uses of an expert that had to be
+//     read
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "host/pager.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+struct PagingOptions {
+    // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: on
+    // the device what is free of its memory less a fifth, on the host half of the machine's memory; never more than all
+    // pages take.
+    std::optional<uint64_t> device_budget, host_budget;
+    Policy policy = Policy::automatic;
+    Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered
+    bool prefetch = true;  // read what the next layer's router would choose, where that is worth it
+    uint32_t readers = 3;  // threads that read files
+    bool trace = false;    // keep the history of a call's uses (PagingReport::visits)
+    // Told pages read and all while everything is read at opening; false cancels.
+    std::function<bool(uint64_t done, uint64_t all)> progress = {};
+};
+
+// What a call did.
+struct PagingReport {
+    PagerCounters counters;             // of this call
+    Policy policy = Policy::automatic;  // that decided last
+    bool all_resident = false;          // everything was in memory: nothing was read
+    uint64_t pages = 0;                 // of all layers
+    uint64_t page_bytes = 0, device_slots = 0, host_slots = 0;
+    double read_seconds = 0;    // that reads were under way
+    std::vector<int8_t> tiers;  // [pages] where each page is now: 0, 1, or -1 for the file
+    std::vector<Visit> visits;  // with PagingOptions::trace
+};
+
+}  // namespace v1
+}  // namespace vkmoe
