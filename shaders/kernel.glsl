@@ -1,5 +1,6 @@
 // What every kernel includes first: extensions, parameters, constants, exact math, the invocation's index, the status word.
 #extension GL_EXT_buffer_reference : require
+#extension GL_EXT_buffer_reference_uvec2 : require
 #extension GL_EXT_scalar_block_layout : require
 #extension GL_EXT_control_flow_attributes : require
 #define uint32_t uint
@@ -25,8 +26,8 @@ void flag(U32 status, uint index) {
     atomicMax(status.at[1], ~index);
 }
 
-// Whether the table has an address for the page, two words that are not both 0 (see Pages). It is asked before any barrier.
-bool is_here(Pages pages, uint page) { return (U32(pages).at[2u * page] | U32(pages).at[2u * page + 1u]) != 0u; }
+// Whether the table has an address for the page that is not null (see Pages). It is asked before any barrier.
+bool is_here(Pages pages, uint page) { return uvec2(pages.at[page]) != uvec2(0u); }
 
 float checked(float x, U32 status, uint index) {
     if (out_of_range(x)) flag(status, index);

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "engine/formats/tensor_source.h"
+#include "engine/moe/tensor_slice.h"
 #include "host/staging.h"
 #include "vkmoe/engine.h"
 
@@ -23,22 +23,15 @@ public:
     Result<void> finish();
 
 private:
-    // Some rows of a matrix, or a whole vector (cols = 0).
-    struct Slice {
-        const formats::TensorRange* tensor;
-        uint32_t first_row, rows, cols;
+    struct Work {
+        TensorSlice slice;
         uint64_t target;
         bool widen, operand;
-    };
-    struct Bytes {
-        uint64_t values, scales;  // of one slice; the scales follow the values, aligned
     };
 
     WeightLoader(Engine& engine, const formats::LayerSource& source, Staging staging)
         : engine_(&engine), source_(&source), staging_(std::move(staging)) {}
-    static Bytes sliceBytes(const Slice& slice);
-    Result<void> readSlice(const Slice& slice, std::span<std::byte> into) const;
-    Result<void> record(const Slice& slice, size_t number, Staging::Slot& slot, uint64_t offset, Commands& commands);
+    Result<void> record(const Work& work, size_t number, Staging::Slot& slot, uint64_t offset, Commands& commands);
     Result<void> runSlices();
     Result<void> checkStatus();
 
@@ -46,7 +39,7 @@ private:
     const formats::LayerSource* source_;
     Staging staging_;
     Buffer status_;  // [slices, 2]
-    std::vector<Slice> slices_;
+    std::vector<Work> work_;
 };
 
 }  // namespace v1

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/moe/expert_parts.h"
 #include "engine/moe/weight_loader.h"
 #include "host/transfer.h"
 
@@ -10,61 +11,6 @@ inline namespace v1 {
 namespace {
 
 using formats::LayerSource;
-using formats::TensorRange;
-
-Result<const TensorRange*> require(const LayerSource& source, const std::string& name) {
-    if (const TensorRange* tensor = source.find(name)) return tensor;
-    return Error{ErrorCode::bad_input, fmt::format("{}: tensor {} is missing", source.bytes->name(), name)};
-}
-
-// Bytes of a matrix or vector in the file; rows of a fused matrix lie row_step apart.
-uint64_t storedBytes(const TensorRange& tensor, const std::vector<uint64_t>& shape) {
-    uint64_t cols = shape.back(), rows = shape.size() > 1 ? shape[0] : 1;
-    uint64_t row = tensor.format == WeightFormat::f32     ? cols * 4
-                   : tensor.format == WeightFormat::mxfp4 ? cols / 2
-                                                          : cols * 2;
-    return ((rows - 1) * tensor.row_step + 1) * row;
-}
-
-// The same, and it has this shape and as many bytes as that says: kernels trust them.
-Result<const TensorRange*> require(const LayerSource& source, const std::string& name,
-                                   const std::vector<uint64_t>& shape) {
-    VKMOE_TRY(tensor, require(source, name));
-    uint64_t bytes = tensor->shape == shape ? storedBytes(*tensor, shape) : 0;
-    if (tensor->shape != shape || tensor->bytes != bytes || tensor->row_step == 0)
-        return Error{
-            ErrorCode::bad_input,
-            fmt::format("{}: tensor {} has shape [{}] and {} bytes, must have shape [{}]", source.bytes->name(),
-                        tensor->shown(), fmt::join(tensor->shape, ", "), tensor->bytes, fmt::join(shape, ", "))};
-    if (tensor->format != WeightFormat::mxfp4) return tensor;
-    uint64_t blocks = shape.back() / 32, rows = (shape[0] - 1) * tensor->row_step + 1;
-    if (shape.size() != 2 || shape.back() % 32 != 0 || tensor->scales_bytes != rows * blocks)
-        return Error{
-            ErrorCode::bad_input,
-            fmt::format("{}: tensor {} is mxfp4 of shape [{}] with {} bytes of scales: columns come in blocks of "
-                        "32 with a scale each",
-                        source.bytes->name(), tensor->shown(), fmt::join(shape, ", "), tensor->scales_bytes)};
-    return tensor;
-}
-
-// The same, in the format expert 0 has.
-Result<const TensorRange*> requireAlike(const LayerSource& source, const std::string& name,
-                                        const std::vector<uint64_t>& shape, WeightFormat format) {
-    VKMOE_TRY(tensor, require(source, name, shape));
-    if (tensor->format != format)
-        return Error{ErrorCode::bad_input,
-                     fmt::format("{}: tensor {} is {}, expert 0's is {}", source.bytes->name(), tensor->shown(),
-                                 vkmoe::name(tensor->format), vkmoe::name(format))};
-    return tensor;
-}
-
-// What an expert's matrices are in the file. Gate and up meet the same operands, so if they differ both become f32.
-struct ExpertFormats {
-    WeightFormat gate = WeightFormat::f32, up = WeightFormat::f32, down = WeightFormat::f32;
-    WeightFormat packedUp() const { return gate == up ? up : WeightFormat::f32; }
-};
-
-std::string expertPrefix(uint32_t expert) { return fmt::format("experts.{}", expert); }
 
 // Device memory for `count` pages in slabs, and the address of each.
 Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes, uint32_t count, Weights& weights) {
@@ -86,35 +32,10 @@ Result<std::vector<uint64_t>> allocatePages(Device& device, uint64_t page_bytes,
 Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const std::string& prefix,
                         const ExpertFormats& formats, const ExpertShape& shape, const PageLayout& layout,
                         uint64_t page) {
-    struct Matrix {
-        const char* name;
-        bool present;
-        uint64_t rows, cols;
-        WeightFormat stored, packed;
-        uint32_t at;
-    };
-    struct Vector {
-        const char* name;
-        bool present;
-        uint64_t size;
-        uint32_t at;
-    };
-    uint64_t D = shape.model_dim, F = shape.hidden_dim;
-    const Matrix matrices[] = {{".gate.weight", shape.gated, F, D, formats.gate, shape.up_format, layout.gate_weight},
-                               {".up.weight", true, F, D, formats.up, shape.up_format, layout.up_weight},
-                               {".down.weight", true, D, F, formats.down, shape.down_format, layout.down_weight}};
-    for (const Matrix& m : matrices) {
-        if (!m.present) continue;
-        VKMOE_TRY(tensor, requireAlike(source, prefix + m.name, {m.rows, m.cols}, m.stored));
-        loader.matrix(*tensor, page + uint64_t{m.at} * 4, m.packed != m.stored);
-    }
-    const Vector vectors[] = {{".gate.bias", shape.gate_bias, F, layout.gate_bias},
-                              {".up.bias", shape.up_bias, F, layout.up_bias},
-                              {".down.bias", shape.down_bias, D, layout.down_bias}};
-    for (const Vector& v : vectors) {
-        if (!v.present) continue;
-        VKMOE_TRY(tensor, require(source, prefix + v.name, {v.size}));
-        loader.vector(*tensor, page + uint64_t{v.at} * 4);
+    VKMOE_TRY(parts, expertParts(source, prefix, formats, shape, layout));
+    for (const PagePart& part : parts) {
+        uint64_t target = page + uint64_t{part.at} * 4;
+        part.is_matrix ? loader.matrix(*part.tensor, target, part.widen) : loader.vector(*part.tensor, target);
     }
     return {};
 }
@@ -123,7 +44,7 @@ Result<void> loadExpert(WeightLoader& loader, const LayerSource& source, const s
 Result<void> loadVector(WeightLoader& loader, const LayerSource& source, const char* name, bool present, uint64_t size,
                         uint64_t target, bool operand = false) {
     if (!present) return {};
-    VKMOE_TRY(tensor, require(source, name, {size}));
+    VKMOE_TRY(tensor, requireTensor(source, name, {size}));
     loader.vector(*tensor, target, operand);
     return {};
 }
@@ -144,7 +65,7 @@ Result<void> allocateRouter(Device& device, Weights& weights) {
 Result<void> loadRouter(WeightLoader& loader, const LayerSource& source, const Weights& weights) {
     const Description& d = source.description;
     uint64_t address = weights.router.address();
-    VKMOE_TRY(weight, require(source, "router.weight", {d.experts, d.model_dim}));
+    VKMOE_TRY(weight, requireTensor(source, "router.weight", {d.experts, d.model_dim}));
     loader.matrix(*weight, address, true);
     VKMOE_CHECK(loadVector(loader, source, "router.bias", d.router_bias, d.experts, address + weights.router_bias));
     VKMOE_CHECK(loadVector(loader, source, "router.selection_bias", d.selection_bias, d.experts,
@@ -171,19 +92,6 @@ Result<void> allocateAll(Device& device, Weights& weights) {
     weights.table = std::move(table);
     weights.bytes += weights.table.size();
     return allocateRouter(device, weights);
-}
-
-// The formats an expert's matrices have in the file.
-Result<ExpertFormats> readFormats(const LayerSource& source, const std::string& prefix) {
-    ExpertFormats formats;
-    VKMOE_TRY(up, require(source, prefix + ".up.weight"));
-    VKMOE_TRY(down, require(source, prefix + ".down.weight"));
-    formats.gate = formats.up = up->format;
-    formats.down = down->format;
-    if (!source.description.gated()) return formats;
-    VKMOE_TRY(gate, require(source, prefix + ".gate.weight"));
-    formats.gate = gate->format;
-    return formats;
 }
 
 }  // namespace
