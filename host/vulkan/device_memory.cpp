@@ -9,9 +9,7 @@ inline namespace v1 {
 Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory, const std::string& what) {
     VkBufferCreateInfo buffer{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO};
     buffer.size = bytes;
-    buffer.usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT |
-                   VK_BUFFER_USAGE_TRANSFER_DST_BIT | VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT |
-                   VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    buffer.usage = kBufferUsage;
     VmaAllocationCreateInfo create{};
     create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_DEVICE;
     if (memory != Memory::device) {
@@ -26,26 +24,37 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     VmaAllocationInfo placed{};
     VkResult result = vmaCreateBufferWithAlignment(allocator_, &buffer, &create, 256, &handle, &allocation, &placed);
     if (result != VK_SUCCESS) return failure(result, fmt::format("{}: allocating {} bytes", what, bytes));
-    VkBufferDeviceAddressInfo address{VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO};
-    address.buffer = handle;
-    Block block{vk_.vkGetBufferDeviceAddress(device_, &address), reinterpret_cast<uint64_t>(handle),
+    Block block{addressOf(handle), reinterpret_cast<uint64_t>(handle),
                 memory == Memory::device ? nullptr : placed.pMappedData, allocation};
     nameObject(VK_OBJECT_TYPE_BUFFER, block.native, what.c_str());
     return block;
 }
 
+uint64_t VulkanDevice::addressOf(VkBuffer buffer) {
+    VkBufferDeviceAddressInfo address{VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO};
+    address.buffer = buffer;
+    return vk_.vkGetBufferDeviceAddress(device_, &address);
+}
+
 void VulkanDevice::releaseBlock(const Block& block, uint64_t bytes) {
     retired_.push_back({submitted_, bytes, block});
+    if (idle_for_good_) return collect(UINT64_MAX);
     if (auto value = passed()) collect(*value);
+}
+
+void VulkanDevice::freeBlock(const Block& block) {
+    auto buffer = reinterpret_cast<VkBuffer>(block.native);
+    if (!block.imported) return vmaDestroyBuffer(allocator_, buffer, static_cast<VmaAllocation>(block.allocation));
+    vk_.vkDestroyBuffer(device_, buffer, nullptr);
+    vk_.vkFreeMemory(device_, reinterpret_cast<VkDeviceMemory>(block.allocation), nullptr);
 }
 
 // Frees what the timeline has passed.
 void VulkanDevice::collect(uint64_t value) {
     auto free = [&](const Retired& retired) {
         if (retired.value > value) return false;
-        vmaDestroyBuffer(allocator_, reinterpret_cast<VkBuffer>(retired.block.native),
-                         static_cast<VmaAllocation>(retired.block.allocation));
-        ledger_.give(retired.bytes);
+        freeBlock(retired.block);
+        giveBack(retired.block, retired.bytes);
         return true;
     };
     std::erase_if(retired_, free);

@@ -101,7 +101,6 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
 }
 
 Result<uint64_t> VulkanDevice::submitWork(const Commands& commands) {
-    if (lost_) return Error{ErrorCode::device_lost, info_.name + ": the device was lost"};
     VKMOE_TRY(value, passed());
     collect(value);
     VKMOE_TRY(command, beginCommands());
@@ -132,14 +131,17 @@ Result<uint64_t> VulkanDevice::submitWork(const Commands& commands) {
 }
 
 Result<uint64_t> VulkanDevice::passed() {
+    if (lost_) return lostError();
     uint64_t value = 0;
     VkResult result = vk_.vkGetSemaphoreCounterValue(device_, timeline_, &value);
     if (result != VK_SUCCESS) return failure(result, "reading the timeline");
-    return value;
+    return std::min(value, submitted_);  // a device about to be lost may say anything
 }
 
 Result<void> VulkanDevice::waitFor(uint64_t value) {
-    if (lost_) return Error{ErrorCode::device_lost, info_.name + ": the device was lost"};
+    if (value > submitted_)  // it would never pass
+        return Error{ErrorCode::internal,
+                     fmt::format("{}: waiting for work {}, of which {} were submitted", info_.name, value, submitted_)};
     VkSemaphoreWaitInfo wait{VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO};
     wait.semaphoreCount = 1;
     wait.pSemaphores = &timeline_;

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
+#include "host/vulkan/faults.h"
 #include "host/vulkan/pipeline_cache.h"
 
 namespace vkmoe {
@@ -22,6 +25,8 @@ DeviceLimits smaller(DeviceLimits a, const DeviceLimits& b) {
     lower(a.subgroup_broadcast, b.subgroup_broadcast);
     lower(a.round_to_nearest, b.round_to_nearest);
     lower(a.preserve_special, b.preserve_special);
+    bool imports = a.host_import_alignment != 0 && b.host_import_alignment != 0;
+    a.host_import_alignment = imports ? std::max(a.host_import_alignment, b.host_import_alignment) : 0;
     return a;
 }
 
@@ -39,7 +44,8 @@ VulkanDevice::VulkanDevice(Instance instance, PhysicalDevice physical, const Dev
     : Device(clampedInfo(physical, options)),
       instance_(std::move(instance)),
       physical_(std::move(physical)),
-      break_kernel_(options.break_kernel) {
+      break_kernel_(options.break_kernel),
+      faults_(options.faults) {
     if (!options.cache_folder.empty()) cache_path_ = pipelineCachePath(options.cache_folder, physical_);
 }
 
@@ -52,7 +58,10 @@ Result<void> VulkanDevice::open() {
 
 VulkanDevice::~VulkanDevice() {
     if (!device_) return;
-    vk_.vkDeviceWaitIdle(device_);  // a lost device answers at once; nothing can be done about it here
+    if (!drain()) {  // better a leak than memory freed under work that runs
+        instance_.abandon();
+        return;
+    }
     if (cache_) storeCache();
     collect(UINT64_MAX);
     for (VkPipeline pipeline : pipelines_) vk_.vkDestroyPipeline(device_, pipeline, nullptr);
@@ -61,6 +70,7 @@ VulkanDevice::~VulkanDevice() {
     vk_.vkDestroyPipelineCache(device_, cache_, nullptr);
     vk_.vkDestroyPipelineLayout(device_, layout_, nullptr);
     if (allocator_) vmaDestroyAllocator(allocator_);
+    removeFaults(device_);
     vk_.vkDestroyDevice(device_, nullptr);
 }
 
@@ -74,19 +84,29 @@ Result<void> VulkanDevice::createDevice() {
     queue.queueFamilyIndex = physical_.queue_family;
     queue.queueCount = 1;
     queue.pQueuePriorities = &priority;
+    const char* extensions[] = {VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME};
     VkDeviceCreateInfo create{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, &v12};
+    create.enabledExtensionCount = info_.limits.host_import_alignment != 0 ? 1 : 0;
+    create.ppEnabledExtensionNames = extensions;
     create.queueCreateInfoCount = 1;
     create.pQueueCreateInfos = &queue;
-    VKMOE_VK(vkCreateDevice(physical_.handle, &create, nullptr, &device_), info_.name + ": creating the device");
+    VKMOE_VK(faultOr(faults_.get(), [&] { return vkCreateDevice(physical_.handle, &create, nullptr, &device_); }),
+             info_.name + ": creating the device");
     volkLoadDeviceTable(&vk_, device_);
     vk_.vkGetDeviceQueue(device_, physical_.queue_family, 0, &queue_);
+    if (faults_) installFaults(vk_, device_, queue_, faults_);
     return {};
 }
 
 Result<void> VulkanDevice::createAllocator() {
     VmaVulkanFunctions functions{};
     functions.vkGetInstanceProcAddr = vkGetInstanceProcAddr;
-    functions.vkGetDeviceProcAddr = vkGetDeviceProcAddr;
+    functions.vkGetDeviceProcAddr = vkGetDeviceProcAddr;  // for the rest; these are in our table:
+    functions.vkAllocateMemory = vk_.vkAllocateMemory;
+    functions.vkMapMemory = vk_.vkMapMemory;
+    functions.vkBindBufferMemory = vk_.vkBindBufferMemory;
+    functions.vkBindBufferMemory2KHR = vk_.vkBindBufferMemory2;
+    functions.vkCreateBuffer = vk_.vkCreateBuffer;
     VmaAllocatorCreateInfo create{};
     create.flags = VMA_ALLOCATOR_CREATE_BUFFER_DEVICE_ADDRESS_BIT | VMA_ALLOCATOR_CREATE_EXTERNALLY_SYNCHRONIZED_BIT;
     create.physicalDevice = physical_.handle;
@@ -112,9 +132,8 @@ Result<void> VulkanDevice::createLayoutAndCache() {
     cache.initialDataSize = stored.size();
     cache.pInitialData = stored.data();
     if (!stored.empty() && vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_) == VK_SUCCESS) return {};
-    cache.initialDataSize = 0;  // a driver that dislikes its own data starts afresh
-    VKMOE_VK(vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_),
-             info_.name + ": creating the pipeline cache");
+    cache.initialDataSize = 0;  // a driver that dislikes its own data starts afresh; without a cache builds take longer
+    if (vk_.vkCreatePipelineCache(device_, &cache, nullptr, &cache_) != VK_SUCCESS) cache_ = VK_NULL_HANDLE;
     return {};
 }
 
@@ -142,8 +161,23 @@ void VulkanDevice::storeCache() {
     (void)storePipelineCache(cache_path_, physical_, data);
 }
 
+// Waits until the device uses nothing any more. One that is lost counts as done, says the specification.
+bool VulkanDevice::drain() {
+    constexpr int kAttempts = 1000;  // a second: memory may be short for a while
+    for (int i = 0; i < kAttempts && !idle_for_good_; ++i) {
+        VkResult result = vk_.vkDeviceWaitIdle(device_);
+        if (result == VK_SUCCESS || result == VK_ERROR_DEVICE_LOST) return true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return idle_for_good_;
+}
+
 Error VulkanDevice::failure(VkResult result, const std::string& what) {
-    if (result == VK_ERROR_DEVICE_LOST) lost_ = true;
+    if (result == VK_ERROR_DEVICE_LOST && !lost_) {
+        lost_ = true;
+        idle_for_good_ = drain();
+        if (idle_for_good_) collect(UINT64_MAX);
+    }
     return vulkanError(result, info_.name + ": " + what);
 }
 
@@ -157,8 +191,8 @@ void VulkanDevice::nameObject(VkObjectType type, uint64_t handle, const char* na
 }
 
 Result<std::unique_ptr<Device>> openVulkanDevice(uint32_t index, const DeviceOptions& options) {
-    VKMOE_TRY(instance, Instance::create());
-    VKMOE_TRY(devices, instance.physicalDevices());
+    VKMOE_TRY(instance, Instance::create(options.faults.get()));
+    VKMOE_TRY(devices, instance.physicalDevices(options.faults.get()));
     if (index >= devices.size())
         return Error{ErrorCode::no_device, fmt::format("gpu:{}: there are {} Vulkan devices", index, devices.size())};
     const VulkanCandidate& candidate = devices[index].candidate;

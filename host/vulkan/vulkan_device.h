@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "host/device.h"
+#include "host/faults.h"
 #include "host/vulkan/instance.h"
 
 namespace vkmoe {
@@ -19,6 +20,7 @@ public:
 
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override;
+    Result<Block> importBlock(std::span<std::byte> memory, const std::string& what) override;
     void releaseBlock(const Block& block, uint64_t bytes) override;
     Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) override;
     Result<uint64_t> submitWork(const Commands& commands) override;
@@ -33,6 +35,11 @@ private:
     Result<void> recordDispatch(VkCommandBuffer command, const Commands::Operation& operation);
     void recordBarrier(VkCommandBuffer command, VkPipelineStageFlags2 to, VkAccessFlags2 access);
     void collect(uint64_t value);
+    void freeBlock(const Block& block);
+    uint64_t addressOf(VkBuffer buffer);
+    Result<uint32_t> importType(VkBuffer buffer, std::span<std::byte> memory, const std::string& what);
+    Result<VkDeviceMemory> importMemory(VkBuffer buffer, std::span<std::byte> memory, const std::string& what);
+    bool drain();
     void storeCache();
     void nameObject(VkObjectType type, uint64_t handle, const char* name);
     Error failure(VkResult result, const std::string& what);
@@ -45,6 +52,7 @@ private:
     Instance instance_;
     PhysicalDevice physical_;
     std::string cache_path_, break_kernel_;
+    std::shared_ptr<Faults> faults_;
     VolkDeviceTable vk_{};
     VkDevice device_ = VK_NULL_HANDLE;
     VkQueue queue_ = VK_NULL_HANDLE;
@@ -58,7 +66,7 @@ private:
     std::vector<VkCommandBuffer> idle_;
     std::vector<Retired> retired_;
     uint64_t submitted_ = 0;
-    bool lost_ = false;
+    bool idle_for_good_ = false;  // lost, and nothing of it runs any more
 };
 
 }  // namespace v1

@@ -1,0 +1,129 @@
+// Recovery: an engine whose device is lost opens it again, and what was made before does no harm.
+#include <catch2/catch_test_macros.hpp>
+#include <optional>
+
+#include "host/faults.h"
+#include "tests/moe/random_layer.h"
+#include "tests/must.h"
+#include "vkmoe/layer.h"
+
+using namespace vkmoe;
+using test::must;
+
+namespace {
+
+const test::RandomLayer& randomLayer() {
+    static const test::RandomLayer random = test::makeRandomLayer(
+        {.model_dim = 8, .hidden_dim = 8, .experts = 3, .top_k = 2, .score = Score::softmax, .renormalize = true},
+        WeightFormat::f32, 3);
+    return random;
+}
+
+std::vector<float> tokens() { return test::randomTokens(5, 8, 4); }
+
+struct Lossy {
+    std::shared_ptr<Faults> faults = std::make_shared<Faults>();
+    std::unique_ptr<Engine> engine;
+
+    explicit Lossy(uint32_t gpu) {
+        engine = must(Engine::open(
+            {.device = "gpu:" + std::to_string(gpu), .device_options = {.faults = faults}, .probe = false}));
+    }
+
+    Layer layer() { return must(Layer::create(*engine, randomLayer().source)); }
+
+    // The device is lost while the layer runs.
+    void lose(Layer& layer, FaultyCall call) {
+        faults->arm({.call = call, .nth = 1});
+        auto result = layer.forward(tokens());
+        REQUIRE(!result);
+        CHECK(result.error().code == ErrorCode::device_lost);
+        CHECK(engine->device().lost());
+    }
+};
+
+template <class Body>
+void onEachGpu(const Body& body) {
+    auto candidates = listVulkanDevices();
+    for (uint32_t gpu = 0; candidates && gpu < candidates->size(); ++gpu) {
+        CAPTURE(gpu);
+        body(gpu);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("an engine recovers from a loss with the same bits", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        Engine& engine = *lossy.engine;
+        std::optional<Layer> first = lossy.layer(), second = lossy.layer();
+        auto expected = must(first->forward(tokens())).output;
+        const Kernel* kernel = must(engine.kernel(kernels().combine, {}));
+        Buffer buffer = must(engine.device().allocate(1000, Memory::device, "buffer"));
+        REQUIRE(engine.recover());
+        CHECK(engine.generation() == 0);  // nothing was lost
+
+        Device* old = &engine.device();
+        lossy.lose(*first, FaultyCall::wait);
+        CHECK(engine.kernel(kernels().combine, {}).error().code == ErrorCode::device_lost);
+        CHECK(second->forward(tokens()).error().code == ErrorCode::device_lost);
+        REQUIRE(engine.recover());
+        REQUIRE(engine.recover());  // the second layer's owner was told too
+        CHECK(engine.generation() == 1);
+        CHECK(&engine.device() != old);
+        CHECK(must(engine.kernel(kernels().combine, {})) != kernel);
+
+        std::optional<Layer> third = lossy.layer();
+        CHECK(must(third->forward(tokens())).output == expected);
+        CHECK(second->forward(tokens()).error().code == ErrorCode::device_lost);
+        CHECK(!engine.device().lost());
+        first.reset();
+        CHECK(must(third->forward(tokens())).output == expected);
+        lossy.lose(*third, FaultyCall::submit);
+        REQUIRE(engine.recover());
+        third.reset();
+        second.reset();
+        CHECK(old->ledger().used() == 1024);
+        Layer fourth = lossy.layer();
+        CHECK(must(fourth.forward(tokens())).output == expected);
+        CHECK(engine.generation() == 2);
+        CHECK(engine.notes().empty());
+    });
+}
+
+TEST_CASE("after three losses within a minute the CPU serves", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        std::vector<Layer> layers;
+        auto expected = must(lossy.layer().forward(tokens())).output;
+        for (uint64_t loss = 1; loss <= 3; ++loss) {
+            layers.push_back(lossy.layer());
+            lossy.lose(layers.back(), FaultyCall::submit);
+            REQUIRE(lossy.engine->recover());
+            CHECK(lossy.engine->generation() == loss);
+            bool cpu = lossy.engine->device().info().type == DeviceType::cpu;
+            CHECK(cpu == (loss == 3));
+        }
+        REQUIRE(lossy.engine->notes().size() == 1);
+        CHECK(lossy.engine->notes()[0].ends_with("was lost (for the third time within a minute): the CPU serves"));
+        CHECK(layers[0].forward(tokens()).error().code == ErrorCode::device_lost);
+        CHECK(must(lossy.layer().forward(tokens())).output == expected);
+    });
+}
+
+TEST_CASE("a device that does not come back is replaced by the CPU", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        Layer layer = lossy.layer();
+        auto expected = must(layer.forward(tokens())).output;
+        lossy.faults->arm({.nth = 1, .lasting = true});  // it stays lost
+        CHECK(layer.forward(tokens()).error().code == ErrorCode::device_lost);
+        REQUIRE(lossy.engine->recover());
+        CHECK(lossy.engine->device().info().type == DeviceType::cpu);
+        REQUIRE(lossy.engine->notes().size() == 1);
+        CHECK(lossy.engine->notes()[0].find("VK_ERROR_DEVICE_LOST): the CPU serves") != std::string::npos);
+        lossy.faults->disarm();
+        CHECK(must(lossy.layer().forward(tokens())).output == expected);
+    });
+}
