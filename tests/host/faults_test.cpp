@@ -63,7 +63,8 @@ void checkError(const Error& error, Fault fault) {
     bool lost = error.code == ErrorCode::device_lost && fault == Fault::device_lost;
     bool instance = error.code == ErrorCode::no_device;
     CHECK((memory || lost || instance));
-    CHECK((error.vk_result == int(fault) || error.vk_result == 0));
+    bool told = error.vk_result == int(fault) || error.vk_result == 0;
+    CHECK((told || memory));  // an allocator may say the one when it was told the other
 }
 
 // All memory is back, now or, if a call failed that would have told so, when the next work is done.
@@ -233,7 +234,7 @@ TEST_CASE("a device that is lost says so at once, and lets go of its memory", "[
         CHECK(device->submit({}).error().code == ErrorCode::device_lost);
         CHECK(device->wait(value).error().code == ErrorCode::device_lost);
         CHECK(device->passed().error().code == ErrorCode::device_lost);
-        CHECK(device->build(kernels().combine, {}).error().code == ErrorCode::device_lost);
+        CHECK(device->build(kernels().copy_words, {}).error().code == ErrorCode::device_lost);
         CHECK(faults->seen() == calls);
         upload.mapped()[0] = std::byte{1};
         upload.reset();
