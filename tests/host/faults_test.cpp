@@ -23,8 +23,10 @@ constexpr Fault kFaults[] = {Fault::out_of_host_memory, Fault::out_of_device_mem
 struct Outcome {
     std::vector<float> output;
     double loss = 0;
-    bool operator==(const Outcome&) const = default;
 };
+
+// SwiftShader takes ten seconds to compile the kernels of training.
+bool trains(Engine& engine) { return engine.device().info().name.find("SwiftShader") == std::string::npos; }
 
 // Loads a layer, runs it forward, and trains it for one step.
 Result<Outcome> serveAndTrain(Engine& engine) {
@@ -36,15 +38,17 @@ Result<Outcome> serveAndTrain(Engine& engine) {
     VKMOE_TRY(layer, Layer::create(engine, random.source));
     VKMOE_TRY(forward, layer.forward(x));
     outcome.output = std::move(forward.output);
+    if (!trains(engine)) return outcome;
     VKMOE_TRY(trainer, LayerTrainer::create(engine, random.source));
     VKMOE_TRY(epoch, trainer.epoch(x, y));
     outcome.loss = epoch.loss;
     return outcome;
 }
 
-const Outcome& expected() {
-    static const Outcome outcome = must(serveAndTrain(*must(Engine::open({.device = "cpu"}))));
-    return outcome;
+void checkOutcome(Engine& engine, const Outcome& outcome) {
+    static const Outcome expected = must(serveAndTrain(*must(Engine::open({.device = "cpu"}))));
+    CHECK(outcome.output == expected.output);
+    CHECK(outcome.loss == (trains(engine) ? expected.loss : 0));
 }
 
 uint32_t vulkanDevices() {
@@ -83,7 +87,7 @@ void runFaulty(Engine& engine, Faults& faults, const FaultPlan& plan) {
     faults.arm(plan);
     auto outcome = serveAndTrain(engine);
     if (outcome)
-        CHECK(*outcome == expected());
+        checkOutcome(engine, *outcome);
     else
         checkError(outcome.error(), plan.result);
     faults.disarm();
@@ -99,7 +103,7 @@ void openRunClose(uint32_t gpu, const FaultPlan& plan) {
     if (!engine) return checkError(engine.error(), plan.result);
     auto outcome = serveAndTrain(**engine);
     if (outcome)
-        CHECK(*outcome == expected());
+        checkOutcome(**engine, *outcome);
     else
         checkError(outcome.error(), plan.result);
     engine->reset();  // while calls go on failing
@@ -118,7 +122,7 @@ double secondsSince(std::chrono::steady_clock::time_point start) {
 
 // Numbers of calls, from 1 on: all of them, or as many as there is time for, evenly spread from a random offset.
 std::vector<uint64_t> sample(uint64_t calls, double seconds_each, double seconds, std::mt19937_64& random) {
-    uint64_t most = std::max<uint64_t>(uint64_t(seconds / seconds_each), 3);
+    uint64_t most = std::max<uint64_t>(uint64_t(seconds / seconds_each), 2);
     uint64_t step = std::max<uint64_t>((calls + most - 1) / most, 1);
     std::vector<uint64_t> numbers;
     for (uint64_t n = 1 + random() % step; n <= calls; n += step) numbers.push_back(n);
@@ -152,13 +156,13 @@ TEST_CASE("plans say which call fails", "[faults]") {
 TEST_CASE("on the CPU, whichever allocation fails", "[faults]") {
     auto faults = std::make_shared<Faults>();
     auto engine = must(Engine::open({.device = "cpu", .device_options = {.faults = faults}}));
-    REQUIRE(must(serveAndTrain(*engine)) == expected());
+    checkOutcome(*engine, must(serveAndTrain(*engine)));
     uint64_t allocations = faults->seen(FaultyCall::allocation);
     CHECK(allocations > 20);
     for (uint64_t n = 1; n <= allocations; ++n)
         for (bool lasting : {false, true})
             runFaulty(*engine, *faults, {FaultyCall::allocation, n, Fault::out_of_host_memory, lasting});
-    CHECK(must(serveAndTrain(*engine)) == expected());
+    checkOutcome(*engine, must(serveAndTrain(*engine)));
 }
 
 TEST_CASE("whichever call of opening or closing a device fails", "[faults][device]") {
@@ -183,16 +187,16 @@ TEST_CASE("whichever call for memory or work fails, the engine serves the next",
     for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         auto engine = must(Engine::open(optionsFor(gpu, faults)));
-        REQUIRE(must(serveAndTrain(*engine)) == expected());  // kernels are built from here on
+        checkOutcome(*engine, must(serveAndTrain(*engine)));  // kernels are built from here on
         faults->disarm();
         auto start = std::chrono::steady_clock::now();
-        REQUIRE(must(serveAndTrain(*engine)) == expected());
+        checkOutcome(*engine, must(serveAndTrain(*engine)));
         double seconds = secondsSince(start);
         uint64_t calls = faults->seen();
         for (bool lasting : {false, true})
-            for (uint64_t n : sample(calls, seconds, 1, random))
+            for (uint64_t n : sample(calls, seconds, 0.5, random))
                 runFaulty(*engine, *faults, {FaultyCall::any, n, kFaults[random() % 2], lasting});
-        CHECK(must(serveAndTrain(*engine)) == expected());
+        checkOutcome(*engine, must(serveAndTrain(*engine)));
     }
 }
 
@@ -205,11 +209,27 @@ TEST_CASE("whichever call fails on a device that builds its kernels, or loses it
         auto start = std::chrono::steady_clock::now();
         must(serveAndTrain(*must(Engine::open(optionsFor(gpu, faults)))));
         double seconds = secondsSince(start);
-        for (uint64_t n : sample(faults->seen(), seconds, 2, random)) {
+        for (uint64_t n : sample(faults->seen(), seconds, 1, random)) {
             bool lost = random() % 3 != 0;  // the other two are tried more cheaply above
             openRunClose(gpu,
                          {FaultyCall::any, n, lost ? Fault::device_lost : kFaults[random() % 2], random() % 2 == 0});
         }
+    }
+}
+
+// Takes half an hour: for changes of what is done when a call fails.
+TEST_CASE("every call fails in every way", "[.every-fault]") {
+    uint64_t seed = std::random_device{}();
+    CAPTURE(seed);
+    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+        auto faults = std::make_shared<Faults>();
+        must(serveAndTrain(*must(Engine::open(optionsFor(gpu, faults)))));
+        std::vector<FaultPlan> plans;
+        for (uint64_t n = 1; n <= faults->seen(); ++n)
+            for (Fault fault : kFaults)
+                for (bool lasting : {false, true}) plans.push_back({FaultyCall::any, n, fault, lasting});
+        std::shuffle(plans.begin(), plans.end(), std::mt19937_64(seed));
+        for (const FaultPlan& plan : plans) openRunClose(gpu, plan);
     }
 }
 
