@@ -54,7 +54,7 @@ std::string userCacheFolder() {
 }
 
 Engine::Engine(std::unique_ptr<Device> device, const EngineOptions& options)
-    : device_(std::move(device)), probe_(options.probe) {
+    : options_(options), device_(std::move(device)) {
     if (device_->info().type == DeviceType::cpu) return;
     scalar_ = openCpuDevice({.threads = 1, .simd = false});
     verdicts_ = std::make_unique<Verdicts>(options.device_options.cache_folder, device_->info().identity);
@@ -64,7 +64,7 @@ Engine::~Engine() = default;
 
 Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<Device> device, const EngineOptions& options) {
     std::unique_ptr<Engine> engine(new Engine(std::move(device), options));
-    if (engine->scalar_ && engine->probe_) VKMOE_CHECK(engine->probeMath());
+    if (engine->scalar_ && options.probe) VKMOE_CHECK(engine->probeMath());
     return engine;
 }
 
@@ -113,6 +113,36 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& wanted) {
                  fmt::format("no usable Vulkan device: {}: {}", candidates[0].info.name, candidates[0].unusable)};
 }
 
+bool Engine::lostTooOften() {
+    constexpr size_t kMost = 3;
+    auto now = std::chrono::steady_clock::now();
+    std::erase_if(losses_, [&](auto loss) { return now - loss > std::chrono::minutes(1); });
+    losses_.push_back(now);
+    return losses_.size() >= kMost;
+}
+
+// The same physical device, wherever the list has it now.
+Result<std::unique_ptr<Device>> Engine::openAgain() const {
+    VKMOE_TRY(candidates, listVulkanDevices());
+    for (uint32_t i = 0; i < candidates.size(); ++i)
+        if (candidates[i].unusable.empty() && device_->info().identity.starts_with(candidates[i].info.identity))
+            return openVulkanDevice(i, options_.device_options);
+    return Error{ErrorCode::no_device, device_->info().name + " is not there any more"};
+}
+
+Result<void> Engine::recover() {
+    std::lock_guard lock(mutex_);
+    if (!device_->lost()) return {};
+    auto again = lostTooOften() ? Error{ErrorCode::device_lost, "for the third time within a minute"} : openAgain();
+    if (!again) {
+        notes_.push_back(fmt::format("{} was lost ({}): the CPU serves", device_->info().name, again.error().detail));
+        scalar_.reset();  // the CPU needs no proof
+        again = openCpuDevice(options_.device_options);
+    }
+    lost_.push_back(std::exchange(device_, std::move(again).value()));
+    return {};
+}
+
 // The device's bits against the scalar CPU's.
 Result<void> Engine::compare(const Case& test) {
     VKMOE_TRY(got, run(*device_, test));
@@ -139,7 +169,7 @@ Result<void> Engine::probeKernel(const KernelCode& code, const Constants& consta
 
 Result<const Kernel*> Engine::kernel(const KernelCode& code, const Constants& constants) {
     std::lock_guard lock(mutex_);
-    if (scalar_ && probe_) VKMOE_CHECK(probeKernel(code, constants));
+    if (scalar_ && options_.probe) VKMOE_CHECK(probeKernel(code, constants));
     return device_->build(code, words(constants));
 }
 

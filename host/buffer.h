@@ -20,7 +20,8 @@ enum class Memory {
     download,  // written by copies, read by the host
 };
 
-// Counts the bytes a device has given out and refuses what exceeds the budget (drivers over-commit).
+// Counts the bytes a device has given out and refuses what exceeds the budget (drivers over-commit). Memory of the host
+// that a device imported is counted apart, without a budget: it is no memory of the device.
 class Ledger {
 public:
     explicit Ledger(uint64_t budget) : budget_(budget) {}
@@ -28,10 +29,13 @@ public:
     void give(uint64_t bytes) { used_ -= bytes; }
     uint64_t used() const { return used_; }
     uint64_t peak() const { return peak_; }
+    void pin(uint64_t bytes) { pinned_ += bytes; }
+    void unpin(uint64_t bytes) { pinned_ -= bytes; }
+    uint64_t pinned() const { return pinned_; }
     uint64_t budget() const { return budget_; }
 
 private:
-    std::atomic<uint64_t> used_{0}, peak_{0};
+    std::atomic<uint64_t> used_{0}, peak_{0}, pinned_{0};
     uint64_t budget_;
 };
 
@@ -49,7 +53,7 @@ public:
     uint64_t size() const { return size_; }        // bytes, those asked for rounded up to 256
     std::span<std::byte> mapped() const {
         return {static_cast<std::byte*>(mapped_), mapped_ ? size_ : 0};
-    }                                            // upload, download only
+    }                                            // upload, download, imported only
     uint64_t native() const { return native_; }  // VkBuffer, 0 on the CPU
 
     // The address of byte `offset` as a typed pointer of params.h, e.g. buffer.at<F32>(64).
@@ -67,7 +71,8 @@ private:
     Device* device_ = nullptr;
     uint64_t address_ = 0, size_ = 0, native_ = 0;
     void* mapped_ = nullptr;
-    void* allocation_ = nullptr;  // VmaAllocation, or the host block
+    void* allocation_ = nullptr;  // VmaAllocation, VkDeviceMemory of imported memory, or the host block
+    bool imported_ = false;
 };
 
 }  // namespace v1

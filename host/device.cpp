@@ -46,6 +46,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     native_ = std::exchange(other.native_, 0);
     mapped_ = std::exchange(other.mapped_, nullptr);
     allocation_ = std::exchange(other.allocation_, nullptr);
+    imported_ = std::exchange(other.imported_, false);
     return *this;
 }
 
@@ -54,9 +55,11 @@ void Buffer::reset() {
     device_ = nullptr;
     address_ = size_ = native_ = 0;
     mapped_ = allocation_ = nullptr;
+    imported_ = false;
 }
 
 Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string& what) {
+    if (lost_) return lostError();
     if (bytes < uint64_t{1} << 62) bytes = std::max<uint64_t>((bytes + 255) / 256 * 256, 256);
     if (bytes > info_.limits.max_allocation)
         return Error{ErrorCode::out_of_memory,
@@ -68,30 +71,71 @@ Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string
         ledger_.give(bytes);
         return std::move(block).error();
     }
+    return bufferOf(*block, bytes);
+}
+
+Result<Buffer> Device::import(std::span<std::byte> memory, const std::string& what) {
+    if (lost_) return lostError();
+    const uint64_t alignment = info_.limits.host_import_alignment, address = reinterpret_cast<uintptr_t>(memory.data());
+    if (alignment == 0)
+        return Error{ErrorCode::unsupported, fmt::format("{}: {} takes no memory of the host", what, info_.name)};
+    if (memory.empty() || address % alignment != 0 || memory.size() % alignment != 0)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: {} bytes of the host's memory at 0x{:x}, {} takes multiples of {} bytes", what,
+                                 memory.size(), address, info_.name, alignment)};
+    if (memory.size() > info_.limits.max_allocation)
+        return Error{ErrorCode::unsupported, fmt::format("{}: {} bytes of the host's memory, {} takes at most {}", what,
+                                                         memory.size(), info_.name, info_.limits.max_allocation)};
+    VKMOE_TRY(block, importBlock(memory, what));
+    ledger_.pin(memory.size());
+    return bufferOf(block, memory.size());
+}
+
+Buffer Device::bufferOf(const Block& block, uint64_t bytes) {
     Buffer buffer;
     buffer.device_ = this;
-    buffer.address_ = block->address;
-    buffer.native_ = block->native;
+    buffer.address_ = block.address;
+    buffer.native_ = block.native;
     buffer.size_ = bytes;
-    buffer.mapped_ = block->mapped;
-    buffer.allocation_ = block->allocation;
+    buffer.mapped_ = block.mapped;
+    buffer.allocation_ = block.allocation;
+    buffer.imported_ = block.imported;
     return buffer;
 }
 
 void Device::release(Buffer& buffer) {
-    releaseBlock({buffer.address_, buffer.native_, buffer.mapped_, buffer.allocation_}, buffer.size_);
+    releaseBlock({buffer.address_, buffer.native_, buffer.mapped_, buffer.allocation_, buffer.imported_}, buffer.size_);
 }
 
+Error Device::lostError() const { return {ErrorCode::device_lost, info_.name + ": the device was lost"}; }
+
 Result<const Kernel*> Device::build(const KernelCode& code, const ConstantWords& constants) {
+    if (lost_) return lostError();
     auto key = std::pair(&code, constants);
     if (auto found = kernels_.find(key); found != kernels_.end())
         return static_cast<const Kernel*>(found->second.get());
     VKMOE_TRY(pipeline, buildPipeline(code, constants));
-    auto kernel = std::make_unique<Kernel>(Kernel{&code, constants, pipeline});
+    auto kernel = std::make_unique<Kernel>(Kernel{&code, constants, pipeline, this});
     return static_cast<const Kernel*>(kernels_.emplace(key, std::move(kernel)).first->second.get());
 }
 
+// What was made on a device that was lost since must not reach the one in its place.
+Result<void> Device::checkOurs(const Commands& commands) const {
+    for (const auto& operation : commands.operations()) {
+        bool ours = (!operation.kernel || operation.kernel->device == this) &&
+                    (!operation.from || operation.from->device_ == this) &&
+                    (!operation.to || operation.to->device_ == this);
+        if (!ours)
+            return Error{ErrorCode::device_lost,
+                         fmt::format("{}: the work uses {} of another device, or of one that was lost", info_.name,
+                                     operation.kernel ? operation.kernel->code->name : "a buffer")};
+    }
+    return {};
+}
+
 Result<uint64_t> Device::submit(const Commands& commands) {
+    if (lost_) return lostError();
+    VKMOE_CHECK(checkOurs(commands));
     VKMOE_TRY(value, submitWork(commands));
     ++counters_.submits;
     for (const auto& operation : commands.operations()) counters_.dispatches += operation.kernel != nullptr;
@@ -99,6 +143,7 @@ Result<uint64_t> Device::submit(const Commands& commands) {
 }
 
 Result<void> Device::wait(uint64_t value) {
+    if (lost_) return lostError();
     ++counters_.waits;
     return waitFor(value);
 }

@@ -18,6 +18,8 @@
 namespace vkmoe {
 inline namespace v1 {
 
+class Faults;
+
 enum class DeviceType { discrete, integrated, virtual_gpu, software, cpu };
 const char* name(DeviceType type);
 
@@ -32,6 +34,8 @@ struct DeviceLimits {
     bool subgroup_broadcast = false;  // compute shaders may broadcast within a subgroup
     bool round_to_nearest = false;    // the shader may ask for RoundingModeRTE 32
     bool preserve_special = false;    // ... for SignedZeroInfNanPreserve 32
+  // Device::import takes addresses and sizes that are multiples of this; 0: it none. A clamp may raise it. uint64_t
+  host_import_alignment = 0;
 };
 
 struct DeviceInfo {
@@ -50,6 +54,8 @@ struct DeviceOptions {
     bool backwards = false;    // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
     std::string break_kernel;  // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
     std::string cache_folder;  // pipeline cache and verdicts; empty: none are kept
+    std::shared_ptr<Faults>
+        faults;  // for tests: calls that fail (host/faults.h); null: only those that the world fails
 };
 
 // What a device has done so far.
@@ -70,6 +76,12 @@ public:
     // Memory of at least one byte, 256-byte aligned, contents unspecified. `what` names it in errors.
     Result<Buffer> allocate(uint64_t bytes, Memory memory, const std::string& what);
 
+    // Host memory as a buffer, in place: kernels and copies read and write `memory` itself, which is mapped() too. The
+    // device does not own it: it must stay until the timeline has passed all work submitted before the buffer is
+    // destroyed. It counts as pinned in the ledger, not as used. Errors: unsupported where limits say so, or where the
+    // driver refuses this memory (memory that cannot be written, for one); bad_input for a misaligned range.
+    Result<Buffer> import(std::span<std::byte> memory, const std::string& what);
+
     // Builds a kernel for these constants, or finds the one built before. Valid as long as the device.
     Result<const Kernel*> build(const KernelCode& code, const ConstantWords& constants);
 
@@ -82,6 +94,10 @@ public:
     // The last value that has passed.
     virtual Result<uint64_t> passed() = 0;
 
+    // The driver lost the device: from then on its calls return device_lost at once. Its work counts as finished;
+    // buffers may be destroyed, and nothing else is of use.
+    bool lost() const { return lost_; }
+
 protected:
     Device(DeviceInfo info) : info_(std::move(info)), ledger_(info_.limits.memory_budget) {}
 
@@ -90,20 +106,28 @@ protected:
         uint64_t address = 0, native = 0;
         void* mapped = nullptr;
         void* allocation = nullptr;
+        bool imported = false;
     };
     virtual Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) = 0;
-    virtual void releaseBlock(const Block& block,
-                              uint64_t bytes) = 0;  // once the timeline has passed every submit so far
+    virtual Result<Block> importBlock(std::span<std::byte> memory, const std::string& what) = 0;
+    // Once the timeline has passed every submit so far; the bytes go back to the ledger (giveBack) then.
+    virtual void releaseBlock(const Block& block, uint64_t bytes) = 0;
     virtual Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) = 0;
     virtual Result<uint64_t> submitWork(const Commands& commands) = 0;
     virtual Result<void> waitFor(uint64_t value) = 0;
 
+    Error lostError() const;
+    void giveBack(const Block& block, uint64_t bytes) { block.imported ? ledger_.unpin(bytes) : ledger_.give(bytes); }
+
     DeviceInfo info_;
     Ledger ledger_;
     DeviceCounters counters_;
+    bool lost_ = false;
 
 private:
+    Buffer bufferOf(const Block& block, uint64_t bytes);
     void release(Buffer& buffer);
+    Result<void> checkOurs(const Commands& commands) const;
     std::map<std::pair<const KernelCode*, ConstantWords>, std::unique_ptr<Kernel>> kernels_;
 };
 

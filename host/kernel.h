@@ -8,6 +8,8 @@
 namespace vkmoe {
 inline namespace v1 {
 
+class Device;
+
 // The values of a kernel's specialization constants by id; ids a kernel does not use are ignored.
 using ConstantWords = std::array<uint32_t, 24>;
 
@@ -37,6 +39,7 @@ struct Kernel {
     const KernelCode* code = nullptr;
     ConstantWords constants{};
     uint64_t pipeline = 0;  // VkPipeline, 0 on the CPU
+    const Device* device = nullptr;
 };
 
 }  // namespace v1

@@ -13,10 +13,13 @@
 
 #include "host/cpu/float_environment.h"
 #include "host/device.h"
+#include "host/faults.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
+
+constexpr uint64_t kAlignment = 256;  // of every buffer
 
 uint64_t hostMemory() {
     struct sysinfo info {};
@@ -33,9 +36,12 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
     info.limits.memory_budget = info.memory;
     info.limits.max_allocation = info.memory;
     info.limits.round_to_nearest = info.limits.preserve_special = true;
+    info.limits.host_import_alignment = kAlignment;
     if (options.clamp) {
         info.limits.memory_budget = std::min(info.limits.memory_budget, options.clamp->memory_budget);
         info.limits.max_allocation = std::min(info.limits.max_allocation, options.clamp->max_allocation);
+        uint64_t import = options.clamp->host_import_alignment;
+        info.limits.host_import_alignment = import != 0 ? std::max(kAlignment, import) : 0;
     }
     return info;
 }
@@ -76,6 +82,7 @@ public:
         : Device(cpuInfo(options, threads)),
           arena_(threads),
           threads_(size_t(threads)),
+          faults_(options.faults),
           simd_(options.simd),
           backwards_(options.backwards) {}
 
@@ -83,14 +90,19 @@ public:
 
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override {
-        void* block = std::aligned_alloc(256, bytes);
+        bool fails = faults_ && faults_->next(FaultyCall::allocation) != Fault::none;
+        void* block = fails ? nullptr : std::aligned_alloc(kAlignment, bytes);
         if (!block) return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, bytes)};
         return Block{reinterpret_cast<uint64_t>(block), 0, memory == Memory::device ? nullptr : block, block};
     }
 
+    Result<Block> importBlock(std::span<std::byte> memory, const std::string&) override {
+        return Block{reinterpret_cast<uintptr_t>(memory.data()), 0, memory.data(), nullptr, true};
+    }
+
     void releaseBlock(const Block& block, uint64_t bytes) override {
         std::free(block.allocation);
-        ledger_.give(bytes);
+        giveBack(block, bytes);
     }
 
     Result<uint64_t> buildPipeline(const KernelCode&, const ConstantWords&) override { return uint64_t{0}; }
@@ -188,6 +200,7 @@ private:
 
     tbb::task_arena arena_;
     size_t threads_;
+    std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
     uint64_t value_ = 0;
 };

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <mutex>
 
+#include "host/vulkan/faults.h"
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {
@@ -21,13 +23,21 @@ Result<void> loadLoader() {
     return {};
 }
 
-bool hasInstanceExtension(const char* wanted) {
+// Whether enumerate(count, properties) lists the extension; one that fails has none.
+template <class Enumerate>
+bool hasExtension(const char* wanted, const Enumerate& enumerate) {
     uint32_t count = 0;
-    if (vkEnumerateInstanceExtensionProperties(nullptr, &count, nullptr) != VK_SUCCESS) return false;
+    if (enumerate(&count, nullptr) != VK_SUCCESS) return false;
     std::vector<VkExtensionProperties> found(count);
-    if (vkEnumerateInstanceExtensionProperties(nullptr, &count, found.data()) < 0) return false;
+    if (enumerate(&count, found.data()) < 0) return false;
     return std::any_of(found.begin(), found.end(),
                        [&](const auto& e) { return std::strcmp(e.extensionName, wanted) == 0; });
+}
+
+bool hasInstanceExtension(const char* wanted, Faults* faults) {
+    return hasExtension(wanted, [&](uint32_t* count, VkExtensionProperties* properties) {
+        return faultOr(faults, [&] { return vkEnumerateInstanceExtensionProperties(nullptr, count, properties); });
+    });
 }
 
 DeviceType typeOf(VkPhysicalDeviceType type) {
@@ -88,6 +98,26 @@ DeviceLimits limitsOf(const Properties& p, uint64_t heap) {
     return out;
 }
 
+// What DeviceLimits says of importing; 0 where buffers of host memory cannot be had.
+uint64_t hostImportAlignment(VkPhysicalDevice device, Faults* faults) {
+    bool has =
+        hasExtension(VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME, [&](uint32_t* count, VkExtensionProperties* found) {
+            return faultOr(faults, [&] { return vkEnumerateDeviceExtensionProperties(device, nullptr, count, found); });
+        });
+    if (!has) return 0;
+    VkPhysicalDeviceExternalBufferInfo buffer{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO};
+    buffer.usage = kBufferUsage;
+    buffer.handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+    VkExternalBufferProperties can{VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES};
+    vkGetPhysicalDeviceExternalBufferProperties(device, &buffer, &can);
+    if (!(can.externalMemoryProperties.externalMemoryFeatures & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT)) return 0;
+    VkPhysicalDeviceExternalMemoryHostPropertiesEXT host{
+        VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 properties{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, &host};
+    vkGetPhysicalDeviceProperties2(device, &properties);
+    return std::max<uint64_t>(host.minImportedHostPointerAlignment, 256);
+}
+
 // The dedicated compute family if there is one, else any with compute; -1: none.
 int computeFamily(VkPhysicalDevice device) {
     uint32_t count = 0;
@@ -118,7 +148,7 @@ std::string whatIsMissing(VkPhysicalDevice device, uint32_t api, int family) {
     return "";
 }
 
-PhysicalDevice describe(VkPhysicalDevice handle) {
+PhysicalDevice describe(VkPhysicalDevice handle, Faults* faults) {
     PhysicalDevice device;
     device.handle = handle;
     VkPhysicalDeviceProperties basic;
@@ -139,6 +169,7 @@ PhysicalDevice describe(VkPhysicalDevice handle) {
     vkGetPhysicalDeviceProperties2(handle, &p.base);
     info.driver = fmt::format("{} {}", p.v12.driverName, p.v12.driverInfo);
     info.limits = limitsOf(p, info.memory);
+    info.limits.host_import_alignment = hostImportAlignment(handle, faults);
     const char* width = std::getenv("LP_NATIVE_VECTOR_WIDTH");
     info.identity = fmt::format("{:08x}:{:08x}:{:08x}:{}:{}:{}:{}", basic.vendorID, basic.deviceID, basic.driverVersion,
                                 info.driver, hex(p.v11.deviceUUID, VK_UUID_SIZE),
@@ -148,14 +179,14 @@ PhysicalDevice describe(VkPhysicalDevice handle) {
 
 }  // namespace
 
-Result<Instance> Instance::create() {
+Result<Instance> Instance::create(Faults* faults) {
     static std::mutex loading;  // volk keeps the instance's functions in globals
     std::lock_guard lock(loading);
     VKMOE_CHECK(loadLoader());
     if (volkGetInstanceVersion() < VK_API_VERSION_1_3)
         return Error{ErrorCode::no_device, fmt::format("the Vulkan loader is version {}, 1.3 is needed",
                                                        versionText(volkGetInstanceVersion()))};
-    bool debug_names = hasInstanceExtension(VK_EXT_DEBUG_UTILS_EXTENSION_NAME);
+    bool debug_names = hasInstanceExtension(VK_EXT_DEBUG_UTILS_EXTENSION_NAME, faults);
     const char* extensions[] = {VK_EXT_DEBUG_UTILS_EXTENSION_NAME};
     VkApplicationInfo application{VK_STRUCTURE_TYPE_APPLICATION_INFO};
     application.pApplicationName = application.pEngineName = "vkmoe";
@@ -165,7 +196,7 @@ Result<Instance> Instance::create() {
     create.enabledExtensionCount = debug_names ? 1 : 0;
     create.ppEnabledExtensionNames = extensions;
     VkInstance handle = VK_NULL_HANDLE;
-    VkResult result = vkCreateInstance(&create, nullptr, &handle);
+    VkResult result = faultOr(faults, [&] { return vkCreateInstance(&create, nullptr, &handle); });
     if (result == VK_ERROR_INCOMPATIBLE_DRIVER)
         return Error{ErrorCode::no_device, "the Vulkan loader found no driver", int(result)};
     if (result != VK_SUCCESS) {
@@ -182,15 +213,16 @@ Instance::~Instance() {
     if (handle_) vkDestroyInstance(handle_, nullptr);
 }
 
-Result<std::vector<PhysicalDevice>> Instance::physicalDevices() const {
+Result<std::vector<PhysicalDevice>> Instance::physicalDevices(Faults* faults) const {
     uint32_t count = 0;
-    VKMOE_VK(vkEnumeratePhysicalDevices(handle_, &count, nullptr), "listing Vulkan devices");
+    VKMOE_VK(faultOr(faults, [&] { return vkEnumeratePhysicalDevices(handle_, &count, nullptr); }),
+             "listing Vulkan devices");
     std::vector<VkPhysicalDevice> handles(count);
-    VkResult result = vkEnumeratePhysicalDevices(handle_, &count, handles.data());
+    VkResult result = faultOr(faults, [&] { return vkEnumeratePhysicalDevices(handle_, &count, handles.data()); });
     if (result != VK_SUCCESS && result != VK_INCOMPLETE) return vulkanError(result, "listing Vulkan devices");
     handles.resize(count);
     std::vector<PhysicalDevice> devices;
-    for (VkPhysicalDevice handle : handles) devices.push_back(describe(handle));
+    for (VkPhysicalDevice handle : handles) devices.push_back(describe(handle, faults));
     std::stable_sort(devices.begin(), devices.end(), [](const PhysicalDevice& a, const PhysicalDevice& b) {
         return a.candidate.info.type < b.candidate.info.type;
     });

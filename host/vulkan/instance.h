@@ -9,6 +9,11 @@
 namespace vkmoe {
 inline namespace v1 {
 
+// Every buffer may serve any purpose.
+inline constexpr VkBufferUsageFlags kBufferUsage =
+    VK_BUFFER_USAGE_STORAGE_BUFFER_BIT | VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT |
+    VK_BUFFER_USAGE_INDIRECT_BUFFER_BIT | VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+
 // A physical device as found: everything the rest of host/vulkan needs to know about it.
 struct PhysicalDevice {
     VkPhysicalDevice handle = VK_NULL_HANDLE;
@@ -21,7 +26,7 @@ struct PhysicalDevice {
 // Owns a VkInstance. Move-only.
 class Instance {
 public:
-    static Result<Instance> create();
+    static Result<Instance> create(Faults* faults = nullptr);
     Instance(Instance&& other) noexcept
         : handle_(std::exchange(other.handle_, VK_NULL_HANDLE)), debug_names_(other.debug_names_) {}
     Instance& operator=(Instance&&) = delete;
@@ -30,8 +35,11 @@ public:
     VkInstance handle() const { return handle_; }
     bool debugNames() const { return debug_names_; }  // VK_EXT_debug_utils is enabled
 
+    // Leaves the instance to the end of the process, with a device in it that cannot be destroyed.
+    void abandon() { handle_ = VK_NULL_HANDLE; }
+
     // All devices, best first: discrete, integrated, virtual, software; the loader's order among equals.
-    Result<std::vector<PhysicalDevice>> physicalDevices() const;
+    Result<std::vector<PhysicalDevice>> physicalDevices(Faults* faults = nullptr) const;
 
 private:
     Instance(VkInstance handle, bool debug_names) : handle_(handle), debug_names_(debug_names) {}

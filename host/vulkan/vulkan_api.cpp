@@ -26,6 +26,8 @@ const char* resultName(VkResult result) {
             return "VK_ERROR_EXTENSION_NOT_PRESENT";
         case VK_ERROR_FEATURE_NOT_PRESENT:
             return "VK_ERROR_FEATURE_NOT_PRESENT";
+        case VK_ERROR_INVALID_EXTERNAL_HANDLE:
+            return "VK_ERROR_INVALID_EXTERNAL_HANDLE";
         case VK_ERROR_INCOMPATIBLE_DRIVER:
             return "VK_ERROR_INCOMPATIBLE_DRIVER";
         case VK_ERROR_TOO_MANY_OBJECTS:
@@ -44,6 +46,8 @@ ErrorCode codeOf(VkResult result) {
             return ErrorCode::out_of_memory;
         case VK_ERROR_DEVICE_LOST:
             return ErrorCode::device_lost;
+        case VK_ERROR_INVALID_EXTERNAL_HANDLE:
+            return ErrorCode::unsupported;
         default:
             return ErrorCode::internal;
     }

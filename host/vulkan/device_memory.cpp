@@ -1,0 +1,68 @@
+// A Vulkan device's memory: what is given back is freed when the timeline has passed its last use.
+#include <fmt/format.h>
+
+#include "host/vulkan/vulkan_device.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory, const std::string& what) {
+    VkBufferCreateInfo buffer{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO};
+    buffer.size = bytes;
+    buffer.usage = kBufferUsage;
+    VmaAllocationCreateInfo create{};
+    create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_DEVICE;
+    if (memory != Memory::device) {
+        create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_HOST;
+        create.flags = VMA_ALLOCATION_CREATE_MAPPED_BIT |
+                       (memory == Memory::upload ? VMA_ALLOCATION_CREATE_HOST_ACCESS_SEQUENTIAL_WRITE_BIT
+                                                 : VMA_ALLOCATION_CREATE_HOST_ACCESS_RANDOM_BIT);
+        create.requiredFlags = VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | VK_MEMORY_PROPERTY_HOST_COHERENT_BIT;
+    }
+    VkBuffer handle = VK_NULL_HANDLE;
+    VmaAllocation allocation = VK_NULL_HANDLE;
+    VmaAllocationInfo placed{};
+    VkResult result = vmaCreateBufferWithAlignment(allocator_, &buffer, &create, 256, &handle, &allocation, &placed);
+    if (result != VK_SUCCESS) return failure(result, fmt::format("{}: allocating {} bytes", what, bytes));
+    Block block{addressOf(handle), reinterpret_cast<uint64_t>(handle),
+                memory == Memory::device ? nullptr : placed.pMappedData, allocation};
+    nameObject(VK_OBJECT_TYPE_BUFFER, block.native, what.c_str());
+    return block;
+}
+
+uint64_t VulkanDevice::addressOf(VkBuffer buffer) {
+    VkBufferDeviceAddressInfo address{VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO};
+    address.buffer = buffer;
+    return vk_.vkGetBufferDeviceAddress(device_, &address);
+}
+
+void VulkanDevice::releaseBlock(const Block& block, uint64_t bytes) {
+    retired_.push_back({submitted_, bytes, block});
+    if (idle_for_good_) return collect(UINT64_MAX);
+    if (auto value = passed()) collect(*value);
+}
+
+void VulkanDevice::freeBlock(const Block& block) {
+    auto buffer = reinterpret_cast<VkBuffer>(block.native);
+    if (!block.imported) return vmaDestroyBuffer(allocator_, buffer, static_cast<VmaAllocation>(block.allocation));
+    vk_.vkDestroyBuffer(device_, buffer, nullptr);
+    vk_.vkFreeMemory(device_, reinterpret_cast<VkDeviceMemory>(block.allocation), nullptr);
+}
+
+// Frees what the timeline has passed.
+void VulkanDevice::collect(uint64_t value) {
+    auto free = [&](const Retired& retired) {
+        if (retired.value > value) return false;
+        freeBlock(retired.block);
+        giveBack(retired.block, retired.bytes);
+        return true;
+    };
+    std::erase_if(retired_, free);
+    while (!running_.empty() && running_.front().first <= value) {
+        idle_.push_back(running_.front().second);
+        running_.pop_front();
+    }
+}
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,135 @@
+// Recovery: an engine whose device is lost opens it again, and what was made before does no harm.
+#include <catch2/catch_test_macros.hpp>
+#include <optional>
+
+#include "host/faults.h"
+#include "tests/moe/random_layer.h"
+#include "tests/must.h"
+#include "vkmoe/layer.h"
+
+using namespace vkmoe;
+using test::must;
+
+namespace {
+
+const test::RandomLayer& randomLayer() {
+    static const test::RandomLayer random = test::makeRandomLayer(
+        {.model_dim = 8, .hidden_dim = 8, .experts = 3, .top_k = 2, .score = Score::softmax, .renormalize = true},
+        WeightFormat::f32, 3);
+    return random;
+}
+
+std::vector<float> tokens() { return test::randomTokens(5, 8, 4); }
+
+struct Lossy {
+    std::shared_ptr<Faults> faults = std::make_shared<Faults>();
+    std::unique_ptr<Engine> engine;
+
+    explicit Lossy(uint32_t gpu) {
+        engine = must(Engine::open(
+            {.device = "gpu:" + std::to_string(gpu), .device_options = {.faults = faults}, .probe = false}));
+    }
+
+    Layer layer() { return must(Layer::create(*engine, randomLayer().source)); }
+
+    // The device is lost while the layer runs.
+    void lose(Layer& layer, FaultyCall call) {
+        faults->arm({.call = call, .nth = 1});
+        auto result = layer.forward(tokens());
+        REQUIRE(!result);
+        CHECK(result.error().code == ErrorCode::device_lost);
+        CHECK(engine->device().lost());
+    }
+};
+
+std::vector<float> onCpu() {
+    auto engine = must(Engine::open({.device = "cpu"}));
+    return must(must(Layer::create(*engine, randomLayer().source)).forward(tokens())).output;
+}
+
+template <class Body>
+void onEachGpu(const Body& body) {
+    auto candidates = listVulkanDevices();
+    for (uint32_t gpu = 0; candidates && gpu < candidates->size(); ++gpu) {
+        CAPTURE(gpu);
+        body(gpu);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("an engine recovers from a loss with the same bits", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        Engine& engine = *lossy.engine;
+        std::optional<Layer> first = lossy.layer(), second = lossy.layer();
+        auto expected = onCpu();
+        CHECK(must(first->forward(tokens())).output == expected);
+        REQUIRE(must(second->forward(tokens())).output == expected);
+        const Kernel* kernel = must(engine.kernel(kernels().copy_words, {}));
+        Buffer buffer = must(engine.device().allocate(1000, Memory::device, "buffer"));
+        REQUIRE(engine.recover());
+        CHECK(engine.generation() == 0);  // nothing was lost
+
+        Device* old = &engine.device();
+        lossy.lose(*first, FaultyCall::wait);
+        CHECK(engine.kernel(kernels().copy_words, {}).error().code == ErrorCode::device_lost);
+        CHECK(second->forward(tokens()).error().code == ErrorCode::device_lost);
+        REQUIRE(engine.recover());
+        REQUIRE(engine.recover());  // the second layer's owner was told too
+        CHECK(engine.generation() == 1);
+        CHECK(&engine.device() != old);
+        CHECK(must(engine.kernel(kernels().copy_words, {})) != kernel);
+
+        std::optional<Layer> third = lossy.layer();
+        CHECK(must(third->forward(tokens())).output == expected);
+        CHECK(second->forward(tokens()).error().code == ErrorCode::device_lost);
+        CHECK(!engine.device().lost());
+        first.reset();
+        CHECK(must(third->forward(tokens())).output == expected);
+        lossy.lose(*third, FaultyCall::submit);
+        REQUIRE(engine.recover());
+        third.reset();
+        second.reset();
+        CHECK(old->ledger().used() == 1024);
+        CHECK(engine.generation() == 2);
+        CHECK(engine.notes().empty());
+    });
+}
+
+TEST_CASE("after three losses within a minute the CPU serves", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        Engine& engine = *lossy.engine;
+        std::vector<Buffer> buffers;
+        for (uint64_t loss = 1; loss <= 3; ++loss) {
+            buffers.push_back(must(engine.device().allocate(1000, Memory::upload, "buffer")));
+            lossy.faults->arm({.call = FaultyCall::submit, .nth = 1});
+            CHECK(engine.device().submit({}).error().code == ErrorCode::device_lost);
+            REQUIRE(engine.recover());
+            CHECK(engine.generation() == loss);
+            bool cpu = engine.device().info().type == DeviceType::cpu;
+            CHECK(cpu == (loss == 3));
+        }
+        REQUIRE(engine.notes().size() == 1);
+        CHECK(engine.notes()[0].ends_with("was lost (for the third time within a minute): the CPU serves"));
+        Commands commands;
+        commands.fill(buffers[0], 0, 4, 0);
+        CHECK(engine.device().submit(commands).error().code == ErrorCode::device_lost);
+        CHECK(must(lossy.layer().forward(tokens())).output == onCpu());
+    });
+}
+
+TEST_CASE("a device that does not come back is replaced by the CPU", "[faults][device]") {
+    onEachGpu([](uint32_t gpu) {
+        Lossy lossy(gpu);
+        lossy.faults->arm({.nth = 1, .lasting = true});  // it stays lost
+        CHECK(Layer::create(*lossy.engine, randomLayer().source).error().code == ErrorCode::device_lost);
+        REQUIRE(lossy.engine->recover());
+        CHECK(lossy.engine->device().info().type == DeviceType::cpu);
+        REQUIRE(lossy.engine->notes().size() == 1);
+        CHECK(lossy.engine->notes()[0].find("VK_ERROR_DEVICE_LOST): the CPU serves") != std::string::npos);
+        lossy.faults->disarm();
+        CHECK(must(lossy.layer().forward(tokens())).output == onCpu());
+    });
+}
