@@ -34,8 +34,8 @@ struct DeviceLimits {
     bool subgroup_broadcast = false;  // compute shaders may broadcast within a subgroup
     bool round_to_nearest = false;    // the shader may ask for RoundingModeRTE 32
     bool preserve_special = false;    // ... for SignedZeroInfNanPreserve 32
-  // Device::import takes addresses and sizes that are multiples of this; 0: it none. A clamp may raise it. uint64_t
-  host_import_alignment = 0;
+    // Device::import takes addresses and sizes that are multiples of this; 0: it takes none. A clamp may raise it.
+    uint64_t host_import_alignment = 0;
 };
 
 struct DeviceInfo {

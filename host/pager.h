@@ -95,7 +95,8 @@ public:
     // Writes every changed page back to the store.
     Result<void> writeBack();
 
-    uint64_t address(PageId page) const;  // 0: not in memory
+    uint64_t address(PageId page) const;         // 0: not in memory
+    const Slot* slotHolding(PageId page) const;  // what kernels read; null: not in memory
     const PageGroups& groups() const { return index_; }
     const PageStore& store() const { return *store_; }
     const Residency& residency() const { return *residency_; }

@@ -8,12 +8,14 @@
 namespace vkmoe {
 inline namespace v1 {
 
+const Slot* Pager::slotHolding(PageId page) const {
+    int tier = tierOf(page);
+    return tier < 0 ? nullptr : &tiers_[tier][uint32_t(pages_[page].slot[tier])];
+}
+
 uint64_t Pager::address(PageId page) const {
-    const Page& p = pages_[page];
-    if (p.reading) return 0;
-    for (int tier : {0, 1})
-        if (p.slot[tier] >= 0) return tiers_[tier][uint32_t(p.slot[tier])].address();
-    return 0;
+    const Slot* slot = slotHolding(page);
+    return slot ? slot->address() : 0;
 }
 
 int Pager::tierOf(PageId page) const {

@@ -41,8 +41,13 @@ Result<void> checkForced(const Routes& routes, const Description& d, uint64_t to
 
 struct Layer::State : LayerState {
     Runner runner;
-    State(Engine& on, Weights loaded, std::vector<std::string> told)
-        : LayerState{&on, std::move(loaded), std::move(told)}, runner(on, {this}, false) {}
+    formats::LayerSource source;  // to load it again from, should the device be lost
+    uint64_t generation;          // of the engine's device that it is on
+    State(Engine& on, Weights loaded, const formats::LayerSource& from)
+        : LayerState{&on, std::move(loaded), from.warnings},
+          runner(on, {this}, false),
+          source(from),
+          generation(on.generation()) {}
 };
 
 Layer::Layer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -81,7 +86,7 @@ Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) 
 }
 
 Result<Layer> Layer::create(Engine& engine, Weights weights, const formats::LayerSource& source) {
-    auto state = std::make_unique<State>(engine, std::move(weights), source.warnings);
+    auto state = std::make_unique<State>(engine, std::move(weights), source);
     if (source.description.dispatch == Dispatch::capacity) {
         VKMOE_TRY(taken, engine.device().allocate(uint64_t{source.description.experts} * 4, Memory::device,
                                                   "tokens taken by each expert"));
@@ -91,6 +96,7 @@ Result<Layer> Layer::create(Engine& engine, Weights weights, const formats::Laye
 }
 
 LayerState& Layer::state() { return *state_; }
+const formats::LayerSource& Layer::source() const { return state_->source; }
 void Layer::usePager(Pager& pager, uint32_t group) { state_->runner.usePager(pager, group); }
 void Layer::setTrace(std::vector<Visit>* visits) { state_->runner.trace = visits; }
 
@@ -116,8 +122,29 @@ Result<Routes> Layer::budgetRoutes(std::span<const float> x, const ForwardOption
     return fixedBudgetRoutes(d, logits, *budget);
 }
 
+// The same layer on the device that the engine has now; what it has learned about its experts stays.
+Result<void> Layer::reload() {
+    State& old = *state_;
+    VKMOE_TRY(weights, old.weights.paged ? Weights::loadUnpaged(*old.engine, old.source)
+                                         : Weights::load(*old.engine, old.source));
+    VKMOE_TRY(made, create(*old.engine, std::move(weights), old.source));
+    std::swap(made.state_->pool, old.pool);
+    std::swap(made.state_, state_);
+    return {};
+}
+
 Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOptions& options) {
-    std::lock_guard lock(state_->engine->mutex());
+    Engine& engine = *state_->engine;
+    std::lock_guard lock(engine.mutex());
+    for (;;) {
+        auto current = state_->generation == engine.generation() ? Result<void>() : reload();
+        auto result = current ? forwardOnce(x, options) : Result<ForwardResult>(std::move(current).error());
+        if (result || result.error().code != ErrorCode::device_lost || state_->weights.paged) return result;
+        VKMOE_CHECK(engine.recover());
+    }
+}
+
+Result<ForwardResult> Layer::forwardOnce(std::span<const float> x, const ForwardOptions& options) {
     VKMOE_CHECK(checkCall(x, options.forced_routes, options.pool_routes));
     DeviceCounters before = state_->engine->device().counters();
     auto start = std::chrono::steady_clock::now();

@@ -53,22 +53,29 @@ PagerCounters since(const PagerCounters& before, PagerCounters now) {
 
 struct Stack::State {
     Engine* engine;
-    bool residual = false, trace = false;
+    bool residual = false;
     std::vector<std::string> warnings;
-    std::unique_ptr<Pager> pager = {};  // outlives the layers, whose tables it has set
+    std::optional<PagingOptions> options = {};
+    uint64_t generation = engine->generation();  // of the engine's device that it is on
+    std::unique_ptr<Pager> pager = {};           // outlives the layers, whose tables it has set
     std::vector<Layer> layers = {};
     std::unique_ptr<Runner> runner = {};
 
-    Result<void> openPaged(const formats::ModelSource& source, const PagingOptions& options);
-    PagerOptions pagerOptions(const PagingOptions& options, const PageStore& store) const;
+    Result<void> open(const formats::ModelSource& source);
+    Result<void> start();
+    Result<void> makePager();
+    Result<void> reload();
+    PagerOptions pagerOptions(const PageStore& store) const;
     PagingReport report(const PagerCounters& before, double seconds_before) const;
     void setTrace(std::vector<Visit>* visits);
-    Result<void> checkCall(std::span<const float> x, const ForwardOptions& options,
+    Result<void> checkCall(std::span<const float> x, const ForwardOptions& call,
                            std::span<const Routes* const> forced) const;
-    Result<StackResult> throughAll(std::span<const float> x, const ForwardOptions& options,
+    Result<StackResult> throughAll(std::span<const float> x, const ForwardOptions& call,
                                    std::span<const Routes* const> forced);
-    Result<StackResult> layerByLayer(std::span<const float> x, const ForwardOptions& options,
+    Result<StackResult> layerByLayer(std::span<const float> x, const ForwardOptions& call,
                                      std::span<const Routes* const> forced);
+    Result<StackResult> forward(std::span<const float> x, const ForwardOptions& call,
+                                std::span<const Routes* const> forced);
 };
 
 Stack::Stack(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -105,62 +112,77 @@ Result<Stack> Stack::open(Engine& engine, const std::string& path, const PagingO
 }
 
 Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source) {
-    auto state = std::unique_ptr<State>(new State{&engine, source.stack, false, source.warnings});
-    std::vector<LayerState*> states;
-    for (const auto& layer : source.layers) {
-        VKMOE_TRY(made, Layer::create(engine, layer));
-        states.push_back(&made.state());
-        state->layers.push_back(std::move(made));
-    }
-    state->runner = std::make_unique<Runner>(engine, std::move(states), source.stack);
+    std::lock_guard lock(engine.mutex());
+    auto state = std::unique_ptr<State>(new State{&engine, source.stack, source.warnings});
+    VKMOE_CHECK(state->open(source));
     return Stack(std::move(state));
 }
 
 Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source, const PagingOptions& paging) {
     std::lock_guard lock(engine.mutex());
-    auto state = std::unique_ptr<State>(new State{&engine, source.stack, paging.trace, source.warnings});
-    VKMOE_CHECK(state->openPaged(source, paging));
+    auto state = std::unique_ptr<State>(new State{&engine, source.stack, source.warnings, paging});
+    VKMOE_CHECK(state->open(source));
     return Stack(std::move(state));
 }
 
-PagerOptions Stack::State::pagerOptions(const PagingOptions& options, const PageStore& store) const {
+Result<void> Stack::State::open(const formats::ModelSource& source) {
+    for (const auto& layer : source.layers) {
+        VKMOE_TRY(weights, options ? Weights::loadUnpaged(*engine, layer) : Weights::load(*engine, layer));
+        VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));
+        layers.push_back(std::move(made));
+    }
+    return start();
+}
+
+// Runner and pager for the layers as they are now.
+Result<void> Stack::State::start() {
+    if (options) VKMOE_CHECK(makePager());
+    std::vector<LayerState*> states;
+    for (Layer& layer : layers) states.push_back(&layer.state());
+    runner = std::make_unique<Runner>(*engine, std::move(states), residual);
+    if (pager) runner->usePager(*pager, 0);
+    for (size_t i = 0; pager && i < layers.size(); ++i) layers[i].usePager(*pager, uint32_t(i));
+    generation = engine->generation();
+    return {};
+}
+
+PagerOptions Stack::State::pagerOptions(const PageStore& store) const {
     uint64_t page = 0, all = 0;
     for (PageId p = 0; p < store.pages(); ++p) page = std::max(page, store.pageBytes(p));
     all = page * store.pages();
     const Ledger& ledger = engine->device().ledger();
     uint64_t left = ledger.budget() - std::min(ledger.used(), ledger.budget());
-    PagerOptions chosen{.device_budget = options.device_budget.value_or(std::min(all, left / 5 * 4)),
-                       .policy = options.policy,
-                       .placement = options.placement,
-                       .prefetch = options.prefetch,
-                       .readers = options.readers};
-    chosen.host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2));
-    if (options.placement == Placement::automatic && options.policy != Policy::automatic)
+    PagerOptions chosen{.device_budget = options->device_budget.value_or(std::min(all, left / 5 * 4)),
+                        .host_budget = options->host_budget.value_or(std::min(all, hostMemory() / 2)),
+                        .policy = options->policy,
+                        .placement = options->placement,
+                        .prefetch = options->prefetch,
+                        .readers = options->readers};
+    if (options->placement == Placement::automatic && options->policy != Policy::automatic)
         chosen.placement = Placement::tiered;
     return chosen;
 }
 
-Result<void> Stack::State::openPaged(const formats::ModelSource& source, const PagingOptions& options) {
-    std::vector<ExpertStore::Layer> stored;
+Result<void> Stack::State::makePager() {
     std::vector<PageGroup> groups;
-    std::vector<LayerState*> states;
-    for (const auto& layer : source.layers) {
-        VKMOE_TRY(weights, Weights::loadUnpaged(*engine, layer));
-        VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));
-        states.push_back(&made.state());
-        stored.push_back({&layer, &states.back()->weights});
-        groups.push_back({layer.description.experts, &states.back()->weights.table});
-        layers.push_back(std::move(made));
+    std::vector<formats::LayerSource> sources;
+    for (Layer& layer : layers) {
+        groups.push_back({layer.description().experts, &layer.state().weights.table});
+        sources.push_back(layer.source());
     }
-    VKMOE_TRY(store, ExpertStore::create(stored));
-    PagerOptions settings = pagerOptions(options, *store);
+    VKMOE_TRY(store, ExpertStore::create(std::move(sources)));
+    PagerOptions settings = pagerOptions(*store);
     VKMOE_TRY(made, Pager::create(engine->device(), std::move(store), std::move(groups), settings));
     pager = std::move(made);
-    VKMOE_CHECK(pager->preload(options.progress));
-    for (size_t i = 0; i < layers.size(); ++i) layers[i].usePager(*pager, uint32_t(i));
-    runner = std::make_unique<Runner>(*engine, std::move(states), residual);
-    runner->usePager(*pager, 0);
-    return {};
+    return pager->preload(options->progress);
+}
+
+// The same stack on the device that the engine has now.
+Result<void> Stack::State::reload() {
+    runner.reset();
+    pager.reset();
+    for (Layer& layer : layers) VKMOE_CHECK(layer.reload());
+    return start();
 }
 
 // ---- forward --------------------------------------------------------------------------------------------------------
@@ -184,19 +206,19 @@ void Stack::State::setTrace(std::vector<Visit>* visits) {
 }
 
 // One layer after the other, all tokens each: for layers whose routes depend on all tokens of the call.
-Result<StackResult> Stack::State::layerByLayer(std::span<const float> x, const ForwardOptions& options,
+Result<StackResult> Stack::State::layerByLayer(std::span<const float> x, const ForwardOptions& call,
                                                std::span<const Routes* const> forced) {
     StackResult result;
     std::vector<float> input;
     for (size_t i = 0; i < layers.size(); ++i) {
-        ForwardOptions layer_options = options;
-        layer_options.forced_routes = forced.empty() ? nullptr : forced[i];
-        if (options.progress)
-            layer_options.progress = [&](uint64_t done, uint64_t all) {
-                return options.progress(i * all + done, layers.size() * all);
+        ForwardOptions layer_call = call;
+        layer_call.forced_routes = forced.empty() ? nullptr : forced[i];
+        if (call.progress)
+            layer_call.progress = [&](uint64_t done, uint64_t all) {
+                return call.progress(i * all + done, layers.size() * all);
             };
         std::span<const float> from = i == 0 ? x : std::span<const float>(input);
-        auto ran = layers[i].forward(from, layer_options);
+        auto ran = layers[i].forward(from, layer_call);
         auto added =
             ran && residual ? addResidual(from, ran->output, layers[i].description().model_dim) : Result<void>();
         if (!ran || !added) {
@@ -212,10 +234,10 @@ Result<StackResult> Stack::State::layerByLayer(std::span<const float> x, const F
     return result;
 }
 
-Result<void> Stack::State::checkCall(std::span<const float> x, const ForwardOptions& options,
+Result<void> Stack::State::checkCall(std::span<const float> x, const ForwardOptions& call,
                                      std::span<const Routes* const> forced) const {
     for (size_t i = 0; i < layers.size(); ++i) {
-        auto right = layers[i].checkCall(x, forced.empty() ? nullptr : forced[i], options.pool_routes);
+        auto right = layers[i].checkCall(x, forced.empty() ? nullptr : forced[i], call.pool_routes);
         if (right) continue;
         Error error = std::move(right).error();
         if (residual && !error.detail.starts_with("the input"))
@@ -225,9 +247,9 @@ Result<void> Stack::State::checkCall(std::span<const float> x, const ForwardOpti
     return {};
 }
 
-Result<StackResult> Stack::State::throughAll(std::span<const float> x, const ForwardOptions& options,
+Result<StackResult> Stack::State::throughAll(std::span<const float> x, const ForwardOptions& call,
                                              std::span<const Routes* const> forced) {
-    VKMOE_TRY(results, runner->run({x, options, forced}));
+    VKMOE_TRY(results, runner->run({x, call, forced}));
     StackResult result;
     result.layers = std::move(results);
     result.output = std::move(result.layers.back().output);
@@ -239,25 +261,35 @@ Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOption
     State& s = *state_;
     std::lock_guard lock(s.engine->mutex());
     VKMOE_CHECK(s.checkCall(x, options, forced_routes));
-    DeviceCounters before = s.engine->device().counters();
-    PagerCounters pages_before = s.pager ? s.pager->counters() : PagerCounters{};
-    double reading_before = s.pager ? s.pager->reading().seconds : 0;
+    for (;;) {
+        auto current = s.generation == s.engine->generation() && s.runner ? Result<void>() : s.reload();
+        auto result = current ? s.forward(x, options, forced_routes) : Result<StackResult>(std::move(current).error());
+        if (result || result.error().code != ErrorCode::device_lost) return result;
+        VKMOE_CHECK(s.engine->recover());
+    }
+}
+
+Result<StackResult> Stack::State::forward(std::span<const float> x, const ForwardOptions& call,
+                                          std::span<const Routes* const> forced) {
+    DeviceCounters before = engine->device().counters();
+    PagerCounters pages_before = pager ? pager->counters() : PagerCounters{};
+    double reading_before = pager ? pager->reading().seconds : 0;
     std::vector<Visit> visits;
-    s.setTrace(s.trace ? &visits : nullptr);
+    setTrace(options && options->trace ? &visits : nullptr);
     auto start = std::chrono::steady_clock::now();
-    bool whole_calls = std::any_of(s.layers.begin(), s.layers.end(), [](const Layer& layer) {
+    bool whole_calls = std::any_of(layers.begin(), layers.end(), [](const Layer& layer) {
         return layer.description().dispatch == Dispatch::fixed_budget;
     });
-    auto ran = whole_calls ? s.layerByLayer(x, options, forced_routes) : s.throughAll(x, options, forced_routes);
-    s.setTrace(nullptr);
+    auto ran = whole_calls ? layerByLayer(x, call, forced) : throughAll(x, call, forced);
+    setTrace(nullptr);
     if (!ran) return ran;
     ran->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    DeviceCounters after = s.engine->device().counters();
+    DeviceCounters after = engine->device().counters();
     ran->submits = after.submits - before.submits;
     ran->host_waits = after.waits - before.waits;
     ran->tokens = ran->layers.front().tokens;
-    if (!s.pager) return ran;
-    ran->paging = s.report(pages_before, reading_before);
+    if (!pager) return ran;
+    ran->paging = report(pages_before, reading_before);
     ran->paging->visits = std::move(visits);
     return ran;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "samples/vkmoe/context.h"
+#include "samples/vkmoe/paging.h"
 #include "vkmoe/lm_config.h"
 
 namespace vkmoe::program {
@@ -36,6 +37,8 @@ int init(const Context& context, const InitOptions& options);
 struct RunOptions {
     std::string file, input, output, routes, routes_in;
     bool pool_routes = false, training = false;
+    uint32_t batch = 0;  // tokens of a pass; 0: chosen
+    PagingChoice paging;
 };
 int run(const Context& context, const RunOptions& options);
 

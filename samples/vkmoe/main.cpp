@@ -44,6 +44,27 @@ void addShared(CLI::App& command, Context& context) {
     command.add_flag("--json", context.json, "one JSON object on stdout instead of text");
 }
 
+void addPaging(CLI::App& command, PagingChoice& choice) {
+    auto bytes = [&](const char* name, std::optional<uint64_t>& target, const char* about) {
+        command
+            .add_option_function<std::string>(
+                name, [&target](const std::string& text) { target = parseBytes(text); }, about)
+            ->check([](const std::string& text) {
+                return parseBytes(text) ? std::string() : text + " is no number of bytes, such as 1000000 or 1.5GiB";
+            });
+    };
+    bytes("--vram-budget", choice.device_budget, "expert pages on the device, in bytes or as 1.5GiB; pages the rest");
+    bytes("--host-budget", choice.host_budget, "expert pages in memory that the device reads");
+    command.add_option("--policy", choice.policy, "lru, lfu, expected, static or auto")
+        ->check(CLI::IsMember({"lru", "lfu", "expected", "static", "auto"}))
+        ->capture_default_str();
+    command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
+    command.add_flag("--map", choice.map, "show where every expert is, on stderr");
+}
+
 int parseAndRun(int argc, char** argv) {
     CLI::App app{"VkMoE: mixtures of experts on any Vulkan device and on the CPU, with the same bits", "vkmoe"};
     app.require_subcommand(1);
@@ -111,6 +132,9 @@ int parseAndRun(int argc, char** argv) {
                           "forced routes may repeat experts, and those that do not exist are skipped");
     run_command->add_flag("--training", run_options.training,
                           "as in training: noise on the logits, if the file has any");
+    run_command->add_option("--batch", run_options.batch, "tokens of a pass: 1 is decoding; default: chosen by speed")
+        ->check(CLI::Range(1, 1 << 20));
+    addPaging(*run_command, run_options.paging);
     run_command->callback([&] { exit_code = run(context, run_options); });
 
     BenchOptions bench_options;

@@ -5,26 +5,13 @@
 #include <filesystem>
 
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/paging.h"
 #include "samples/vkmoe/pictures.h"
 #include "samples/vkmoe/routes.h"
 #include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
 namespace {
-
-// Every page is resident: uses are hits of tier 1.
-Json pagesJson(const Stack& stack, const StackResult& result) {
-    uint64_t hits = 0, bytes = 0;
-    for (size_t i = 0; i < result.layers.size(); ++i) {
-        const auto& experts = result.layers[i].introspection.experts;
-        hits += uint64_t(std::count_if(experts.begin(), experts.end(), [](const auto& e) { return e.tokens > 0; }));
-        bytes += stack.layers()[i].pageBytes() * stack.layers()[i].description().experts;
-    }
-    return {{"hits", {{"tier1", hits}, {"tier2", 0}, {"tier3", 0}}},
-            {"bytes", bytes},
-            {"evictions", 0},
-            {"cpu_computed", 0}};
-}
 
 Json introspectionJson(const Stack& stack, const StackResult& result) {
     if (!stack.residual()) return introspectionToJson(result.layers.front().introspection);
@@ -48,6 +35,7 @@ void printSummary(const Context& context, const std::string& device, const Stack
     fmt::print("{} tokens on {} ({}) in {:.1f} ms: {:.0f} tokens/s, {} submits, {} host waits\n", result.tokens, device,
                context.precision, result.seconds * 1e3, result.tokens == 0 ? 0 : double(result.tokens) / result.seconds,
                result.submits, result.host_waits);
+    if (result.paging) fmt::print("{}", pagingPicture(*result.paging));
     for (size_t i = 0; i < result.layers.size(); ++i) {
         if (stack.residual()) fmt::print("layer {}\n", i);
         fmt::print("{}", loadPicture(result.layers[i].introspection));
@@ -56,7 +44,7 @@ void printSummary(const Context& context, const std::string& device, const Stack
 
 // Before any work: the results have places to go, and not the same one.
 Result<void> checkTargets(const RunOptions& options) {
-    for (const std::string& path : {options.output, options.routes}) {
+    for (const std::string& path : {options.output, options.routes, options.paging.trace}) {
         if (path.empty()) continue;
         std::error_code error;
         auto folder = std::filesystem::path(path).parent_path();
@@ -91,13 +79,22 @@ Error aboutInput(const RunOptions& options, Error error) {
     return error;
 }
 
+Result<Stack> openStack(Engine& engine, const RunOptions& options, bool compat) {
+    if (!options.paging.wanted()) return Stack::open(engine, options.file, compat);
+    Progress progress("reading experts");
+    PagingOptions paging = options.paging.options();
+    paging.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), true; };
+    return Stack::open(engine, options.file, paging, compat);
+}
+
 Result<void> runModel(const Context& context, const RunOptions& options, Engine& engine) {
-    VKMOE_TRY(stack, Stack::open(engine, options.file, context.compat));
+    VKMOE_TRY(stack, openStack(engine, options, context.compat));
     for (const auto& warning : stack.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
     VKMOE_TRY(tokens, readTokens(options.input, stack.modelDim()));
     ForwardOptions forward{.precision = context.chosenPrecision()};
     forward.training = options.training;
     forward.pool_routes = options.pool_routes;
+    forward.max_batch = options.batch;
     std::vector<Routes> forced;
     if (!options.routes_in.empty()) {
         VKMOE_TRY(routes,
@@ -107,10 +104,12 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     std::vector<const Routes*> pointers;
     for (const Routes& routes : forced) pointers.push_back(&routes);
     Progress progress("running");
-    forward.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), true; };
+    ResidencyMap map(options.paging.map ? stack.pager() : nullptr);
+    forward.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), map.show(), true; };
     auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());
     VKMOE_CHECK(writeResults(options, stack, *result));
+    if (!options.paging.trace.empty()) VKMOE_CHECK(writeTrace(options.paging.trace, stack, *result));
     printSummary(context, engine.device().info().name, stack, *result);
     return {};
 }

@@ -105,7 +105,8 @@ public:
     // Runs tokens [tokens, model_dim] (any number, also none). With capacity and fixed_budget dispatch the result
     // depends on which tokens are in the call (never on the device or on max_batch).
     // Errors: bad_input if x is no whole number of tokens or holds a value that is not finite or not below 2^63; the
-    // sentence names token and element. Nothing is delivered then.
+    // sentence names token and element. Nothing is delivered then. A device that is lost is opened again (the CPU after
+    // three losses in a minute), the layer loaded again, and the call made again: same bits.
     Result<ForwardResult> forward(std::span<const float> x, const ForwardOptions& options = {});
 
 private:
@@ -114,8 +115,11 @@ private:
     explicit Layer(std::unique_ptr<State> state);
     static Result<Layer> create(Engine& engine, Weights weights, const formats::LayerSource& source);
     LayerState& state();
+    const formats::LayerSource& source() const;
     void usePager(Pager& pager, uint32_t group);
     void setTrace(std::vector<Visit>* visits);
+    Result<void> reload();
+    Result<ForwardResult> forwardOnce(std::span<const float> x, const ForwardOptions& options);
     Result<void> checkCall(std::span<const float> x, const Routes* forced, bool pool_routes) const;
     Result<Routes> budgetRoutes(std::span<const float> x, const ForwardOptions& options);
     std::unique_ptr<State> state_;

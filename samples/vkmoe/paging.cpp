@@ -1,0 +1,138 @@
+#include "samples/vkmoe/paging.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "engine/formats/residency_trace.h"
+
+namespace vkmoe::program {
+namespace {
+
+double share(uint64_t part, uint64_t whole) { return whole == 0 ? 0 : double(part) / double(whole); }
+
+}  // namespace
+
+PagingOptions PagingChoice::options() const {
+    PagingOptions paging{.device_budget = device_budget, .host_budget = host_budget};
+    if (auto named = policyNamed(policy)) paging.policy = *named;
+    paging.prefetch = prefetch == "on";
+    paging.trace = !trace.empty();
+    return paging;
+}
+
+std::optional<uint64_t> parseBytes(const std::string& text) {
+    double number = 0;
+    auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || !(number >= 0)) return std::nullopt;
+    std::string unit(rest, text.data() + text.size());
+    unit.erase(0, unit.find_first_not_of(' ') == std::string::npos ? unit.size() : unit.find_first_not_of(' '));
+    static constexpr std::pair<const char*, double> kUnits[] = {
+        {"", 1},         {"B", 1},        {"K", 0x1p10}, {"KiB", 0x1p10}, {"M", 0x1p20}, {"MiB", 0x1p20}, {"G", 0x1p30},
+        {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"KB", 1e3},   {"kB", 1e3},     {"MB", 1e6},   {"GB", 1e9},     {"TB", 1e12}};
+    for (const auto& [name, factor] : kUnits)
+        if (unit == name && number * factor < 0x1p63) return uint64_t(std::floor(number * factor));
+    return std::nullopt;
+}
+
+Json pagesJson(const Stack& stack, const StackResult& result) {
+    if (!result.paging) {  // every page is resident: uses are hits of tier 1
+        uint64_t hits = 0, bytes = 0;
+        for (size_t i = 0; i < result.layers.size(); ++i) {
+            const auto& experts = result.layers[i].introspection.experts;
+            hits += uint64_t(std::count_if(experts.begin(), experts.end(), [](const auto& e) { return e.tokens > 0; }));
+            bytes += stack.layers()[i].pageBytes() * stack.layers()[i].description().experts;
+        }
+        return {{"hits", {{"tier1", hits}, {"tier2", 0}, {"tier3", 0}}},
+                {"bytes", bytes},
+                {"evictions", 0},
+                {"cpu_computed", 0}};
+    }
+    const PagingReport& r = *result.paging;
+    const PagerCounters& c = r.counters;
+    return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
+            {"bytes", c.bytes_read},
+            {"bytes_copied", c.bytes_copied},
+            {"evictions", c.evictions},
+            {"cpu_computed", c.cpu_computed},
+            {"stalls", c.read_waits},
+            {"stall_seconds", c.read_wait_seconds},
+            {"read_seconds", r.read_seconds},
+            {"waves", c.waves},
+            {"prefetch",
+             {{"read", c.prefetched},
+              {"used", c.prefetch_used},
+              {"late", c.prefetch_late},
+              {"accuracy", share(c.prefetch_used, c.prefetched)}}},
+            {"policy", name(r.policy)},
+            {"all_resident", r.all_resident},
+            {"pages", r.pages},
+            {"page_bytes", r.page_bytes},
+            {"slots", {{"tier1", r.device_slots}, {"tier2", r.host_slots}}}};
+}
+
+std::string pagingPicture(const PagingReport& r) {
+    const PagerCounters& c = r.counters;
+    uint64_t uses = c.tier1 + c.tier2 + c.tier3;
+    std::string text = fmt::format(
+        "experts: {} pages of {}, room for {} on the device and {} on the host; {} uses: {:.1f} % tier 1, {:.1f} % "
+        "tier 2, "
+        "{:.1f} % read from the file\n",
+        r.pages, readableBytes(double(r.page_bytes)), r.device_slots, r.host_slots, uses, 100 * share(c.tier1, uses),
+        100 * share(c.tier2, uses), 100 * share(c.tier3, uses));
+    if (r.all_resident) return text;
+    text += fmt::format("         {} read in {:.2f} s ({}/s), {} evictions, policy {}, {:.2f} s waited for reads\n",
+                        readableBytes(double(c.bytes_read)), r.read_seconds,
+                        readableBytes(r.read_seconds > 0 ? double(c.bytes_read) / r.read_seconds : 0), c.evictions,
+                        name(r.policy), c.read_wait_seconds);
+    if (c.prefetched > 0)
+        text += fmt::format("         {} read ahead, {} of them used ({:.0f} %)\n", c.prefetched, c.prefetch_used,
+                            100 * share(c.prefetch_used, c.prefetched));
+    return text;
+}
+
+Result<void> writeTrace(const std::string& path, const Stack& stack, const StackResult& result) {
+    const PagingReport& r = *result.paging;
+    Trace trace;
+    for (const Layer& layer : stack.layers()) {
+        trace.pages.push_back(layer.description().experts);
+        trace.page_bytes.push_back(layer.pageBytes());
+    }
+    trace.costs.read_bytes_per_second = r.read_seconds > 0 ? double(r.counters.bytes_read) / r.read_seconds : 0;
+    double computing = result.seconds - r.counters.read_wait_seconds;
+    trace.costs.seconds_per_visit = r.visits.empty() ? 0 : computing / double(r.visits.size());
+    trace.visits = r.visits;
+    return formats::writeTrace(path, trace);
+}
+
+// ---- the map --------------------------------------------------------------------------------------------------------
+
+ResidencyMap::ResidencyMap(const Pager* pager) : pager_(pager), terminal_(::isatty(2) == 1) {}
+
+ResidencyMap::~ResidencyMap() {
+    if (pager_ && !shown_) fmt::print(stderr, "{}", draw());
+}
+
+std::string ResidencyMap::draw() const {
+    std::string text;
+    const PageGroups& groups = pager_->groups();
+    for (uint32_t g = 0; g < groups.count(); ++g) {
+        text += fmt::format("{:>4} ", g);
+        for (PageId page = groups.first(g); page < groups.end(g); ++page) text += ".#+"[pager_->tierOf(page) + 1];
+        text += "\n";
+    }
+    return text;
+}
+
+void ResidencyMap::show() {
+    if (!pager_ || !terminal_) return;
+    if (shown_) fmt::print(stderr, "\033[{}A", pager_->groups().count());
+    fmt::print(stderr, "\r{}", draw());
+    shown_ = true;
+}
+
+}  // namespace vkmoe::program

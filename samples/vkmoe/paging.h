@@ -1,0 +1,47 @@
+// Paging in the program: its options, what it did as JSON and as text, and the map of who is where.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "samples/vkmoe/context.h"
+#include "vkmoe/stack.h"
+
+namespace vkmoe::program {
+
+struct PagingChoice {
+    std::optional<uint64_t> device_budget, host_budget;
+    std::string policy = "auto", prefetch = "on", trace;
+    bool map = false;
+
+    // Without a budget, a trace or a map everything is on the device, as it always was.
+    bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
+    PagingOptions options() const;
+};
+
+// "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.
+std::optional<uint64_t> parseBytes(const std::string& text);
+
+// {"hits":{"tier1":..,"tier2":..,"tier3":..},"bytes":..,"evictions":..,"cpu_computed":..} and more where pages move.
+Json pagesJson(const Stack& stack, const StackResult& result);
+
+// A few lines for people.
+std::string pagingPicture(const PagingReport& report);
+
+Result<void> writeTrace(const std::string& path, const Stack& stack, const StackResult& result);
+
+// A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:
+// '#' device, '+' host, '.' file.
+class ResidencyMap {
+public:
+    explicit ResidencyMap(const Pager* pager);
+    ~ResidencyMap();
+    void show();
+
+private:
+    std::string draw() const;
+    const Pager* pager_;
+    bool terminal_, shown_ = false;
+};
+
+}  // namespace vkmoe::program

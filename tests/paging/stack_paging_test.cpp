@@ -1,0 +1,191 @@
+// Stacks with their experts in pages: the bits of the unpaged run, whatever the budgets, the policy and the tiers.
+#include <catch2/catch_test_macros.hpp>
+#include <cstring>
+#include <random>
+
+#include "engine/formats/model_source.h"
+#include "host/faults.h"
+#include "tests/engines.h"
+#include "tests/moe/random_layer.h"
+#include "vkmoe/stack.h"
+
+using namespace vkmoe;
+
+namespace {
+
+// Four layers that differ in everything a page depends on but the width of a token.
+formats::ModelSource fourLayers() {
+    formats::ModelSource model;
+    model.stack = true;
+    Description d{.model_dim = 48, .hidden_dim = 40, .experts = 10, .top_k = 2, .renormalize = true};
+    for (uint32_t i = 0; i < 4; ++i) {
+        d.hidden_dim = 40 - 8 * (i % 2);
+        d.top_k = 1 + i;
+        if (i == 2) d.shared = Shared::plain, d.shared_dim = 24;
+        if (i == 3) d.up_bias = d.down_bias = true;
+        model.layers.push_back(
+            test::makeRandomLayer(d, i % 2 == 0 ? WeightFormat::f16 : WeightFormat::f32, 70 + i).source);
+    }
+    return model;
+}
+
+struct Case {
+    PagingOptions options;
+    uint32_t max_batch = 0;
+};
+
+bool sameFacts(const StackResult& a, const StackResult& b) {
+    bool same =
+        a.output.size() == b.output.size() && std::memcmp(a.output.data(), b.output.data(), a.output.size() * 4) == 0;
+    for (size_t i = 0; i < a.layers.size(); ++i) {
+        const auto &x = a.layers[i], &y = b.layers[i];
+        same = same && x.routes.experts == y.routes.experts && x.routes.gates == y.routes.gates;
+        for (size_t e = 0; e < x.introspection.experts.size(); ++e)
+            same = same && x.introspection.experts[e].output_rms == y.introspection.experts[e].output_rms &&
+                   x.introspection.experts[e].tokens == y.introspection.experts[e].tokens;
+    }
+    return same;
+}
+
+uint64_t slotBytes(Engine& engine, const formats::ModelSource& model) {
+    auto stack = Stack::create(engine, model, PagingOptions{});
+    REQUIRE(stack);
+    return stack->pager()->slotBytes();
+}
+
+}  // namespace
+
+TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier and batch", "[paging][device]") {
+    auto model = fourLayers();
+    auto x = test::randomTokens(9, 48, 3);
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        auto unpaged = Stack::create(*engine, model);
+        REQUIRE(unpaged);
+        auto expected = unpaged->forward(x);
+        REQUIRE(expected);
+        uint64_t page = slotBytes(*engine, model);
+        for (uint64_t slots : {1, 4, 20, 40})
+            for (Policy policy : {Policy::lru, Policy::lfu, Policy::expected, Policy::fixed, Policy::automatic})
+                for (Placement placement : {Placement::flat, Placement::tiered}) {
+                    bool prefetch = (slots + uint64_t(policy)) % 2 == 0;
+                    CAPTURE(slots, name(policy), placement == Placement::flat, prefetch);
+                    auto paged = Stack::create(*engine, model,
+                                               {.device_budget = slots / 3 * page,
+                                                .host_budget = (slots - slots / 3) * page,
+                                                .policy = policy,
+                                                .placement = placement,
+                                                .prefetch = prefetch});
+                    REQUIRE(paged);
+                    for (uint32_t batch : {0u, 1u, 4u}) {
+                        auto result = paged->forward(x, {.max_batch = batch});
+                        REQUIRE(result);
+                        CHECK(sameFacts(*result, *expected));
+                        REQUIRE(result->paging);
+                        const PagerCounters& c = result->paging->counters;
+                        CHECK(result->paging->all_resident == (slots == 40));
+                        CHECK((slots == 40 ? c.tier3 == 0 : c.tier1 + c.tier2 + c.tier3 > 0));
+                    }
+                }
+    }
+}
+
+TEST_CASE("the host waits for results alone while everything is in memory, else once a layer", "[paging][device]") {
+    auto model = fourLayers();
+    auto x = test::randomTokens(40, 48, 3);
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        uint64_t page = slotBytes(*engine, model);
+        for (Placement placement : {Placement::flat, Placement::tiered}) {
+            auto all = Stack::create(*engine, model,
+                                     {.device_budget = 10 * page, .host_budget = 40 * page, .placement = placement});
+            REQUIRE(all);
+            auto whole = all->forward(x);
+            REQUIRE(whole);
+            CHECK(whole->host_waits == 1);
+            auto decode = all->forward(x, {.max_batch = 1});
+            REQUIRE(decode);
+            CHECK(decode->host_waits <= 6);  // 1, 2, 4, 8, 16 and 9 tokens in flight
+            CHECK(decode->submits >= 40);
+            auto some = Stack::create(*engine, model,
+                                      {.device_budget = 8 * page, .host_budget = 16 * page, .placement = placement});
+            REQUIRE(some);
+            auto turns = some->forward(x, {.max_batch = 1});
+            REQUIRE(turns);
+            CHECK(turns->host_waits <= 40 * (4 + 1));  // a layer's routes, a token's result
+            CHECK(turns->paging->counters.tier3 > 0);
+        }
+    }
+}
+
+TEST_CASE("a trace tells every use, in order", "[paging]") {
+    auto engine = Engine::open({.device = "cpu"});
+    auto model = fourLayers();
+    uint64_t page = slotBytes(**engine, model);
+    auto x = test::randomTokens(3, 48, 3);
+    for (uint64_t slots : {6, 40}) {
+        auto paged = Stack::create(**engine, model, {.device_budget = slots * page, .host_budget = 0, .trace = true});
+        REQUIRE(paged);
+        auto result = paged->forward(x, {.max_batch = 1});
+        REQUIRE(result);
+        const auto& visits = result->paging->visits;
+        REQUIRE(visits.size() == 12);
+        for (size_t t = 0; t < 3; ++t)
+            for (size_t l = 0; l < 4; ++l) {
+                CHECK(visits[t * 4 + l].group == l);
+                auto experts = result->layers[l].routes.experts;
+                std::vector<PageId> expected;
+                for (size_t k = 0; k < l + 1; ++k) expected.push_back(PageId(10 * l + experts[t * (l + 1) + k]));
+                std::sort(expected.begin(), expected.end());
+                CHECK(visits[t * 4 + l].pages == expected);
+            }
+    }
+}
+
+TEST_CASE("capacity and fixed-budget layers page, too", "[paging]") {
+    auto engine = Engine::open({.device = "cpu"});
+    auto x = test::randomTokens(33, 32, 3);
+    for (Dispatch dispatch : {Dispatch::capacity, Dispatch::fixed_budget}) {
+        Description d{.model_dim = 32, .hidden_dim = 24, .experts = 8, .top_k = 2, .dispatch = dispatch};
+        formats::ModelSource model;
+        model.stack = true;
+        for (uint32_t i = 0; i < 2; ++i)
+            model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f32, 5 + i).source);
+        auto unpaged = Stack::create(**engine, model);
+        REQUIRE(unpaged);
+        auto expected = unpaged->forward(x, {.max_batch = 5});
+        REQUIRE(expected);
+        auto paged =
+            Stack::create(**engine, model, {.device_budget = 3 * slotBytes(**engine, model), .host_budget = 0});
+        REQUIRE(paged);
+        auto result = paged->forward(x, {.max_batch = 5});
+        REQUIRE(result);
+        CHECK(sameFacts(*result, *expected));
+    }
+}
+
+TEST_CASE("a device that is lost on the way is replaced, and the pages read again: same bits", "[paging][device]") {
+    auto model = fourLayers();
+    auto x = test::randomTokens(5, 48, 3);
+    auto cpu = Engine::open({.device = "cpu"});
+    auto expected = Stack::create(**cpu, model)->forward(x);
+    REQUIRE(expected);
+    auto candidates = listVulkanDevices();
+    for (uint32_t index = 0; candidates && index < candidates->size(); ++index) {
+        INFO((*candidates)[index].info.name);
+        for (uint64_t lost_at : {1, 4, 9, 15}) {
+            auto faults = std::make_shared<Faults>();
+            EngineOptions options{.device = "gpu:" + std::to_string(index), .probe = false};
+            options.device_options.faults = faults;
+            auto engine = Engine::open(options);
+            REQUIRE(engine);
+            auto paged = Stack::create(**engine, model, {.device_budget = 20000, .host_budget = 60000});
+            REQUIRE(paged);
+            faults->arm({.call = FaultyCall::submit, .nth = lost_at, .result = Fault::device_lost});
+            auto result = paged->forward(x, {.max_batch = 2});
+            REQUIRE(result);
+            CHECK(sameFacts(*result, *expected));
+            CHECK((*engine)->generation() == 1);
+        }
+    }
+}
