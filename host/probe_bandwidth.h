@@ -15,7 +15,7 @@ struct MemorySpeeds {
 };
 
 // `peak_read` is the kernel of that name. Takes memory of the device for as long as it runs: an eighth of what is free,
-// at most 32 MiB, twice. Errors are those of the device; a device that is slow is measured on fewer bytes.
+// at most 32 MiB (8 on processors), twice. What is slow is measured on fewer bytes. Errors are those of the device.
 Result<MemorySpeeds> probeBandwidth(Device& device, const KernelCode& peak_read);
 
 }  // namespace v1
