@@ -9,10 +9,10 @@ inline namespace v1 {
 
 // The slots of an expert and the pages that their sums go to.
 struct GradSlots {
-    uint32_t first = 0, end = 0;                  // slots of this chunk
-    uint32_t before = 0;                          // those of earlier chunks
+    uint32_t first = 0, end = 0;                      // slots of this chunk
+    uint32_t before = 0;                              // those of earlier chunks
     uint32_t *grads = 0, *totals = 0, *partials = 0;  // pages; the last two if constants.carry
-    bool last = true;                             // the gradient is added, not carried on
+    bool last = true;                                 // the gradient is added, not carried on
 
     uint32_t after() const { return before + (end - first); }
     bool nothing() const { return first == end && (before == 0 || !last); }

@@ -88,7 +88,7 @@ constexpr Shape kShapes[] = {
 TEST_CASE("rows of experts whose pages are not here keep their bits", "[kernels][pages]") {
     auto scalar = openCpuDevice({.simd = false});
     for (const KernelCode* code : pagedKernels())
-        for (const Constants& constants : someForms(*code, test::devices().front()->info().limits, 7))
+        for (const Constants& constants : someForms(*code, test::devices().front()->info().limits, 13))
             for (Shape shape : kShapes)
                 for (Here here : {Here::even, Here::odd}) {
                     CaseRun whole = mustRun(*scalar, makeCase(*code, constants, shape));
@@ -103,7 +103,7 @@ TEST_CASE("rows of experts whose pages are not here keep their bits", "[kernels]
 TEST_CASE("experts in two waves have the bits of one pass", "[kernels][device][pages]") {
     for (Device* device : test::devices())
         for (const KernelCode* code : pagedKernels())
-            for (const Constants& constants : someForms(*code, device->info().limits, 11))
+            for (const Constants& constants : someForms(*code, device->info().limits, 37))
                 for (Shape shape : kShapes) {
                     CaseRun whole = mustRun(*device, makeCase(*code, constants, shape));
                     shape.here = Here::even;
