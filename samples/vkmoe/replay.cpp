@@ -30,7 +30,7 @@ Result<uint32_t> slotsOf(const std::string& budget, const Trace& trace) {
     const char* unit = std::from_chars(budget.data(), end, number).ptr;
     bool percent = std::string_view(unit, end) == "%" || (unit == end && number <= 100);
     double bytes = unitBytes(std::string_view(unit, end));
-    if (!(number > 0) || (!percent && bytes == 0) || (percent && number > 100))
+    if (!(number > 0) || !std::isfinite(number) || (!percent && bytes == 0) || (percent && number > 100))
         return Error{ErrorCode::bad_input,
                      fmt::format("budget \"{}\" is neither a percentage nor a size such as 192MiB", budget)};
     double pages = double(trace.allPages());

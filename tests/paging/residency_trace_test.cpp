@@ -13,7 +13,7 @@ namespace {
 
 Result<Trace> parse(const std::string& text) {
     std::vector<std::byte> bytes(text.size());
-    std::memcpy(bytes.data(), text.data(), text.size());
+    if (!text.empty()) std::memcpy(bytes.data(), text.data(), text.size());
     return formats::readTrace(*memorySource("t.json", bytes));
 }
 
