@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "host/zipf_visits.h"
 #include "samples/vkmoe/context.h"
 #include "samples/vkmoe/paging.h"
 #include "vkmoe/lm_config.h"
@@ -31,8 +32,25 @@ struct InitOptions {
     std::optional<double> seed;  // read as the reference engine reads it
     std::string output;
     bool fp16 = false;
+    uint32_t layers = 0;         // 0: one MoE0 layer; else a stack of so many
+    std::string format = "f16";  // of a stack: "f16", "bf16" or "f32"
 };
 int init(const Context& context, const InitOptions& options);
+int initStack(const Context& context, const InitOptions& options);
+
+struct MakeRoutesOptions {
+    ZipfOptions routes;
+    std::string output;
+    std::string input;  // where random tokens go; empty: nowhere
+    uint32_t model_dim = 0;
+};
+int makeRoutes(const Context& context, const MakeRoutesOptions& options);
+
+struct ReplayOptions {
+    std::string trace, html;
+    std::vector<std::string> budgets = {"5", "10", "25", "50", "100"};  // percent of all pages, or bytes
+};
+int replay(const Context& context, const ReplayOptions& options);
 
 struct RunOptions {
     std::string file, input, output, routes, routes_in;

@@ -65,6 +65,27 @@ void addPaging(CLI::App& command, PagingChoice& choice) {
     command.add_flag("--map", choice.map, "show where every expert is, on stderr");
 }
 
+void addRoutes(CLI::App& command, MakeRoutesOptions& options) {
+    vkmoe::ZipfOptions& r = options.routes;
+    command.add_option("--layers", r.layers, "of the stack")->check(CLI::Range(1u, 1024u))->capture_default_str();
+    command.add_option("--experts", r.experts, "of a layer")->check(CLI::Range(1u, 1u << 16))->capture_default_str();
+    command.add_option("--top-k", r.top_k, "experts of a token")
+        ->check(CLI::Range(1u, 1u << 16))
+        ->capture_default_str();
+    command.add_option("--tokens", r.tokens, "how many")->check(CLI::Range(0u, 1u << 24))->capture_default_str();
+    command.add_option("--zipf", r.zipf, "experts of rank r are drawn in proportion to 1 / r^ZIPF")
+        ->check(CLI::Range(0.0, 20.0))
+        ->capture_default_str();
+    command.add_option("--repeat", r.repeat, "how likely an expert is one of the token before")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    command.add_flag("--repeat-whole", r.repeat_whole, "repeat all of a token's experts or none");
+    command.add_option("--seed", r.seed)->capture_default_str();
+    command.add_option("-o,--output", options.output, "the routes to write")->required();
+    command.add_option("--input", options.input, "also write random tokens: little-endian f32, [tokens, D]");
+    command.add_option("--model-dim", options.model_dim, "D, their width")->check(CLI::Range(1u, 1u << 24));
+}
+
 int parseAndRun(int argc, char** argv) {
     CLI::App app{"VkMoE: mixtures of experts on any Vulkan device and on the CPU, with the same bits", "vkmoe"};
     app.require_subcommand(1);
@@ -80,6 +101,9 @@ int parseAndRun(int argc, char** argv) {
         app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
     auto* convert_command = app.add_subcommand("convert", "write FILE's layer or layers in another format");
     auto* init_command = app.add_subcommand("init", "write a new layer with seeded random weights");
+    auto* routes_command = app.add_subcommand("routes", "write routes as uneven as real ones, for run --routes-in");
+    auto* replay_command =
+        app.add_subcommand("replay", "what every paging policy would have done with a trace, beside the optimum");
     auto* run_command = app.add_subcommand("run", "route tokens through FILE's layer and run their experts");
     auto* bench_command =
         app.add_subcommand("bench", "verify, then time every kernel against this device's measured peaks");
@@ -88,7 +112,7 @@ int parseAndRun(int argc, char** argv) {
 
     std::string file;
     for (auto* command : {devices_command, verify_command, inspect_command, convert_command, init_command, run_command,
-                          bench_command, demo_command})
+                          bench_command, demo_command, routes_command, replay_command})
         addShared(*command, context);
     for (auto* command : {verify_command, inspect_command, convert_command, run_command})
         command->add_flag("--compat", context.compat, "accept what the reference engine accepts, with a warning");
@@ -118,9 +142,29 @@ int parseAndRun(int argc, char** argv) {
     init_command->add_option("--experts", init_options.experts, "E, routed experts")->capture_default_str();
     init_command->add_option("--top-k", init_options.top_k, "experts a token goes to")->capture_default_str();
     init_command->add_option("--seed", init_options.seed, "default: the reference engine's")->check(CLI::Number);
-    init_command->add_option("-o,--output", init_options.output, "the MoE0 file to write")->required();
-    init_command->add_flag("--fp16", init_options.fp16, "store float16");
-    init_command->callback([&] { exit_code = init(context, init_options); });
+    init_command->add_option("-o,--output", init_options.output, "the MoE0 file, or the stack's, to write")->required();
+    auto* fp16 = init_command->add_flag("--fp16", init_options.fp16, "store float16");
+    auto* layers = init_command->add_option("--layers", init_options.layers, "write a stack of layers (.safetensors)")
+                       ->check(CLI::Range(1, 1024))
+                       ->excludes(fp16);
+    init_command->add_option("--format", init_options.format, "of a stack's weights: f16, bf16 or f32; default: f16")
+        ->check(CLI::IsMember({"f16", "bf16", "f32"}))
+        ->needs(layers);
+    init_command->callback(
+        [&] { exit_code = init_options.layers > 0 ? initStack(context, init_options) : init(context, init_options); });
+
+    MakeRoutesOptions routes_options;
+    addRoutes(*routes_command, routes_options);
+    routes_command->callback([&] { exit_code = makeRoutes(context, routes_options); });
+
+    ReplayOptions replay_options;
+    replay_command->add_option("trace", replay_options.trace, "a trace that run --trace wrote")->required();
+    replay_command
+        ->add_option("--budgets", replay_options.budgets,
+                     "memory: percent of all pages, or bytes (192MiB); default: 5,10,25,50,100")
+        ->delimiter(',');
+    replay_command->add_option("--html", replay_options.html, "also write the table as an HTML chart");
+    replay_command->callback([&] { exit_code = replay(context, replay_options); });
 
     RunOptions run_options;
     run_command->add_option("file", run_options.file, "a MoE0 file")->required();

@@ -24,8 +24,8 @@ Result<std::vector<float>> readTokens(const std::string& path, uint32_t width) {
     return values;
 }
 
-std::vector<float> randomTokens(uint32_t tokens, uint32_t width) {
-    std::mt19937 random(1);
+std::vector<float> randomTokens(uint32_t tokens, uint32_t width, uint32_t seed) {
+    std::mt19937 random(seed);
     std::vector<float> values(size_t{tokens} * width);
     for (float& value : values) value = float(int32_t(random())) * 0x1p-31f;
     return values;
