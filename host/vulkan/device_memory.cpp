@@ -22,7 +22,15 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     VkBuffer handle = VK_NULL_HANDLE;
     VmaAllocation allocation = VK_NULL_HANDLE;
     VmaAllocationInfo placed{};
-    VkResult result = vmaCreateBufferWithAlignment(allocator_, &buffer, &create, 256, &handle, &allocation, &placed);
+    auto make = [&] {
+        return vmaCreateBufferWithAlignment(allocator_, &buffer, &create, 256, &handle, &allocation, &placed);
+    };
+    VkResult result = make();
+    if (result != VK_SUCCESS) {
+        auto waited = waitFor(submitted_);  // frees what was given back
+        if (lost_) return waited.error();   // and called it a lack of memory
+        if (waited) result = make();
+    }
     if (result != VK_SUCCESS) return failure(result, fmt::format("{}: allocating {} bytes", what, bytes));
     Block block{addressOf(handle), reinterpret_cast<uint64_t>(handle),
                 memory == Memory::device ? nullptr : placed.pMappedData, allocation};

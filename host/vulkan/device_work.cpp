@@ -35,7 +35,7 @@ Result<VkCommandBuffer> VulkanDevice::beginCommands() {
     begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
     VkResult result = vk_.vkBeginCommandBuffer(command, &begin);
     if (result == VK_SUCCESS) return command;
-    idle_.push_back(command);
+    vk_.vkFreeCommandBuffers(device_, pool_, 1, &command);
     return failure(result, "beginning a command buffer");
 }
 
@@ -107,7 +107,7 @@ Result<uint64_t> VulkanDevice::submitWork(const Commands& commands) {
     auto recorded = record(command, commands);
     VkResult result = vk_.vkEndCommandBuffer(command);
     if (!recorded || result != VK_SUCCESS) {
-        idle_.push_back(command);
+        vk_.vkFreeCommandBuffers(device_, pool_, 1, &command);  // whatever state it was left in
         return recorded ? failure(result, "recording commands") : std::move(recorded).error();
     }
     VkCommandBufferSubmitInfo buffer{VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO};
