@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <chrono>
 
 namespace vkmoe {
@@ -161,6 +162,11 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool cha
     return requestMore(false);
 }
 
+void Pager::leaveToHost(PageId page) {
+    assert(pages_[page].needed && tierOf(page) != 0 && !changes_);
+    pages_[page].host = true;
+}
+
 Result<void> Pager::next(Commands& commands) {
     endWave();
     ++counters_.waves;
@@ -195,13 +201,14 @@ Result<void> Pager::next(Commands& commands) {
 }
 
 void Pager::endWave() {
-    for (PageId page : wave_) pages_[page].needed = pages_[page].now = false;
+    for (PageId page : wave_) pages_[page].needed = pages_[page].now = pages_[page].host = false;
     wave_.clear();
 }
 
 void Pager::use(PageId page) {
     Page& p = pages_[page];
     p.now = true;
+    counters_.host_computed += p.host;
     p.dirty = p.dirty || changes_;
     if (!p.ahead) return;
     p.ahead = false;
@@ -228,7 +235,7 @@ void Pager::abandon() {
             }
     for (PageId page : moved_) forget(page);
     for (PageId page : turn_) {
-        pages_[page].needed = pages_[page].now = false;
+        pages_[page].needed = pages_[page].now = pages_[page].host = false;
         if (!touched_.empty()) entry_[page] = UINT64_MAX;
     }
     for (Slot* slot : touched_) slot->busy_until = last_value_;

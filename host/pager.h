@@ -57,7 +57,8 @@ struct PagerOptions {
 struct PagerCounters {
     uint64_t tier1 = 0, tier2 = 0, tier3 = 0;  // uses of a page, by where it was when its turn came
     uint64_t bytes_read = 0, bytes_copied = 0, bytes_written = 0;
-    uint64_t evictions = 0;  // pages that left memory
+    uint64_t evictions = 0;      // pages that left memory
+    uint64_t host_computed = 0;  // uses that were left to the host
     uint64_t waves = 0;
     uint64_t read_waits = 0;                     // times the host waited for a page to be read
     double read_wait_seconds = 0;                // ... and how long
@@ -89,6 +90,11 @@ public:
     std::span<const PageId> wave() const { return wave_; }
     void submitted(uint64_t value);
 
+    // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave at
+    // slotHolding(page); its entry stays null.
+    void leaveToHost(PageId page);
+    bool leftToHost(PageId page) const { return pages_[page].host; }
+
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);
 
@@ -115,6 +121,7 @@ private:
         bool reading = false;  // on its way into the slot it has
         bool needed = false;   // of the turn, until its wave is over
         bool now = false;      // of the wave
+        bool host = false;     // of the turn, and the host's
         bool ahead = false;    // was read ahead and not used yet
         bool dirty = false;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }

@@ -185,7 +185,7 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
 // the page: then it would be out of date.
 Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
     Page& p = pages_[page];
-    if (p.slot[0] < 0 && tiers_[0].size() > 0) {
+    if (p.slot[0] < 0 && tiers_[0].size() > 0 && !p.host) {
         Place to = promotionSlot(residency_->worth(page), out);
         if (!to) return {};
         in.push_back({{1, uint32_t(p.slot[1])}, to});
@@ -226,7 +226,7 @@ void Pager::hold(PageId page) {
 void Pager::recordTable(Commands& commands) {
     std::vector<PageId> changed;
     for (PageId page : turn_) {
-        uint64_t wanted = pages_[page].now ? address(page) : 0;
+        uint64_t wanted = pages_[page].now && !pages_[page].host ? address(page) : 0;
         if (entry_[page] == wanted) continue;
         entry_[page] = wanted;
         changed.push_back(page);

@@ -40,6 +40,7 @@ PagerCounters since(const PagerCounters& before, PagerCounters now) {
     now.bytes_copied -= before.bytes_copied;
     now.bytes_written -= before.bytes_written;
     now.evictions -= before.evictions;
+    now.host_computed -= before.host_computed;
     now.waves -= before.waves;
     now.read_waits -= before.read_waits;
     now.read_wait_seconds -= before.read_wait_seconds;

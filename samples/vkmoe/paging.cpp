@@ -58,7 +58,7 @@ Json pagesJson(const Stack& stack, const StackResult& result) {
             {"bytes", c.bytes_read},
             {"bytes_copied", c.bytes_copied},
             {"evictions", c.evictions},
-            {"cpu_computed", c.cpu_computed},
+            {"cpu_computed", c.host_computed},
             {"stalls", c.read_waits},
             {"stall_seconds", c.read_wait_seconds},
             {"read_seconds", r.read_seconds},
