@@ -34,7 +34,8 @@ Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageG
       store_(std::move(store)),
       tables_(std::move(groups)),
       index_(sizesOf(tables_)),
-      prefetch_(options.prefetch) {
+      prefetch_(options.prefetch),
+      gain_(options.gain) {
     pages_.resize(index_.pages());
     entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
@@ -106,6 +107,7 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
 }
 
 void Pager::rebalance(Commands& commands) {
+    judgeCopies();
     if (!flat_ && slots(0) > 0) {
         std::vector<PageId> best;
         for (PageId p = 0; p < pages_.size(); ++p)
@@ -135,6 +137,15 @@ void Pager::count(PageId page) {
         ++counters_.tier3;
     else
         ++(p.slot[0] >= 0 ? counters_.tier1 : counters_.tier2);
+    trial_hits_ += p.promoted && p.slot[0] >= 0;
+}
+
+// Copies to tier 1 must be worth what they cost, or a policy that errs would be worse than none.
+void Pager::judgeCopies() {
+    if (copy_pause_ > 0) --copy_pause_;
+    if (trial_copies_ < 2 * kTrial) return;
+    if (double(trial_hits_) * gain_ < double(trial_copies_)) copy_pause_ = kPause;
+    trial_copies_ = trial_hits_ = 0;
 }
 
 Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool changes) {
@@ -143,6 +154,7 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool cha
     turn_.assign(pages.begin(), pages.end());
     collectAhead();
     if (pause_ > 0) --pause_;
+    judgeCopies();
     for (size_t i = 0, j = 0; !quiet_ && i < pages.size(); i = j) {
         while (j < pages.size() && index_.of(pages[j]) == index_.of(pages[i])) ++j;
         residency_->visit(index_.of(pages[i]), pages.subspan(i, j - i));

@@ -52,6 +52,9 @@ struct PagerOptions {
     Placement placement = Placement::automatic;
     bool prefetch = true;
     uint32_t readers = 3;  // threads that read
+    // What a use in tier 1 saves, where tier 2 would have served, in times that a copy between the tiers costs. Copies
+    // that gain less than they cost end for a while.
+    double gain = 1;
 };
 
 struct PagerCounters {
@@ -90,8 +93,8 @@ public:
     std::span<const PageId> wave() const { return wave_; }
     void submitted(uint64_t value);
 
-    // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave at
-    // slotHolding(page); its entry stays null.
+    // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave
+    // at slotHolding(page); its entry stays null.
     void leaveToHost(PageId page);
     bool leftToHost(PageId page) const { return pages_[page].host; }
 
@@ -118,11 +121,12 @@ public:
 private:
     struct Page {
         int32_t slot[2] = {-1, -1};
-        bool reading = false;  // on its way into the slot it has
-        bool needed = false;   // of the turn, until its wave is over
-        bool now = false;      // of the wave
-        bool host = false;     // of the turn, and the host's
-        bool ahead = false;    // was read ahead and not used yet
+        bool reading = false;   // on its way into the slot it has
+        bool needed = false;    // of the turn, until its wave is over
+        bool now = false;       // of the wave
+        bool host = false;      // of the turn, and the host's
+        bool ahead = false;     // was read ahead and not used yet
+        bool promoted = false;  // was copied to the tier 1 slot it has
         bool dirty = false;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
     };
@@ -168,6 +172,7 @@ private:
     void hold(PageId page);
     void use(PageId page);
     void count(PageId page);
+    void judgeCopies();
     void endWave();
     Result<void> bringGroup(uint32_t group);
 
@@ -182,6 +187,7 @@ private:
     std::unique_ptr<PageReader> reader_;
     uint64_t slot_bytes_ = 256;
     bool flat_ = true, prefetch_ = true, all_resident_ = false;
+    double gain_ = 1;
     PagerCounters counters_;
     // The turn:
     std::vector<PageId> turn_, wave_;
@@ -193,6 +199,8 @@ private:
     std::vector<PageId> ahead_;                      // being read ahead
     uint64_t trial_issued_ = 0, trial_used_ = 0;     // of read-ahead, lately
     uint32_t pause_ = 0;                             // turns for which nothing is read ahead
+    uint64_t trial_copies_ = 0, trial_hits_ = 0;     // of copies between the tiers, lately, and what they gained
+    uint32_t copy_pause_ = 0;                        // turns for which nothing is copied to a tier 1 that is full
 };
 
 }  // namespace v1

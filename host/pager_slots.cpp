@@ -93,6 +93,7 @@ Result<void> Pager::clear(Place place) {
     bool last = p.slot[1 - place.tier] < 0;
     if (last && p.dirty) VKMOE_CHECK(keepChanges(page));
     p.slot[place.tier] = -1;
+    if (place.tier == 0) p.promoted = false;
     slotOf(place).page = kNoPage;
     if (!last) return {};
     p.ahead = false;
@@ -158,7 +159,7 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
     for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
         const Slot& slot = tiers_[0][i];
         if (slot.page == kNoPage) return {0, i};
-        if (pages_[slot.page].needed || quiet_) continue;
+        if (copy_pause_ > 0 || pages_[slot.page].needed || quiet_ || slot.busy_until == UINT64_MAX) continue;
         double here = residency_->worth(slot.page);
         if (here >= worth) continue;
         worth = here;
@@ -174,6 +175,7 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
             slotOf(to).page = leaves;
             pages_[leaves].slot[1] = int32_t(to.slot);
             out.push_back({best, to});
+            hold(slotOf(to));
             moved_.push_back(leaves);
         }
     }
@@ -189,8 +191,11 @@ Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Mov
         Place to = promotionSlot(residency_->worth(page), out);
         if (!to) return {};
         in.push_back({{1, uint32_t(p.slot[1])}, to});
+        hold(slotOf(in.back().from));  // nothing may take it before it is copied
+        hold(slotOf(to));
         slotOf(to).page = page;
         p.slot[0] = int32_t(to.slot);
+        p.promoted = true;
         moved_.push_back(page);
     }
     return changes_ && p.slot[0] >= 0 && p.slot[1] >= 0 ? clear({1, uint32_t(p.slot[1])}) : Result<void>();
@@ -202,8 +207,7 @@ void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const 
             Slot &from = slotOf(move.from), &to = slotOf(move.to);
             commands.copy(*from.slab, from.offset, *to.slab, to.offset, slot_bytes_);
             counters_.bytes_copied += slot_bytes_;
-            hold(from);
-            hold(to);
+            ++trial_copies_;
         }
         if (!moves->empty()) commands.barrier();
     }

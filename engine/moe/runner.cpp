@@ -379,10 +379,9 @@ void Runner::adapt(double seconds, size_t submits, uint32_t tokens) {
 template <class Body>
 Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
     Device& device = engine_->device();
-    bool turns = pager_ && !pager_->allResident();
     uint64_t all = call.x.size() / layers_.front()->description().model_dim, first = 0;
     uint32_t max_batch = call.options.max_batch;
-    for (size_t flight = 1; first < all; flight = turns ? 1 : flight * 2) {
+    for (size_t flight = 1; first < all; flight *= 2) {
         VKMOE_CHECK(ensureMemory(max_batch != 0 ? std::min<uint64_t>(all - first, max_batch) : all - first));
         uint32_t most = std::min(capacity_, max_batch != 0 ? std::min(max_batch, batch_) : batch_), longest = 0;
         VKMOE_CHECK(ensureAreas(std::min<uint64_t>(flight, (all - first + most - 1) / most)));

@@ -57,6 +57,7 @@ struct Stack::State {
     bool residual = false;
     std::vector<std::string> warnings;
     std::optional<PagingOptions> options = {};
+    uint64_t opening_bytes = 0;                  // what the pager read at opening
     uint64_t generation = engine->generation();  // of the engine's device that it is on
     std::unique_ptr<Pager> pager = {};           // outlives the layers, whose tables it has set
     std::vector<Layer> layers = {};
@@ -175,7 +176,9 @@ Result<void> Stack::State::makePager() {
     PagerOptions settings = pagerOptions(*store);
     VKMOE_TRY(made, Pager::create(engine->device(), std::move(store), std::move(groups), settings));
     pager = std::move(made);
-    return pager->preload(options->progress);
+    VKMOE_CHECK(pager->preload(options->progress));
+    opening_bytes = pager->counters().bytes_read;
+    return {};
 }
 
 // The same stack on the device that the engine has now.
@@ -192,6 +195,7 @@ PagingReport Stack::State::report(const PagerCounters& before, double seconds_be
     PagingReport report{.counters = since(before, pager->counters()),
                         .policy = pager->residency().decides(),
                         .all_resident = pager->allResident(),
+                        .opening_bytes = opening_bytes,
                         .pages = pager->store().pages(),
                         .page_bytes = pager->slotBytes(),
                         .device_slots = pager->slots(0),

@@ -196,6 +196,14 @@ int parseAndRun(int argc, char** argv) {
     demo_command->add_option("--tokens", demo_options.tokens)->check(CLI::Range(1, 1 << 20))->capture_default_str();
     demo_command->callback([&] { exit_code = demo(context, demo_options); });
 
+    std::string demo_folder = "/var/tmp";
+    auto* demo_page_command =
+        app.add_subcommand("demo-page", "a stack with memory for a quarter of its experts, and how fast they are read");
+    addShared(*demo_page_command, context);
+    demo_page_command->add_option("--folder", demo_folder, "where its file is made, and removed again")
+        ->capture_default_str();
+    demo_page_command->callback([&] { exit_code = demoPage(context, demo_folder); });
+
     addTraining(app, context, exit_code, addShared);
 
     try {

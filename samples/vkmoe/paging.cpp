@@ -55,7 +55,7 @@ Json pagesJson(const Stack& stack, const StackResult& result) {
     const PagingReport& r = *result.paging;
     const PagerCounters& c = r.counters;
     return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
-            {"bytes", c.bytes_read},
+            {"bytes", r.opening_bytes + c.bytes_read},
             {"bytes_copied", c.bytes_copied},
             {"evictions", c.evictions},
             {"cpu_computed", c.host_computed},

@@ -33,6 +33,7 @@ struct PagingReport {
     PagerCounters counters;             // of this call
     Policy policy = Policy::automatic;  // that decided last
     bool all_resident = false;          // everything was in memory: nothing was read
+    uint64_t opening_bytes = 0;         // read at opening, when everything fits
     uint64_t pages = 0;                 // of all layers
     uint64_t page_bytes = 0, device_slots = 0, host_slots = 0;
     double read_seconds = 0;    // that reads were under way
