@@ -51,7 +51,8 @@ struct PagerOptions {
     Policy policy = Policy::automatic;
     Placement placement = Placement::automatic;
     bool prefetch = true;
-    uint32_t readers = 3;  // threads that read
+    uint32_t readers = 3;     // threads that read
+    bool host_reads = false;  // pages may be left to the host: slots that are mapped are fast to read there
 };
 
 struct PagerCounters {
@@ -90,10 +91,13 @@ public:
     std::span<const PageId> wave() const { return wave_; }
     void submitted(uint64_t value);
 
-    // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave at
-    // slotHolding(page); its entry stays null.
+    // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave
+    // at slotHolding(page); its entry stays null.
     void leaveToHost(PageId page);
     bool leftToHost(PageId page) const { return pages_[page].host; }
+    // A page of the turn comes to tier 1 if it is worth more: -infinity where a slot is free, infinity where none may
+    // be taken.
+    double promotionBar() const;
 
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);
