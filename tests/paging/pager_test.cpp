@@ -1,8 +1,8 @@
 // The pager over a store of known bytes: what is in a slot is the page, whoever read it and whenever.
 #include "host/pager.h"
 
+#include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
-#include <catch2/generators/catch_generators.hpp>
 #include <cstring>
 #include <random>
 
