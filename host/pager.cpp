@@ -58,7 +58,7 @@ Result<void> Pager::allocate(const PagerOptions& options) {
     uint64_t all = pages_.size(), first = std::min(options.device_budget / slot_bytes_, all);
     uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
     if (!flat_ && first + second > 0) second = std::max<uint64_t>(second, 2);  // what is read passes through tier 2
-    Memory mapped = store_->writable() ? Memory::download : Memory::upload;
+    Memory mapped = store_->writable() || options.host_reads ? Memory::download : Memory::upload;
     tiers_[0] = Slots::create(device_, flat_ ? mapped : Memory::device, slot_bytes_, first, "pages in tier 1");
     tiers_[1] = Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2");
     if (slots(0) + slots(1) > 0 && (flat_ || slots(1) > 0)) return {};

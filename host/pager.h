@@ -55,6 +55,7 @@ struct PagerOptions {
     // What a use in tier 1 saves, where tier 2 would have served, in times that a copy between the tiers costs. Copies
     // that gain less than they cost end for a while.
     double gain = 1;
+    bool host_reads = false;  // pages may be left to the host: slots that are mapped are fast to read there
 };
 
 struct PagerCounters {
@@ -97,6 +98,9 @@ public:
     // at slotHolding(page); its entry stays null.
     void leaveToHost(PageId page);
     bool leftToHost(PageId page) const { return pages_[page].host; }
+    // A page of the turn comes to tier 1 if it is worth more: -infinity where a slot is free, infinity where none may
+    // be taken.
+    double promotionBar() const;
 
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);

@@ -183,6 +183,16 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
     return best;
 }
 
+double Pager::promotionBar() const {
+    double bar = std::numeric_limits<double>::infinity();
+    for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
+        const Slot& slot = tiers_[0][i];
+        if (slot.page == kNoPage) return -std::numeric_limits<double>::infinity();
+        if (!pages_[slot.page].needed) bar = std::min(bar, residency_->worth(slot.page));
+    }
+    return bar;
+}
+
 // To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted, unless the work changes
 // the page: then it would be out of date.
 Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {

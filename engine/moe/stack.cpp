@@ -8,6 +8,7 @@
 
 #include "engine/formats/model_source.h"
 #include "engine/moe/expert_store.h"
+#include "engine/moe/host_experts.h"
 #include "engine/moe/runner.h"
 #include "shaders/exact_math.h"
 
@@ -30,6 +31,13 @@ Result<void> addResidual(std::span<const float> x, std::vector<float>& y, uint32
 uint64_t hostMemory() {
     struct sysinfo info {};
     return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+}
+
+constexpr double kAsFast = 0.8;  // of reading its own memory: copying to that is not worth it
+
+bool isGpu(const Device& device) {
+    DeviceType type = device.info().type;
+    return type != DeviceType::cpu && type != DeviceType::software;
 }
 
 PagerCounters since(const PagerCounters& before, PagerCounters now) {
@@ -60,6 +68,7 @@ struct Stack::State {
     uint64_t opening_bytes = 0;                  // what the pager read at opening
     uint64_t generation = engine->generation();  // of the engine's device that it is on
     std::unique_ptr<Pager> pager = {};           // outlives the layers, whose tables it has set
+    std::unique_ptr<HostExperts> host = {};      // null: the device computes everything
     std::vector<Layer> layers = {};
     std::unique_ptr<Runner> runner = {};
 
@@ -67,7 +76,8 @@ struct Stack::State {
     Result<void> start();
     Result<void> makePager();
     Result<void> reload();
-    PagerOptions pagerOptions(const PageStore& store) const;
+    Result<MemorySpeeds> measure() const;
+    PagerOptions pagerOptions(const PageStore& store, const MemorySpeeds& speeds) const;
     PagingReport report(const PagerCounters& before, double seconds_before) const;
     void setTrace(std::vector<Visit>* visits);
     Result<void> checkCall(std::span<const float> x, const ForwardOptions& call,
@@ -148,7 +158,18 @@ Result<void> Stack::State::start() {
     return {};
 }
 
-PagerOptions Stack::State::pagerOptions(const PageStore& store) const {
+// How fast a GPU reads, where its tiers or the host's share depend on it; nothing measured: zeros.
+Result<MemorySpeeds> Stack::State::measure() const {
+    Device& device = engine->device();
+    bool tiers = options->placement == Placement::automatic && options->policy == Policy::automatic;
+    bool share = options->placement != Placement::flat && options->host_compute == HostCompute::automatic;
+    if (!isGpu(device) || !(tiers || share)) return MemorySpeeds{};
+    auto speeds = probeBandwidth(device, kernels().peak_read);
+    if (!speeds && speeds.error().code == ErrorCode::out_of_memory) return MemorySpeeds{};
+    return speeds;
+}
+
+PagerOptions Stack::State::pagerOptions(const PageStore& store, const MemorySpeeds& speeds) const {
     uint64_t page = 0, all = 0;
     for (PageId p = 0; p < store.pages(); ++p) page = std::max(page, store.pageBytes(p));
     all = page * store.pages();
@@ -162,6 +183,12 @@ PagerOptions Stack::State::pagerOptions(const PageStore& store) const {
                         .readers = options->readers};
     if (options->placement == Placement::automatic && options->policy != Policy::automatic)
         chosen.placement = Placement::tiered;
+    if (chosen.placement == Placement::automatic && speeds.device_read > 0)
+        chosen.placement = speeds.host_read >= kAsFast * speeds.device_read ? Placement::flat : Placement::tiered;
+    bool measured = chosen.placement == Placement::tiered && speeds.device_read > 0;
+    chosen.host_reads =
+        engine->device().info().type != DeviceType::cpu &&
+        (options->host_compute == HostCompute::always || (options->host_compute == HostCompute::automatic && measured));
     return chosen;
 }
 
@@ -173,17 +200,22 @@ Result<void> Stack::State::makePager() {
         sources.push_back(layer.source());
     }
     VKMOE_TRY(store, ExpertStore::create(std::move(sources)));
-    PagerOptions settings = pagerOptions(*store);
+    VKMOE_TRY(speeds, measure());
+    PagerOptions settings = pagerOptions(*store, speeds);
     VKMOE_TRY(made, Pager::create(engine->device(), std::move(store), std::move(groups), settings));
     pager = std::move(made);
     VKMOE_CHECK(pager->preload(options->progress));
     opening_bytes = pager->counters().bytes_read;
+    if (settings.host_reads && !pager->allResident())
+        host = std::make_unique<HostExperts>(engine->device(), options->host_compute, speeds);
+    for (Layer& layer : layers) layer.state().host = host.get();
     return {};
 }
 
 // The same stack on the device that the engine has now.
 Result<void> Stack::State::reload() {
     runner.reset();
+    host.reset();
     pager.reset();
     for (Layer& layer : layers) VKMOE_CHECK(layer.reload());
     return start();

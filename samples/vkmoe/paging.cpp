@@ -21,6 +21,9 @@ PagingOptions PagingChoice::options() const {
     PagingOptions paging{.device_budget = device_budget, .host_budget = host_budget};
     if (auto named = policyNamed(policy)) paging.policy = *named;
     paging.prefetch = prefetch == "on";
+    paging.host_compute = host == "on"    ? HostCompute::always
+                          : host == "off" ? HostCompute::never
+                                          : HostCompute::automatic;
     paging.trace = !trace.empty();
     return paging;
 }
@@ -89,6 +92,7 @@ std::string pagingPicture(const PagingReport& r) {
                         readableBytes(double(c.bytes_read)), r.read_seconds,
                         readableBytes(r.read_seconds > 0 ? double(c.bytes_read) / r.read_seconds : 0), c.evictions,
                         name(r.policy), c.read_wait_seconds);
+    if (c.host_computed > 0) text += fmt::format("         {} uses computed on the CPU\n", c.host_computed);
     if (c.prefetched > 0)
         text += fmt::format("         {} read ahead, {} of them used ({:.0f} %)\n", c.prefetched, c.prefetch_used,
                             100 * share(c.prefetch_used, c.prefetched));
