@@ -65,6 +65,12 @@ public:
     // After the tail: Workspace::out becomes the sum with Workspace::raw, the residual.
     void recordSum(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
 
+    // After the head: the chosen experts [tokens, width], to byte `at` of `host`.
+    void recordRoutes(Commands& commands, const Workspace& workspace, uint32_t tokens, const Buffer& host,
+                      uint64_t at) const {
+        commands.copy(workspace.memory, workspace.selected, host, at, uint64_t{tokens} * workspace.width * 4);
+    }
+
     // Routes, status and facts for the introspection, to the host.
     void recordFacts(Commands& commands, const Workspace& workspace, uint32_t tokens, const HostArea& host) const;
 

@@ -393,7 +393,9 @@ Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
     Device& device = engine_->device();
     uint64_t all = call.x.size() / layers_.front()->description().model_dim, first = 0;
     uint32_t max_batch = call.options.max_batch;
-    for (size_t flight = 1; first < all; flight *= 2) {
+    // What the host has computed is checked before the next batch.
+    bool one = std::any_of(layers_.begin(), layers_.end(), [](const LayerState* layer) { return layer->host; });
+    for (size_t flight = 1; first < all; flight = one ? 1 : flight * 2) {
         VKMOE_CHECK(ensureMemory(max_batch != 0 ? std::min<uint64_t>(all - first, max_batch) : all - first));
         uint32_t most = std::min(capacity_, max_batch != 0 ? std::min(max_batch, batch_) : batch_), longest = 0;
         VKMOE_CHECK(ensureAreas(std::min<uint64_t>(flight, (all - first + most - 1) / most)));
