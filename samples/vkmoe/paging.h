@@ -7,6 +7,10 @@
 #include "samples/vkmoe/context.h"
 #include "vkmoe/stack.h"
 
+namespace CLI {
+class App;
+}
+
 namespace vkmoe::program {
 
 struct PagingChoice {
@@ -19,16 +23,20 @@ struct PagingChoice {
     PagingOptions options() const;
 };
 
+// --vram-budget, --host-budget, --policy, --prefetch and the like.
+void addPaging(CLI::App& command, PagingChoice& choice);
+
 // "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.
 std::optional<uint64_t> parseBytes(const std::string& text);
 
 // {"hits":{"tier1":..,"tier2":..,"tier3":..},"bytes":..,"evictions":..,"cpu_computed":..} and more where pages move.
 Json pagesJson(const Stack& stack, const StackResult& result);
+Json pagesJson(const PagingReport& report);
 
 // A few lines for people.
 std::string pagingPicture(const PagingReport& report);
 
-Result<void> writeTrace(const std::string& path, const Stack& stack, const StackResult& result);
+Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& report, double seconds);
 
 // A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:
 // '#' device, '+' host, '.' file.

@@ -1,0 +1,31 @@
+#include <CLI/CLI.hpp>
+
+#include "samples/vkmoe/paging.h"
+
+namespace vkmoe::program {
+
+void addPaging(CLI::App& command, PagingChoice& choice) {
+    auto bytes = [&](const char* name, std::optional<uint64_t>& target, const char* about) {
+        command
+            .add_option_function<std::string>(
+                name, [&target](const std::string& text) { target = parseBytes(text); }, about)
+            ->check([](const std::string& text) {
+                return parseBytes(text) ? std::string() : text + " is no number of bytes, such as 1000000 or 1.5GiB";
+            });
+    };
+    bytes("--vram-budget", choice.device_budget, "expert pages on the device, in bytes or as 1.5GiB; pages the rest");
+    bytes("--host-budget", choice.host_budget, "expert pages in memory that the device reads");
+    command.add_option("--policy", choice.policy, "lru, lfu, expected, static or auto")
+        ->check(CLI::IsMember({"lru", "lfu", "expected", "static", "auto"}))
+        ->capture_default_str();
+    command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--cpu-experts", choice.host, "on: experts that are not on the device are computed on the CPU")
+        ->check(CLI::IsMember({"auto", "on", "off"}))
+        ->capture_default_str();
+    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
+    command.add_flag("--map", choice.map, "show where every expert is, on stderr");
+}
+
+}  // namespace vkmoe::program
