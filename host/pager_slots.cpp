@@ -193,7 +193,7 @@ Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Mov
         p.slot[0] = int32_t(to.slot);
         moved_.push_back(page);
     }
-    return changes_ && p.slot[0] >= 0 && p.slot[1] >= 0 ? clear({1, uint32_t(p.slot[1])}) : Result<void>();
+    return p.changes && p.slot[0] >= 0 && p.slot[1] >= 0 ? clear({1, uint32_t(p.slot[1])}) : Result<void>();
 }
 
 void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in) {

@@ -1,6 +1,7 @@
 // The pager over a store of known bytes: what is in a slot is the page, whoever read it and whenever.
 #include "host/pager.h"
 
+#include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <cstring>
@@ -217,7 +218,7 @@ TEST_CASE("pages that change are written back before their slots are used again"
                 bool changes = turn % 3 != 0;
                 if (pages.size() % 2 != 0) pages.pop_back();
                 if (pages.empty()) continue;
-                REQUIRE(f.pager->start(pages, 2, changes));
+                REQUIRE(f.pager->start(pages, 2, changes ? 3 : 0));
                 while (!f.pager->done()) {
                     Commands commands;
                     REQUIRE(f.pager->next(commands));
