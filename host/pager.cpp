@@ -205,6 +205,7 @@ Result<void> Pager::next(Commands& commands) {
     std::vector<Move> out, in;
     if (!flat_)
         for (PageId page : wave_) VKMOE_CHECK(promote(page, out, in));
+    if (!flat_) VKMOE_CHECK(dropOldCopies());
     recordMoves(commands, out, in);
     for (PageId page : wave_) hold(page);
     recordTable(commands);

@@ -162,6 +162,7 @@ private:
         Place from, to;
     };
     Result<void> promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
+    Result<void> dropOldCopies();
     Place promotionSlot(double worth, std::vector<Move>& out);
     Place demotionSlot(double worth);
     void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);

@@ -172,6 +172,7 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
         if (to) {
             if (slotOf(to).page != kNoPage && !clear(to)) return {};
             slotOf(to).page = leaves;
+            hold(slotOf(to));  // until the copy has run nobody else may have it
             pages_[leaves].slot[1] = int32_t(to.slot);
             out.push_back({best, to});
             moved_.push_back(leaves);
@@ -181,19 +182,27 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
     return best;
 }
 
-// To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted, unless the work changes
-// the page: then it would be out of date.
+// To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted.
 Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
     Page& p = pages_[page];
-    if (p.slot[0] < 0 && tiers_[0].size() > 0 && !p.host) {
-        Place to = promotionSlot(residency_->worth(page), out);
-        if (!to) return {};
-        in.push_back({{1, uint32_t(p.slot[1])}, to});
-        slotOf(to).page = page;
-        p.slot[0] = int32_t(to.slot);
-        moved_.push_back(page);
+    if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.host) return {};
+    Place to = promotionSlot(residency_->worth(page), out);
+    if (!to) return {};
+    in.push_back({{1, uint32_t(p.slot[1])}, to});
+    slotOf(to).page = page;
+    p.slot[0] = int32_t(to.slot);
+    moved_.push_back(page);
+    return {};
+}
+
+// The work changes these pages in tier 1: copies in tier 2 would be out of date. Only once all moves are decided, for
+// what moves down runs before what moves up.
+Result<void> Pager::dropOldCopies() {
+    for (PageId page : wave_) {
+        const Page& p = pages_[page];
+        if (p.changes && p.slot[0] >= 0 && p.slot[1] >= 0) VKMOE_CHECK(clear({1, uint32_t(p.slot[1])}));
     }
-    return p.changes && p.slot[0] >= 0 && p.slot[1] >= 0 ? clear({1, uint32_t(p.slot[1])}) : Result<void>();
+    return {};
 }
 
 void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in) {
