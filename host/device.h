@@ -54,8 +54,8 @@ struct DeviceOptions {
     bool backwards = false;    // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
     std::string break_kernel;  // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
     std::string cache_folder;  // pipeline cache and verdicts; empty: none are kept
-    std::shared_ptr<Faults>
-        faults;  // for tests: calls that fail (host/faults.h); null: only those that the world fails
+    // For tests: calls that fail (host/faults.h). Null: only those that fail by themselves.
+    std::shared_ptr<Faults> faults;
 };
 
 // What a device has done so far.

@@ -34,7 +34,8 @@ Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageG
       store_(std::move(store)),
       tables_(std::move(groups)),
       index_(sizesOf(tables_)),
-      prefetch_(options.prefetch) {
+      prefetch_(options.prefetch),
+      gain_(options.gain) {
     pages_.resize(index_.pages());
     entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
@@ -57,7 +58,7 @@ Result<void> Pager::allocate(const PagerOptions& options) {
     uint64_t all = pages_.size(), first = std::min(options.device_budget / slot_bytes_, all);
     uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
     if (!flat_ && first + second > 0) second = std::max<uint64_t>({second, 2, options.unit});  // reads pass through it
-    Memory mapped = store_->writable() ? Memory::download : Memory::upload;
+    Memory mapped = store_->writable() || options.host_reads ? Memory::download : Memory::upload;
     tiers_[0] = Slots::create(device_, flat_ ? mapped : Memory::device, slot_bytes_, first, "pages in tier 1");
     tiers_[1] = Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2");
     if (slots(0) + slots(1) > 0 && (flat_ || slots(1) > 0)) return {};
@@ -106,6 +107,7 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
 }
 
 void Pager::rebalance(Commands& commands) {
+    judgeCopies();
     if (!flat_ && slots(0) > 0) {
         std::vector<PageId> best;
         for (PageId p = 0; p < pages_.size(); ++p)
@@ -135,6 +137,15 @@ void Pager::count(PageId page) {
         ++counters_.tier3;
     else
         ++(p.slot[0] >= 0 ? counters_.tier1 : counters_.tier2);
+    trial_hits_ += p.promoted && p.slot[0] >= 0;
+}
+
+// Copies to tier 1 must be worth what they cost, or a policy that errs would be worse than none.
+void Pager::judgeCopies() {
+    if (copy_pause_ > 0) --copy_pause_;
+    if (trial_copies_ < 2 * kTrial) return;
+    if (double(trial_hits_) * gain_ < double(trial_copies_)) copy_pause_ = kPause;
+    trial_copies_ = trial_hits_ = 0;
 }
 
 // Tells the policy, each group once.
@@ -152,6 +163,7 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t
     turn_.assign(pages.begin(), pages.end());
     collectAhead();
     if (pause_ > 0) --pause_;
+    judgeCopies();
     if (!quiet_) visit(pages, unit);
     for (size_t i = 0; i < pages.size(); ++i) {
         PageId page = pages[i];

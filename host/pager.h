@@ -53,6 +53,10 @@ struct PagerOptions {
     bool prefetch = true;
     uint32_t readers = 3;  // threads that read
     uint32_t unit = 1;     // pages that are needed together at most
+    // What a use in tier 1 saves, where tier 2 would have served, in times that a copy between the tiers costs. Copies
+    // that gain less than they cost end for a while.
+    double gain = 1;
+    bool host_reads = false;  // pages may be left to the host: slots that are mapped are fast to read there
 };
 
 struct PagerCounters {
@@ -96,6 +100,9 @@ public:
     // at slotHolding(page); its entry stays null.
     void leaveToHost(PageId page);
     bool leftToHost(PageId page) const { return pages_[page].host; }
+    // A page of the turn comes to tier 1 if it is worth more: -infinity where a slot is free, infinity where none may
+    // be taken.
+    double promotionBar() const;
 
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);
@@ -120,12 +127,13 @@ public:
 private:
     struct Page {
         int32_t slot[2] = {-1, -1};
-        bool reading = false;  // on its way into the slot it has
-        bool needed = false;   // of the turn, until its wave is over
-        bool now = false;      // of the wave
-        bool host = false;     // of the turn, and the host's
-        bool ahead = false;    // was read ahead and not used yet
-        bool changes = false;  // of the turn: its work writes it
+        bool reading = false;   // on its way into the slot it has
+        bool needed = false;    // of the turn, until its wave is over
+        bool now = false;       // of the wave
+        bool host = false;      // of the turn, and the host's
+        bool ahead = false;     // was read ahead and not used yet
+        bool changes = false;   // of the turn: its work writes it
+        bool promoted = false;  // was copied to the tier 1 slot it has
         bool dirty = false;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
     };
@@ -174,6 +182,7 @@ private:
     void visit(std::span<const PageId> pages, uint32_t unit);
     void use(PageId page);
     void count(PageId page);
+    void judgeCopies();
     void endWave();
     Result<void> bringGroup(uint32_t group);
 
@@ -188,6 +197,7 @@ private:
     std::unique_ptr<PageReader> reader_;
     uint64_t slot_bytes_ = 256;
     bool flat_ = true, prefetch_ = true, all_resident_ = false;
+    double gain_ = 1;
     PagerCounters counters_;
     // The turn:
     std::vector<PageId> turn_, wave_;
@@ -199,6 +209,8 @@ private:
     std::vector<PageId> ahead_;                      // being read ahead
     uint64_t trial_issued_ = 0, trial_used_ = 0;     // of read-ahead, lately
     uint32_t pause_ = 0;                             // turns for which nothing is read ahead
+    uint64_t trial_copies_ = 0, trial_hits_ = 0;     // of copies between the tiers, lately, and what they gained
+    uint32_t copy_pause_ = 0;                        // turns for which nothing is copied to a tier 1 that is full
 };
 
 }  // namespace v1

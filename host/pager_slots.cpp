@@ -93,6 +93,7 @@ Result<void> Pager::clear(Place place) {
     bool last = p.slot[1 - place.tier] < 0;
     if (last && p.dirty) VKMOE_CHECK(keepChanges(page));
     p.slot[place.tier] = -1;
+    if (place.tier == 0) p.promoted = false;
     slotOf(place).page = kNoPage;
     if (!last) return {};
     p.ahead = false;
@@ -158,7 +159,7 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
     for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
         const Slot& slot = tiers_[0][i];
         if (slot.page == kNoPage) return {0, i};
-        if (pages_[slot.page].needed || quiet_) continue;
+        if (copy_pause_ > 0 || pages_[slot.page].needed || quiet_ || slot.busy_until == UINT64_MAX) continue;
         double here = residency_->worth(slot.page);
         if (here >= worth) continue;
         worth = here;
@@ -172,14 +173,24 @@ Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
         if (to) {
             if (slotOf(to).page != kNoPage && !clear(to)) return {};
             slotOf(to).page = leaves;
-            hold(slotOf(to));  // until the copy has run nobody else may have it
             pages_[leaves].slot[1] = int32_t(to.slot);
             out.push_back({best, to});
+            hold(slotOf(to));
             moved_.push_back(leaves);
         }
     }
     if (!clear(best)) return {};
     return best;
+}
+
+double Pager::promotionBar() const {
+    double bar = std::numeric_limits<double>::infinity();
+    for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
+        const Slot& slot = tiers_[0][i];
+        if (slot.page == kNoPage) return -std::numeric_limits<double>::infinity();
+        if (!pages_[slot.page].needed) bar = std::min(bar, residency_->worth(slot.page));
+    }
+    return bar;
 }
 
 // To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted.
@@ -189,8 +200,11 @@ Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Mov
     Place to = promotionSlot(residency_->worth(page), out);
     if (!to) return {};
     in.push_back({{1, uint32_t(p.slot[1])}, to});
+    hold(slotOf(in.back().from));  // nothing may take it before it is copied
+    hold(slotOf(to));
     slotOf(to).page = page;
     p.slot[0] = int32_t(to.slot);
+    p.promoted = true;
     moved_.push_back(page);
     return {};
 }
@@ -211,8 +225,7 @@ void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const 
             Slot &from = slotOf(move.from), &to = slotOf(move.to);
             commands.copy(*from.slab, from.offset, *to.slab, to.offset, slot_bytes_);
             counters_.bytes_copied += slot_bytes_;
-            hold(from);
-            hold(to);
+            ++trial_copies_;
         }
         if (!moves->empty()) commands.barrier();
     }

@@ -8,6 +8,7 @@
 
 #include "engine/models/lm_pass.h"
 #include "engine/models/sampler.h"
+#include "engine/moe/paged_experts.h"
 #include "engine/train/rounded_weights.h"
 #include "host/transfer.h"
 #include "host/views.h"
@@ -38,7 +39,18 @@ struct LanguageModel::State {
     std::optional<LmPass> pass;
     std::optional<LmActivations> activations;
 
+    std::unique_ptr<PagedExperts> paged = {};  // null: everything is on the device
+    std::vector<Visit>* trace = nullptr;
+    std::vector<Visit> visits;
+
     Result<void> addLayer(std::span<const float> parameters, uint32_t layer, Precision precision);
+    Result<void> addPaged(const formats::LmSource& source, std::span<const float> parameters,
+                          const PagingOptions& paging);
+    Result<void> recordForward(Commands& commands, uint32_t tokens);
+    Result<void> mixtureInTurns(Commands& commands, uint32_t layer, uint32_t tokens);
+    void notePages(uint32_t tokens);
+    uint64_t routesAt(uint32_t layer) const;
+    std::vector<PageId> pagesUsed(uint32_t layer, uint32_t tokens) const;
     Result<void> ensureActivations(size_t tokens);
     Result<void> run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row, std::vector<float>& out);
     // Runs tokens from `position` on; the logits of all of them, or of the last one alone.
@@ -72,7 +84,40 @@ Result<void> LanguageModel::State::addLayer(std::span<const float> parameters, u
     return {};
 }
 
+Result<void> LanguageModel::State::addPaged(const formats::LmSource& source, std::span<const float> parameters,
+                                            const PagingOptions& paging) {
+    std::vector<formats::LayerSource> sources;
+    std::vector<const Buffer*> tables;
+    for (uint32_t l = 0; l < trunk.config.layers; ++l) {
+        VKMOE_TRY(mixture, mixtureInFile(source, parameters, l));
+        VKMOE_TRY(loaded, Weights::loadUnpaged(*engine, mixture));
+        weights.push_back(std::make_unique<Weights>(std::move(loaded)));
+        VKMOE_TRY(forward, ForwardPass::create(*engine, *weights.back(), Precision::exact, false));
+        mixtures.push_back(std::move(forward));
+        tables.push_back(&weights.back()->table);
+        sources.push_back(std::move(mixture));
+    }
+    PagingOptions options = paging;
+    options.host_compute = HostCompute::never;
+    VKMOE_TRY(made, PagedExperts::open(*engine, std::move(sources), tables, options));
+    paged = std::move(made);
+    if (paging.trace) trace = &visits;
+    return {};
+}
+
 Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source, Precision precision) {
+    return create(engine, source, nullptr, precision);
+}
+
+Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source,
+                                            const PagingOptions& paging, Precision precision) {
+    if (precision != Precision::exact)
+        return Error{ErrorCode::unsupported, "a language model pages its experts in exact precision only"};
+    return create(engine, source, &paging, precision);
+}
+
+Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source,
+                                            const PagingOptions* paging, Precision precision) {
     if (source.config.vocab_size > kMostVocabulary || source.config.conv_kernel > kMostTaps)
         return Error{ErrorCode::unsupported,
                      fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
@@ -83,11 +128,23 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
     auto state = std::make_unique<State>();
     state->engine = &engine;
     state->trunk = std::move(trunk);
-    for (uint32_t l = 0; l < source.config.layers; ++l) VKMOE_CHECK(state->addLayer(parameters, l, precision));
+    if (paging) VKMOE_CHECK(state->addPaged(source, parameters, *paging));
+    for (uint32_t l = 0; !paging && l < source.config.layers; ++l)
+        VKMOE_CHECK(state->addLayer(parameters, l, precision));
     for (const ForwardPass& mixture : state->mixtures) state->passes.push_back(&mixture);
     VKMOE_TRY(pass, LmPass::create(engine, state->trunk, false));
     state->pass = std::move(pass);
     return LanguageModel(std::move(state));
+}
+
+const Pager* LanguageModel::pager() const { return state_->paged ? &state_->paged->pager() : nullptr; }
+
+std::optional<PagingReport> LanguageModel::takePaging() {
+    if (!state_->paged) return std::nullopt;
+    PagingReport report = state_->paged->report();
+    report.visits = std::exchange(state_->visits, {});
+    state_->paged->begin();
+    return report;
 }
 
 Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
@@ -101,6 +158,76 @@ Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
     return {};
 }
 
+// Without pages in the file all of it at once.
+Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t tokens) {
+    const LmActivations& a = *activations;
+    bool turns = paged && !paged->pager().allResident();
+    if (paged && !turns) paged->pager().rebalance(commands);
+    pass->embed(commands, a, tokens);
+    for (uint32_t l = 0; l < trunk.config.layers; ++l) {
+        pass->beforeMixture(commands, a, l, tokens);
+        if (turns)
+            VKMOE_CHECK(mixtureInTurns(commands, l, tokens));
+        else
+            mixtures[l].recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
+        if (paged && !turns)
+            mixtures[l].recordRoutes(commands, a.mixtures[a.layers[l].workspace], tokens, a.download, routesAt(l));
+        pass->afterMixture(commands, a, l, tokens);
+    }
+    pass->head(commands, a, tokens);
+    return {};
+}
+
+// The routes come back to the host, which brings the experts' pages, wave by wave.
+Result<void> LanguageModel::State::mixtureInTurns(Commands& commands, uint32_t l, uint32_t tokens) {
+    const Workspace& w = activations->mixtures[activations->layers[l].workspace];
+    Device& device = engine->device();
+    Pager& pager = paged->pager();
+    auto submit = [&]() -> Result<uint64_t> {
+        VKMOE_TRY(value, device.submit(commands));
+        pager.submitted(value);
+        commands = {};
+        return value;
+    };
+    mixtures[l].recordHead(commands, w, {.tokens = tokens});
+    mixtures[l].recordRoutes(commands, w, tokens, activations->download, routesAt(l));
+    VKMOE_TRY(value, submit());
+    VKMOE_CHECK(device.wait(value));
+    auto pages = pagesUsed(l, tokens);
+    if (trace) trace->push_back({l, pages});
+    VKMOE_CHECK(pager.start(pages));
+    while (!pager.done()) {
+        VKMOE_CHECK(pager.next(commands));
+        mixtures[l].recordExperts(commands, w, tokens);
+        if (!pager.done()) VKMOE_CHECK(submit());
+    }
+    mixtures[l].recordTail(commands, w, tokens);
+    return {};
+}
+
+void LanguageModel::State::notePages(uint32_t tokens) {
+    for (uint32_t l = 0; l < trunk.config.layers; ++l) {
+        auto pages = pagesUsed(l, tokens);
+        paged->pager().note(l, pages);
+        if (trace) trace->push_back({l, std::move(pages)});
+    }
+}
+
+// Where a layer's routes go in the download buffer: after everything else.
+uint64_t LanguageModel::State::routesAt(uint32_t l) const {
+    const LmActivations& a = *activations;
+    return a.back.routes + uint64_t{l} * a.capacity * trunk.config.top_k * 4;
+}
+
+std::vector<PageId> LanguageModel::State::pagesUsed(uint32_t l, uint32_t tokens) const {
+    auto ids = view<uint32_t>(activations->download, routesAt(l), size_t{tokens} * trunk.config.top_k);
+    std::vector<PageId> pages(ids.begin(), ids.end());
+    std::sort(pages.begin(), pages.end());
+    pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+    for (PageId& page : pages) page += paged->pager().groups().first(l);
+    return pages;
+}
+
 Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row,
                                        std::vector<float>& out) {
     const LmActivations& a = *activations;
@@ -110,12 +237,15 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     inputs.add(tokens, position);
     pass->fill(*activations, inputs);
     Commands commands;
-    pass->forward(commands, a, passes, count);
+    VKMOE_CHECK(recordForward(commands, count));
     pass->shiftHistory(commands, a, count);
     pass->downloadResults(commands, a, count);
     commands.copy(a.memory, a.logits + first_row * row, a.download, a.back.logits, (count - first_row) * row);
-    VKMOE_CHECK(submitAndWait(engine->device(), commands));
+    VKMOE_TRY(value, engine->device().submit(commands));
+    if (paged) paged->pager().submitted(value);
+    VKMOE_CHECK(engine->device().wait(value));
     VKMOE_CHECK(pass->check(a, passes));
+    if (paged && paged->pager().allResident()) notePages(count);
     auto values = view<float>(a.download, a.back.logits, (count - first_row) * (row / 4));
     out.insert(out.end(), values.begin(), values.end());
     return {};

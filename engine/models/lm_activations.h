@@ -49,6 +49,7 @@ struct LmActivations {
     // Byte offsets into `download`.
     struct Download {
         uint64_t losses, status, mixture_status, backward_status, offsets, logits;
+        uint64_t routes;  // [layers, T, top_k] when generating
     } back;
 
     static Result<LmActivations> create(Device& device, const LmConfig& config, const Description& mixture,

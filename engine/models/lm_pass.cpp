@@ -112,35 +112,46 @@ uint64_t LmPass::xAfter(const LmActivations& a, uint32_t layer) const {
 
 void LmPass::forward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
                      uint32_t tokens) const {
+    embed(commands, a, tokens);
+    for (uint32_t l = 0; l < trunk_->config.layers; ++l) {
+        beforeMixture(commands, a, l, tokens);
+        mixtures[l]->recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
+        afterMixture(commands, a, l, tokens);
+    }
+    head(commands, a, tokens);
+}
+
+void LmPass::embed(Commands& commands, const LmActivations& a, uint32_t tokens) const {
     const LmConfig& c = trunk_->config;
     commands.copy(a.upload, 0, a.memory, 0, a.inputs_bytes);
     for (const auto& layer : a.layers) commands.fill(a.memory, layer.status, 8 * LmActivations::kStatusRows, 0);
     commands.fill(a.memory, a.head_status, 8 * LmActivations::kStatusRows, 0);
     commands.barrier();
     uint64_t first = a.layers.empty() ? a.last_x : a.layers[0].x;
-    EmbedTokens embed{a.memory.at<U32>(a.ids), trunk_->memory.at<U32>(), a.memory.at<F32>(first), tokens, c.model_dim};
-    commands.dispatch(*embed_, embed, uint64_t{tokens} * c.model_dim);
+    EmbedTokens rows{a.memory.at<U32>(a.ids), trunk_->memory.at<U32>(), a.memory.at<F32>(first), tokens, c.model_dim};
+    commands.dispatch(*embed_, rows, uint64_t{tokens} * c.model_dim);
     commands.barrier();
-    for (uint32_t l = 0; l < c.layers; ++l) layerForward(commands, a, *mixtures[l], l, tokens, true);
+}
+
+void LmPass::head(Commands& commands, const LmActivations& a, uint32_t tokens) const {
+    const LmConfig& c = trunk_->config;
     ApplyRule apply{a.memory.at<U32>(a.last_x), a.memory.at<F32>(a.head_x), statusAt(a, a.head_status, kHead),
                     tokens * c.model_dim, 0};
     commands.dispatch(*apply_, apply, apply.count);
     commands.barrier();
-    RouterLogits head{};
-    head.x = a.memory.at<F32>(a.head_x);
-    head.weight = trunk_->memory.at<U32>();
-    head.logits = a.memory.at<F32>(a.logits);
-    head.status = statusAt(a, a.head_status, kLogits);
-    head.tokens = tokens;
-    head.experts = c.vocab_size;
-    head.model_dim = c.model_dim;
-    commands.dispatch(*head_, head, uint64_t{tokens} * ceilDiv(c.vocab_size, kPanel) * kPanel);
+    RouterLogits logits{};
+    logits.x = a.memory.at<F32>(a.head_x);
+    logits.weight = trunk_->memory.at<U32>();
+    logits.logits = a.memory.at<F32>(a.logits);
+    logits.status = statusAt(a, a.head_status, kLogits);
+    logits.tokens = tokens;
+    logits.experts = c.vocab_size;
+    logits.model_dim = c.model_dim;
+    commands.dispatch(*head_, logits, uint64_t{tokens} * ceilDiv(c.vocab_size, kPanel) * kPanel);
     commands.barrier();
 }
 
-// From the layer's x to the next one's; without `add` as far as the mixture's output.
-void LmPass::layerForward(Commands& commands, const LmActivations& a, const ForwardPass& mixture, uint32_t l,
-                          uint32_t tokens, bool add) const {
+void LmPass::beforeMixture(Commands& commands, const LmActivations& a, uint32_t l, uint32_t tokens) const {
     const LmConfig& c = trunk_->config;
     const LmActivations::Layer& at = a.layers[l];
     const Trunk::Layer& weights = trunk_->layers[l];
@@ -181,8 +192,12 @@ void LmPass::layerForward(Commands& commands, const LmActivations& a, const Forw
                      0};
     commands.dispatch(*norm_, moe_norm, uint64_t{tokens} * kWorkgroup);
     commands.barrier();
-    mixture.recordOnDevice(commands, w, {.tokens = tokens});
-    if (!add) return;
+}
+
+void LmPass::afterMixture(Commands& commands, const LmActivations& a, uint32_t l, uint32_t tokens) const {
+    const LmConfig& c = trunk_->config;
+    const LmActivations::Layer& at = a.layers[l];
+    const Workspace& w = a.mixtures[at.workspace];
     AddRows sum{a.memory.at<F32>(at.u),       w.memory.at<F32>(w.out), a.memory.at<F32>(xAfter(a, l)),
                 statusAt(a, at.status, kSum), tokens * c.model_dim,    0};
     commands.dispatch(*add_, sum, sum.count);
@@ -234,7 +249,10 @@ void LmPass::backward(Commands& commands, const LmActivations& a, std::span<cons
     uint32_t tokens = inputs.tokens();
     headBackward(commands, a, g, tokens);
     for (uint32_t l = c.layers; l-- > 0;) {
-        if (recompute && l + 1 < c.layers) layerForward(commands, a, *mixtures[l], l, tokens, false);
+        if (recompute && l + 1 < c.layers) {
+            beforeMixture(commands, a, l, tokens);
+            mixtures[l]->recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
+        }
         layerBackward(commands, a, *passes[l], g, l, tokens);
     }
     const BackwardWorkspace& b = *g.workspace;

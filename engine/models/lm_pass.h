@@ -33,6 +33,12 @@ public:
     // Forward from the upload buffer to the logits, which stay on the device. `mixtures` run the layers' mixtures.
     void forward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
                  uint32_t tokens) const;
+    // The same in parts: the embedding; of each layer what comes before its mixture and what comes after; the head. A
+    // mixture goes from its workspace's `raw` to its `out`.
+    void embed(Commands& commands, const LmActivations& a, uint32_t tokens) const;
+    void beforeMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
+    void afterMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
+    void head(Commands& commands, const LmActivations& a, uint32_t tokens) const;
     // The convolutions' last rows move to the front, for the pass that goes on from here.
     void shiftHistory(Commands& commands, const LmActivations& a, uint32_t tokens) const;
     // Losses of the targets and, with `gradients`, the gradients of the logits in their place.
@@ -62,8 +68,6 @@ public:
 private:
     explicit LmPass(const Trunk& trunk) : trunk_(&trunk) {}
     uint64_t xAfter(const LmActivations& a, uint32_t layer) const;
-    void layerForward(Commands& commands, const LmActivations& a, const ForwardPass& mixture, uint32_t layer,
-                      uint32_t tokens, bool add) const;
     void normBackward(Commands& commands, const LmActivations& a, uint64_t x, uint64_t roots, uint64_t gain,
                       uint64_t grad_gain, F32 grad_y, F32 residual, F32 grad_x, U32 status, uint32_t tokens) const;
     void layerBackward(Commands& commands, const LmActivations& a, const BackwardPass& pass, const Gradients& g,

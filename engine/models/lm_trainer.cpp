@@ -216,8 +216,8 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     scratch.reset();
     const Description& d = layers.front()->description();
     Device& device = engine->device();
-    uint64_t most = std::min<uint64_t>({Workspace::largestCapacity(d, d.top_k),
-                                        BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
+    uint64_t most = std::min<uint64_t>(
+        {Workspace::largestCapacity(d, d.top_k), BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
     if (tokens > most)
         return Error{ErrorCode::bad_input,
                      fmt::format("a micro-batch of {} tokens: {} are the most for {} experts and a vocabulary of {}",

@@ -92,5 +92,24 @@ Result<formats::LayerSource> mixtureSource(const LmConfig& c, std::span<const fl
     return formats::readMoe0(memorySource(fmt::format("layers.{}.moe", layer), std::move(bytes)));
 }
 
+// The mixture's parameters lie in the file in the order of MoE0, from its router on.
+Result<formats::LayerSource> mixtureInFile(const formats::LmSource& model, std::span<const float> parameters,
+                                           uint32_t layer) {
+    VKMOE_TRY(source, mixtureSource(model.config, parameters, layer));
+    std::string prefix = fmt::format("layers.{}.moe.", layer);
+    auto router = std::find_if(model.tensors.begin(), model.tensors.end(),
+                               [&](const auto& tensor) { return tensor.name == prefix + "router.weight"; });
+    assert(router != model.tensors.end());
+    uint64_t size = formats::formatBytes(model.format, 1), first = source.tensors.front().offset;
+    for (formats::TensorRange& tensor : source.tensors) {
+        tensor.label = prefix + tensor.shown();
+        tensor.offset = router->offset + (tensor.offset - first) / 4 * size;
+        tensor.bytes = tensor.bytes / 4 * size;
+        tensor.format = model.format;
+    }
+    source.bytes = model.bytes;
+    return source;
+}
+
 }  // namespace v1
 }  // namespace vkmoe

@@ -36,6 +36,10 @@ struct Trunk {
 // Layer l's mixture of experts as a source of its own, a copy of its parameters.
 Result<formats::LayerSource> mixtureSource(const LmConfig& config, std::span<const float> parameters, uint32_t layer);
 
+// The same as ranges of the model's file.
+Result<formats::LayerSource> mixtureInFile(const formats::LmSource& model, std::span<const float> parameters,
+                                           uint32_t layer);
+
 // The range of layer l's mixture among all parameters.
 struct ParameterRange {
     uint64_t first = 0, count = 0;

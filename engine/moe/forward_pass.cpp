@@ -49,6 +49,8 @@ Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, WeightFo
                              .dense = dense};
     VKMOE_TRY(forms, ExpertForms::create(engine, c, down_constants));
     out.forms = std::move(forms);
+    out.up = c;
+    out.down = down_constants;
     return out;
 }
 
@@ -357,16 +359,24 @@ void ForwardPass::sharedDown(Commands& commands, const Workspace& w, uint32_t to
     commands.dispatch(*form.down, p, shared_.forms.threads(form, tokens, D));
 }
 
+ForwardPass::ExpertWork ForwardPass::expertWork(const Workspace& w, uint32_t tokens) const {
+    uint32_t F = weights_->description.hidden_dim;
+    ExpertWork work{routed_.up, routed_.down, upParams(w, weights_->routed, F, operands(w), w.hidden),
+                    downParams(w, weights_->routed, F, w.hidden, w.y)};
+    work.up.status = status(w, kHidden);
+    work.down.status = status(w, kOutput);
+    work.up.rows = work.down.rows = tokens * w.width;
+    work.up.gate_total = w.memory.at<F32>(w.gate_total);
+    work.up.up_total = w.memory.at<F32>(w.up_total);
+    return work;
+}
+
 void ForwardPass::recordExperts(Commands& commands, const Workspace& w, uint32_t tokens) const {
     const Description& d = weights_->description;
     uint32_t slots = tokens * w.width;
-    ExpertUp up = upParams(w, weights_->routed, d.hidden_dim, routed_.operand_bits < 24 ? w.x_rounded : w.x, w.hidden);
-    ExpertDown down = downParams(w, weights_->routed, d.hidden_dim, w.hidden, w.y);
-    up.status = status(w, kHidden);
-    down.status = status(w, kOutput);
-    up.rows = down.rows = slots;
-    up.gate_total = w.memory.at<F32>(w.gate_total);
-    up.up_total = w.memory.at<F32>(w.up_total);
+    const ExpertWork work = expertWork(w, tokens);
+    const ExpertUp& up = work.up;
+    const ExpertDown& down = work.down;
     const ExpertForm& form = routed_.forms.choose(slots, d.experts, std::max(d.model_dim, d.hidden_dim));
     if (form.rows == 0) {
         commands.dispatch(*form.up, up, routed_.forms.threads(form, slots, d.hidden_dim));
@@ -493,6 +503,14 @@ std::vector<Stage> ForwardPass::stages(uint32_t width) const {
             {"the experts' outputs", "slot", d.model_dim},
             {"the layer's output", "token", d.model_dim},
             {"the sums with the layer's input", "token", d.model_dim}};
+}
+
+void ForwardPass::mergeStatus(std::span<uint32_t> words, std::span<const uint32_t, 4> elsewhere) {
+    for (size_t i = 0; i < 2; ++i) {
+        uint32_t* row = words.data() + 2 * (i == 0 ? kHidden : kOutput);
+        row[0] += elsewhere[2 * i];
+        row[1] = std::max(row[1], elsewhere[2 * i + 1]);
+    }
 }
 
 Result<void> ForwardPass::check(const uint32_t* words, uint32_t width, uint64_t first_token) const {

@@ -2,6 +2,7 @@
 // between.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "engine/moe/expert_forms.h"
@@ -47,10 +48,28 @@ public:
     void recordExperts(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
     void recordTail(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
 
+    // The routed experts' work, for who runs it on another device; the addresses are the workspace's.
+    struct ExpertWork {
+        Constants up_constants, down_constants;
+        ExpertUp up;
+        ExpertDown down;
+    };
+    ExpertWork expertWork(const Workspace& workspace, uint32_t tokens) const;
+    // Where in the workspace the experts' operands lie.
+    uint64_t operands(const Workspace& w) const { return routed_.operand_bits < 24 ? w.x_rounded : w.x; }
+    const Description& description() const { return weights_->description; }
+    bool introspects() const { return introspection_; }
+
     // Builds what recordSum needs.
     Result<void> prepareSum(Engine& engine);
     // After the tail: Workspace::out becomes the sum with Workspace::raw, the residual.
     void recordSum(Commands& commands, const Workspace& workspace, uint32_t tokens) const;
+
+    // After the head: the chosen experts [tokens, width], to byte `at` of `host`.
+    void recordRoutes(Commands& commands, const Workspace& workspace, uint32_t tokens, const Buffer& host,
+                      uint64_t at) const {
+        commands.copy(workspace.memory, workspace.selected, host, at, uint64_t{tokens} * workspace.width * 4);
+    }
 
     // Routes, status and facts for the introspection, to the host.
     void recordFacts(Commands& commands, const Workspace& workspace, uint32_t tokens, const HostArea& host) const;
@@ -66,12 +85,15 @@ public:
     // The error in the status words [kStatusRows, 2] of a finished pass; `first_token` is the batch's place in the
     // call's input.
     Result<void> check(const uint32_t* words, uint32_t width, uint64_t first_token) const;
+    // Adds to them what expert_up and expert_down counted elsewhere, two words each.
+    static void mergeStatus(std::span<uint32_t> words, std::span<const uint32_t, 4> elsewhere);
 
 private:
     // Kernels of one expert family.
     struct ExpertKernels {
         ExpertForms forms;
         uint32_t operand_bits = 24;
+        Constants up, down;
     };
 
     struct Biases {

@@ -9,12 +9,15 @@
 namespace vkmoe {
 inline namespace v1 {
 
+class HostExperts;
+
 struct LayerState {
     Engine* engine;
     Weights weights;
     std::vector<std::string> warnings;
     PoolStatistics pool{weights.description.experts};
     Buffer taken = {};                             // [experts] of capacity dispatch: it outlives the batches of a call
+    HostExperts* host = nullptr;                   // of its stack, where experts may be computed on the CPU
     std::optional<ForwardPass> passes[2][2] = {};  // kernels built and proved, once for each of the four kinds
 
     const Description& description() const { return weights.description; }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "engine/moe/host_experts.h"
 #include "host/views.h"
 #include "shaders/exact_math.h"
 
@@ -206,6 +207,9 @@ void Runner::head(Commands& commands, size_t layer, const Area& area) {
     if (!pager_ || pager_->allResident()) return;
     commands.copy(w.memory, w.selected, area.download, s.download_at + w.back.selected,
                   uint64_t{area.tokens} * s.width * 4);
+    if (s.layer->host)
+        s.layer->host->recordInputs(commands, *pager_,
+                                    {s.pass, &w, area.tokens, pager_->groups().first(first_group_ + uint32_t(layer))});
     if (layer + 1 == stations_.size() || !guess_) return;
     const Description &next = stations_[layer + 1].layer->description(), &d = s.layer->description();
     if (next.experts <= d.experts && next.top_k <= std::max(s.width, d.top_k) &&
@@ -287,16 +291,22 @@ void Runner::readAhead(size_t next, const Area& area) {
         next, view<uint32_t>(area.download, s.download_at + s.workspace->back.ahead, size_t{area.tokens} * top_k)));
 }
 
+// What is left to the host is computed here while the device has the rest of the wave.
 Result<void> Runner::runExperts(Commands& commands, size_t layer, Area& area) {
-    const Station& s = stations_[layer];
+    Station& s = stations_[layer];
+    HostExperts* host = s.layer->host;
     auto pages = used(layer, area);
     if (trace) trace->push_back({first_group_ + uint32_t(layer), pages});
     VKMOE_CHECK(pager_->start(pages));
+    if (host) host->choose(*pager_, pages);
     while (!pager_->done()) {
         VKMOE_CHECK(pager_->next(commands));
-        s.pass->recordExperts(commands, *s.workspace, area.tokens);
-        if (!pager_->done()) VKMOE_CHECK(submit(commands, area));
+        bool some = host && HostExperts::someLeft(*pager_), all = some && HostExperts::allLeft(*pager_);
+        if (!all) s.pass->recordExperts(commands, *s.workspace, area.tokens);
+        if ((some && !all) || !pager_->done()) VKMOE_CHECK(submit(commands, area));
+        if (some) VKMOE_CHECK(host->run(commands, *pager_));
     }
+    if (host) s.host_status = host->takeStatus();
     return {};
 }
 
@@ -325,8 +335,10 @@ Result<void> Runner::runInTurns(Area& area) {
 Result<void> Runner::check(const Area& area) const {
     for (size_t i = 0; i < stations_.size(); ++i) {
         const Station& s = stations_[i];
-        auto words =
+        auto counted =
             view<uint32_t>(area.download, s.download_at + s.workspace->back.status, 2 * Workspace::kStatusRows);
+        std::vector<uint32_t> words(counted.begin(), counted.end());
+        ForwardPass::mergeStatus(words, s.host_status);
         auto clean = s.pass->check(words.data(), s.width, area.first);
         if (clean) continue;
         Error error = std::move(clean).error();
@@ -379,10 +391,11 @@ void Runner::adapt(double seconds, size_t submits, uint32_t tokens) {
 template <class Body>
 Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
     Device& device = engine_->device();
-    bool turns = pager_ && !pager_->allResident();
     uint64_t all = call.x.size() / layers_.front()->description().model_dim, first = 0;
     uint32_t max_batch = call.options.max_batch;
-    for (size_t flight = 1; first < all; flight = turns ? 1 : flight * 2) {
+    // What the host has computed is checked before the next batch.
+    bool one = std::any_of(layers_.begin(), layers_.end(), [](const LayerState* layer) { return layer->host; });
+    for (size_t flight = 1; first < all; flight = one ? 1 : flight * 2) {
         VKMOE_CHECK(ensureMemory(max_batch != 0 ? std::min<uint64_t>(all - first, max_batch) : all - first));
         uint32_t most = std::min(capacity_, max_batch != 0 ? std::min(max_batch, batch_) : batch_), longest = 0;
         VKMOE_CHECK(ensureAreas(std::min<uint64_t>(flight, (all - first + most - 1) / most)));

@@ -5,6 +5,7 @@
 // back (one wait a layer), and its experts run in the waves that the pager makes.
 #pragma once
 
+#include <array>
 #include <map>
 #include <vector>
 
@@ -51,7 +52,8 @@ private:
         uint32_t width, capacity;  // experts a token may go to; tokens an expert accepts (capacity dispatch)
         double operations;         // of a token
         const Workspace* workspace = nullptr;
-        uint64_t upload_at = 0, download_at = 0;  // in an area
+        uint64_t upload_at = 0, download_at = 0;   // in an area
+        std::array<uint32_t, 4> host_status = {};  // what the host's share of the batch counted
     };
     // Host memory of a batch in flight.
     struct Area {

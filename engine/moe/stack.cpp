@@ -1,13 +1,12 @@
 #include "vkmoe/stack.h"
 
 #include <fmt/format.h>
-#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "engine/formats/model_source.h"
-#include "engine/moe/expert_store.h"
+#include "engine/moe/paged_experts.h"
 #include "engine/moe/runner.h"
 #include "shaders/exact_math.h"
 
@@ -27,29 +26,6 @@ Result<void> addResidual(std::span<const float> x, std::vector<float>& y, uint32
     return {};
 }
 
-uint64_t hostMemory() {
-    struct sysinfo info {};
-    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
-}
-
-PagerCounters since(const PagerCounters& before, PagerCounters now) {
-    now.tier1 -= before.tier1;
-    now.tier2 -= before.tier2;
-    now.tier3 -= before.tier3;
-    now.bytes_read -= before.bytes_read;
-    now.bytes_copied -= before.bytes_copied;
-    now.bytes_written -= before.bytes_written;
-    now.evictions -= before.evictions;
-    now.host_computed -= before.host_computed;
-    now.waves -= before.waves;
-    now.read_waits -= before.read_waits;
-    now.read_wait_seconds -= before.read_wait_seconds;
-    now.prefetched -= before.prefetched;
-    now.prefetch_used -= before.prefetch_used;
-    now.prefetch_late -= before.prefetch_late;
-    return now;
-}
-
 }  // namespace
 
 struct Stack::State {
@@ -58,16 +34,14 @@ struct Stack::State {
     std::vector<std::string> warnings;
     std::optional<PagingOptions> options = {};
     uint64_t generation = engine->generation();  // of the engine's device that it is on
-    std::unique_ptr<Pager> pager = {};           // outlives the layers, whose tables it has set
+    std::unique_ptr<PagedExperts> paged = {};    // outlives the layers, whose tables it has set
     std::vector<Layer> layers = {};
     std::unique_ptr<Runner> runner = {};
 
     Result<void> open(const formats::ModelSource& source);
     Result<void> start();
-    Result<void> makePager();
     Result<void> reload();
-    PagerOptions pagerOptions(const PageStore& store) const;
-    PagingReport report(const PagerCounters& before, double seconds_before) const;
+    Result<void> openPaged();
     void setTrace(std::vector<Visit>* visits);
     Result<void> checkCall(std::span<const float> x, const ForwardOptions& call,
                            std::span<const Routes* const> forced) const;
@@ -98,7 +72,7 @@ bool Stack::residual() const { return state_->residual; }
 std::vector<Layer>& Stack::layers() { return state_->layers; }
 const std::vector<Layer>& Stack::layers() const { return state_->layers; }
 const std::vector<std::string>& Stack::warnings() const { return state_->warnings; }
-const Pager* Stack::pager() const { return state_->pager.get(); }
+const Pager* Stack::pager() const { return state_->paged ? &state_->paged->pager() : nullptr; }
 
 // ---- opening --------------------------------------------------------------------------------------------------------
 
@@ -137,69 +111,38 @@ Result<void> Stack::State::open(const formats::ModelSource& source) {
 
 // Runner and pager for the layers as they are now.
 Result<void> Stack::State::start() {
-    if (options) VKMOE_CHECK(makePager());
+    if (options) VKMOE_CHECK(openPaged());
     std::vector<LayerState*> states;
     for (Layer& layer : layers) states.push_back(&layer.state());
     runner = std::make_unique<Runner>(*engine, std::move(states), residual);
-    if (pager) runner->usePager(*pager, 0);
-    for (size_t i = 0; pager && i < layers.size(); ++i) layers[i].usePager(*pager, uint32_t(i));
+    if (paged) runner->usePager(paged->pager(), 0);
+    for (size_t i = 0; paged && i < layers.size(); ++i) layers[i].usePager(paged->pager(), uint32_t(i));
     generation = engine->generation();
     return {};
 }
 
-PagerOptions Stack::State::pagerOptions(const PageStore& store) const {
-    uint64_t page = 0, all = 0;
-    for (PageId p = 0; p < store.pages(); ++p) page = std::max(page, store.pageBytes(p));
-    all = page * store.pages();
-    const Ledger& ledger = engine->device().ledger();
-    uint64_t left = ledger.budget() - std::min(ledger.used(), ledger.budget());
-    PagerOptions chosen{.device_budget = options->device_budget.value_or(std::min(all, left / 5 * 4)),
-                        .host_budget = options->host_budget.value_or(std::min(all, hostMemory() / 2)),
-                        .policy = options->policy,
-                        .placement = options->placement,
-                        .prefetch = options->prefetch,
-                        .readers = options->readers};
-    if (options->placement == Placement::automatic && options->policy != Policy::automatic)
-        chosen.placement = Placement::tiered;
-    return chosen;
-}
-
-Result<void> Stack::State::makePager() {
-    std::vector<PageGroup> groups;
+Result<void> Stack::State::openPaged() {
+    std::vector<const Buffer*> tables;
     std::vector<formats::LayerSource> sources;
     for (Layer& layer : layers) {
-        groups.push_back({layer.description().experts, &layer.state().weights.table});
+        tables.push_back(&layer.state().weights.table);
         sources.push_back(layer.source());
     }
-    VKMOE_TRY(store, ExpertStore::create(std::move(sources)));
-    PagerOptions settings = pagerOptions(*store);
-    VKMOE_TRY(made, Pager::create(engine->device(), std::move(store), std::move(groups), settings));
-    pager = std::move(made);
-    return pager->preload(options->progress);
+    VKMOE_TRY(made, PagedExperts::open(*engine, std::move(sources), tables, *options));
+    paged = std::move(made);
+    for (Layer& layer : layers) layer.state().host = paged->host();
+    return {};
 }
 
 // The same stack on the device that the engine has now.
 Result<void> Stack::State::reload() {
     runner.reset();
-    pager.reset();
+    paged.reset();
     for (Layer& layer : layers) VKMOE_CHECK(layer.reload());
     return start();
 }
 
 // ---- forward --------------------------------------------------------------------------------------------------------
-
-PagingReport Stack::State::report(const PagerCounters& before, double seconds_before) const {
-    PagingReport report{.counters = since(before, pager->counters()),
-                        .policy = pager->residency().decides(),
-                        .all_resident = pager->allResident(),
-                        .pages = pager->store().pages(),
-                        .page_bytes = pager->slotBytes(),
-                        .device_slots = pager->slots(0),
-                        .host_slots = pager->slots(1),
-                        .read_seconds = pager->reading().seconds - seconds_before};
-    for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager->tierOf(page)));
-    return report;
-}
 
 void Stack::State::setTrace(std::vector<Visit>* visits) {
     runner->trace = visits;
@@ -273,8 +216,7 @@ Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOption
 Result<StackResult> Stack::State::forward(std::span<const float> x, const ForwardOptions& call,
                                           std::span<const Routes* const> forced) {
     DeviceCounters before = engine->device().counters();
-    PagerCounters pages_before = pager ? pager->counters() : PagerCounters{};
-    double reading_before = pager ? pager->reading().seconds : 0;
+    if (paged) paged->begin();
     std::vector<Visit> visits;
     setTrace(options && options->trace ? &visits : nullptr);
     auto start = std::chrono::steady_clock::now();
@@ -289,8 +231,8 @@ Result<StackResult> Stack::State::forward(std::span<const float> x, const Forwar
     ran->submits = after.submits - before.submits;
     ran->host_waits = after.waits - before.waits;
     ran->tokens = ran->layers.front().tokens;
-    if (!pager) return ran;
-    ran->paging = report(pages_before, reading_before);
+    if (!paged) return ran;
+    ran->paging = paged->report();
     ran->paging->visits = std::move(visits);
     return ran;
 }

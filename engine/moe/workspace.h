@@ -23,13 +23,14 @@ struct Workspace {
     Buffer memory;
 
     // Byte offsets into `memory`. T: tokens, S: slots = T * width.
-    uint64_t raw;                                 // [T, model_dim] the caller's input
-    uint64_t x, x_rounded;                        // [T, model_dim] operands: as they are, and rounded for the experts
-    uint64_t x_shared;                            // [T, model_dim] rounded for the shared expert
-    uint64_t logits, probabilities;               // [T, experts]
-    uint64_t keys, scores;                        // [T, experts] with capacity dispatch
-    uint64_t selected, gates;                     // [T, width]
-    uint64_t counts, offsets, token_of, slot_of;  // the counting sort, see bin_tokens.comp
+    uint64_t raw;                    // [T, model_dim] the caller's input
+    uint64_t x, x_rounded;           // [T, model_dim] operands: as they are, and rounded for the experts
+    uint64_t x_shared;               // [T, model_dim] rounded for the shared expert
+    uint64_t logits, probabilities;  // [T, experts]
+    uint64_t keys, scores;           // [T, experts] with capacity dispatch
+    uint64_t selected, gates;        // [T, width]
+    // The counting sort, see bin_tokens.comp; in one piece from offsets to tile_count, for copies.
+    uint64_t counts, offsets, token_of, slot_of;
     uint64_t tiles, tile_count, up_groups, down_groups;
     uint64_t hidden, y;                           // [S, hidden_dim], [S, model_dim]
     uint64_t shared_hidden, shared_y;             // [T, shared_dim], [T, model_dim]

@@ -124,9 +124,9 @@ Result<void> LayerBatch::ensureCarry(uint64_t tokens) {
     VKMOE_TRY(total_table, layer_->pageTable(*engine_, carry.totals));
     VKMOE_TRY(partial_table, layer_->pageTable(*engine_, carry.partials));
     VKMOE_TRY(carried, device.allocate((uint64_t{d.experts} + 1) * 4, Memory::device, "slots of earlier chunks"));
-    if (PagedExperts* paged = layer_->paged()) {
-        VKMOE_CHECK(paged->setOthers(PagedExperts::totals, total_table));
-        VKMOE_CHECK(paged->setOthers(PagedExperts::partials, partial_table));
+    if (PagedTraining* paged = layer_->paged()) {
+        VKMOE_CHECK(paged->setOthers(PagedTraining::totals, total_table));
+        VKMOE_CHECK(paged->setOthers(PagedTraining::partials, partial_table));
     }
     carry.total_table = std::move(total_table);
     carry.partial_table = std::move(partial_table);
@@ -211,9 +211,9 @@ BackwardPass::Batch LayerBatch::backwardBatch(const BatchWork& work, const Chunk
     batch.z_scale = work.z_scale;
     batch.counts = counts_.address();
     if (chunk.whole) return batch;
-    const PagedExperts* paged = layer_->paged();
-    batch.totals = paged ? paged->table(PagedExperts::totals).address() : carry_->total_table.address();
-    batch.partials = paged ? paged->table(PagedExperts::partials).address() : carry_->partial_table.address();
+    const PagedTraining* paged = layer_->paged();
+    batch.totals = paged ? paged->table(PagedTraining::totals).address() : carry_->total_table.address();
+    batch.partials = paged ? paged->table(PagedTraining::partials).address() : carry_->partial_table.address();
     batch.carried = carry_->carried.address();
     batch.last = chunk.is_last;
     return batch;
@@ -340,8 +340,8 @@ Result<void> LayerBatch::findExperts(const BatchWork& work, const Chunk& chunk) 
 // The last chunk adds what earlier ones left, of all experts of the batch. An expert comes twice: between, the
 // activation goes over the rows of all.
 Result<void> LayerBatch::backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens) {
-    PagedExperts& paged = *layer_->paged();
-    using Kind = PagedExperts::Chunk;
+    PagedTraining& paged = *layer_->paged();
+    using Kind = PagedTraining::Chunk;
     Kind kind = chunk.whole ? Kind::whole : chunk.is_last ? Kind::last : Kind::some;
     const auto& experts = chunk.is_last ? batch_experts_ : chunk_experts_;
     auto batch = backwardBatch(work, chunk, tokens);

@@ -110,7 +110,7 @@ Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const
     work.z_scale = float(2 * double(options.z_weight));
     work.begin = [&](Commands& commands) { set->zeroGrads(commands); };
     work.finish = [&](Commands& commands) { set->squares(commands, float(1.0 / double(tokens))); };
-    PagedExperts* paged = layer->paged();
+    PagedTraining* paged = layer->paged();
     if (paged) VKMOE_CHECK(paged->zeroGradients());
     VKMOE_TRY(done, batch->run(work));
     VKMOE_TRY(norm, gradNorm(tokens));
@@ -217,11 +217,11 @@ Result<OptimizerState> LayerTrainer::save() {
     State& s = *state_;
     VKMOE_TRY(state, s.set->save());
     std::lock_guard lock(s.engine->mutex());
-    PagedExperts* paged = s.layer->paged();
+    PagedTraining* paged = s.layer->paged();
     if (!paged) return state;
     VKMOE_CHECK(paged->settle());
-    VKMOE_TRY(first, paged->read(PagedExperts::first));
-    VKMOE_TRY(second, paged->read(PagedExperts::second));
+    VKMOE_TRY(first, paged->read(PagedTraining::first));
+    VKMOE_TRY(second, paged->read(PagedTraining::second));
     putFirst(first, state.first);
     putFirst(second, state.second);
     return state;
@@ -229,7 +229,7 @@ Result<OptimizerState> LayerTrainer::save() {
 
 Result<void> LayerTrainer::restore(const OptimizerState& state, uint64_t samples_seen) {
     State& s = *state_;
-    PagedExperts* paged = s.layer->paged();
+    PagedTraining* paged = s.layer->paged();
     uint64_t words = paged ? paged->experts() * paged->pageWords() : 0;
     VKMOE_CHECK(checkMoments(state, words + s.set->stateBytes() / 8));
     OptimizerState others{state.step,

@@ -75,7 +75,7 @@ Result<void> TrainableLayer::loadPaged(Engine& engine, const formats::LayerSourc
     ParameterSlab page;
     uint32_t position = 0;
     addPage(page, "", routedShape(description(), WeightFormat::f32, WeightFormat::f32), master_.routed, 0, position);
-    VKMOE_TRY(paged, PagedExperts::create(engine, source, master_, std::move(page.tensors), paging));
+    VKMOE_TRY(paged, PagedTraining::create(engine, source, master_, std::move(page.tensors), paging));
     paged_ = std::move(paged);
     return {};
 }
@@ -149,16 +149,16 @@ Result<LayerGradients> TrainableLayer::gradients(Engine& engine, const Parameter
     for (size_t i = first; i <= router; ++i) slabs.push_back(set.grads(i).address());
     VKMOE_TRY(table, tableOf(engine, slabs));
     gradient_table_ = std::move(table);
-    if (paged_) VKMOE_CHECK(paged_->setOthers(PagedExperts::gradients, gradient_table_));
+    if (paged_) VKMOE_CHECK(paged_->setOthers(PagedTraining::gradients, gradient_table_));
     bool gate = description().shared == Shared::sigmoid_gated;
-    return LayerGradients{paged_ ? &paged_->table(PagedExperts::gradients) : &gradient_table_,
+    return LayerGradients{paged_ ? &paged_->table(PagedTraining::gradients) : &gradient_table_,
                           gate ? set.grads(router + 1).address() : 0, master_.routed, master_.shared,
                           master_.router_bias};
 }
 
 Result<LayerMemory> TrainableLayer::downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const {
     LayerMemory memory;
-    if (paged_) VKMOE_CHECK(addPages(memory, PagedExperts::gradients));
+    if (paged_) VKMOE_CHECK(addPages(memory, PagedTraining::gradients));
     auto words = [&](size_t slab) {
         return download<float>(engine.device(), set.grads(slab), set.slabs()[slab].words);
     };
@@ -174,7 +174,7 @@ Result<LayerMemory> TrainableLayer::downloadGradients(Engine& engine, const Para
     return memory;
 }
 
-Result<void> TrainableLayer::addPages(LayerMemory& memory, PagedExperts::Kind kind) const {
+Result<void> TrainableLayer::addPages(LayerMemory& memory, PagedTraining::Kind kind) const {
     VKMOE_TRY(pages, paged_->read(kind));
     for (std::vector<float>& page : pages) memory.slabs.push_back(std::move(page));
     return {};
@@ -185,7 +185,7 @@ Result<LayerMemory> TrainableLayer::downloadWeights(Engine& engine) const {
     if (!paged_) return memory;
     VKMOE_CHECK(paged_->settle());
     LayerMemory all;
-    VKMOE_CHECK(addPages(all, PagedExperts::weights));
+    VKMOE_CHECK(addPages(all, PagedTraining::weights));
     for (auto& slab : memory.slabs) all.slabs.push_back(std::move(slab));
     all.router = std::move(memory.router);
     all.shared_router = std::move(memory.shared_router);

@@ -7,7 +7,7 @@
 
 #include "engine/moe/forward_pass.h"
 #include "engine/train/backward_pass.h"
-#include "engine/train/paged_experts.h"
+#include "engine/train/paged_training.h"
 #include "engine/train/parameter_set.h"
 #include "engine/train/read_back.h"
 #include "engine/train/rounded_weights.h"
@@ -30,7 +30,7 @@ public:
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
 
-    PagedExperts* paged() const { return paged_.get(); }  // null: their memory is master()'s and a ParameterSet's
+    PagedTraining* paged() const { return paged_.get(); }  // null: their memory is master()'s and a ParameterSet's
 
     uint64_t weightBytes() const { return master_.bytes + (rounded_ ? rounded_->weights().bytes : 0); }
 
@@ -57,10 +57,10 @@ private:
     TrainableLayer() = default;
     Result<Buffer> tableOf(Engine& engine, std::span<const uint64_t> slabs) const;
     Result<void> loadPaged(Engine& engine, const formats::LayerSource& source, const TrainingPaging& paging);
-    Result<void> addPages(LayerMemory& memory, PagedExperts::Kind kind) const;
+    Result<void> addPages(LayerMemory& memory, PagedTraining::Kind kind) const;
 
     Weights master_;
-    std::unique_ptr<PagedExperts> paged_;
+    std::unique_ptr<PagedTraining> paged_;
     std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
     std::unique_ptr<BackwardPass> backward_, chunked_;

@@ -72,6 +72,9 @@ struct DemoOptions {
 };
 int demo(const Context& context, const DemoOptions& options);
 
+// Makes a stack of 384 MiB of experts in `folder` for as long as it runs, and runs it with a quarter of that in memory.
+int demoPage(const Context& context, const std::string& folder);
+
 // ---- training
 
 struct BackwardOptions {

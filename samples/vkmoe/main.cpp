@@ -61,6 +61,9 @@ void addPaging(CLI::App& command, PagingChoice& choice) {
     command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")
         ->check(CLI::IsMember({"on", "off"}))
         ->capture_default_str();
+    command.add_option("--cpu-experts", choice.host, "on: experts that are not on the device are computed on the CPU")
+        ->check(CLI::IsMember({"auto", "on", "off"}))
+        ->capture_default_str();
     command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
     command.add_flag("--map", choice.map, "show where every expert is, on stderr");
 }
@@ -195,6 +198,14 @@ int parseAndRun(int argc, char** argv) {
     demo_command->add_option("--report", demo_options.report, "the HTML report to write")->capture_default_str();
     demo_command->add_option("--tokens", demo_options.tokens)->check(CLI::Range(1, 1 << 20))->capture_default_str();
     demo_command->callback([&] { exit_code = demo(context, demo_options); });
+
+    std::string demo_folder = "/var/tmp";
+    auto* demo_page_command =
+        app.add_subcommand("demo-page", "a stack with memory for a quarter of its experts, and how fast they are read");
+    addShared(*demo_page_command, context);
+    demo_page_command->add_option("--folder", demo_folder, "where its file is made, and removed again")
+        ->capture_default_str();
+    demo_page_command->callback([&] { exit_code = demoPage(context, demo_folder); });
 
     addTraining(app, context, exit_code, addShared);
 

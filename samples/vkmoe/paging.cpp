@@ -21,6 +21,9 @@ PagingOptions PagingChoice::options() const {
     PagingOptions paging{.device_budget = device_budget, .host_budget = host_budget};
     if (auto named = policyNamed(policy)) paging.policy = *named;
     paging.prefetch = prefetch == "on";
+    paging.host_compute = host == "on"    ? HostCompute::always
+                          : host == "off" ? HostCompute::never
+                                          : HostCompute::automatic;
     paging.trace = !trace.empty();
     return paging;
 }
@@ -55,7 +58,7 @@ Json pagesJson(const Stack& stack, const StackResult& result) {
     const PagingReport& r = *result.paging;
     const PagerCounters& c = r.counters;
     return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
-            {"bytes", c.bytes_read},
+            {"bytes", r.opening_bytes + c.bytes_read},
             {"bytes_copied", c.bytes_copied},
             {"evictions", c.evictions},
             {"cpu_computed", c.host_computed},
@@ -89,6 +92,7 @@ std::string pagingPicture(const PagingReport& r) {
                         readableBytes(double(c.bytes_read)), r.read_seconds,
                         readableBytes(r.read_seconds > 0 ? double(c.bytes_read) / r.read_seconds : 0), c.evictions,
                         name(r.policy), c.read_wait_seconds);
+    if (c.host_computed > 0) text += fmt::format("         {} uses computed on the CPU\n", c.host_computed);
     if (c.prefetched > 0)
         text += fmt::format("         {} read ahead, {} of them used ({:.0f} %)\n", c.prefetched, c.prefetch_used,
                             100 * share(c.prefetch_used, c.prefetched));

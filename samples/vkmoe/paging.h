@@ -11,7 +11,7 @@ namespace vkmoe::program {
 
 struct PagingChoice {
     std::optional<uint64_t> device_budget, host_budget;
-    std::string policy = "auto", prefetch = "on", trace;
+    std::string policy = "auto", prefetch = "on", host = "auto", trace;
     bool map = false;
 
     // Without a budget, a trace or a map everything is on the device, as it always was.

@@ -57,7 +57,7 @@ uint64_t slotBytes(Engine& engine, const formats::ModelSource& model) {
 
 TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier and batch", "[paging][device]") {
     auto model = fourLayers();
-    auto x = test::randomTokens(9, 48, 3);
+    auto x = test::randomTokens(5, 48, 3);
     for (Engine* engine : test::engines()) {
         INFO(engine->device().info().name);
         auto unpaged = Stack::create(*engine, model);
@@ -67,7 +67,9 @@ TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier an
         uint64_t page = slotBytes(*engine, model);
         for (uint64_t slots : {1, 4, 20, 40})
             for (Policy policy : {Policy::lru, Policy::lfu, Policy::expected, Policy::fixed, Policy::automatic})
-                for (Placement placement : {Placement::flat, Placement::tiered}) {
+                for (uint32_t batch : {0u, 1u}) {
+                    Placement placement =
+                        (slots / 4 + uint64_t(policy) + batch) % 2 == 0 ? Placement::flat : Placement::tiered;
                     bool prefetch = (slots + uint64_t(policy)) % 2 == 0;
                     CAPTURE(slots, name(policy), placement == Placement::flat, prefetch);
                     auto paged = Stack::create(*engine, model,
@@ -77,15 +79,13 @@ TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier an
                                                 .placement = placement,
                                                 .prefetch = prefetch});
                     REQUIRE(paged);
-                    for (uint32_t batch : {0u, 1u, 4u}) {
-                        auto result = paged->forward(x, {.max_batch = batch});
-                        REQUIRE(result);
-                        CHECK(sameFacts(*result, *expected));
-                        REQUIRE(result->paging);
-                        const PagerCounters& c = result->paging->counters;
-                        CHECK(result->paging->all_resident == (slots == 40));
-                        CHECK((slots == 40 ? c.tier3 == 0 : c.tier1 + c.tier2 + c.tier3 > 0));
-                    }
+                    auto result = paged->forward(x, {.max_batch = batch});
+                    REQUIRE(result);
+                    CHECK(sameFacts(*result, *expected));
+                    REQUIRE(result->paging);
+                    const PagerCounters& c = result->paging->counters;
+                    CHECK(result->paging->all_resident == (slots == 40));
+                    CHECK((slots == 40 ? c.tier3 == 0 : c.tier1 + c.tier2 + c.tier3 > 0));
                 }
     }
 }
@@ -112,7 +112,7 @@ TEST_CASE("the host waits for results alone while everything is in memory, else 
             REQUIRE(some);
             auto turns = some->forward(x, {.max_batch = 1});
             REQUIRE(turns);
-            CHECK(turns->host_waits <= 40 * (4 + 1));  // a layer's routes, a token's result
+            CHECK(turns->host_waits <= 40 * 4 + 6);  // a layer's routes, and results as above
             CHECK(turns->paging->counters.tier3 > 0);
         }
     }
@@ -146,13 +146,15 @@ TEST_CASE("capacity and fixed-budget layers page, too", "[paging]") {
     auto engine = Engine::open({.device = "cpu"});
     auto x = test::randomTokens(33, 32, 3);
     for (Dispatch dispatch : {Dispatch::capacity, Dispatch::fixed_budget}) {
-        Description d{.model_dim = 32, .hidden_dim = 24, .experts = 8, .top_k = 2, .dispatch = dispatch};
+        Description d{.model_dim = 32, .hidden_dim = 24, .experts = 8, .top_k = 2};
+        d.score = Score::softmax_selected;
+        d.dispatch = dispatch;
         formats::ModelSource model;
         model.stack = true;
         for (uint32_t i = 0; i < 2; ++i)
             model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f32, 5 + i).source);
         auto unpaged = Stack::create(**engine, model);
-        REQUIRE(unpaged);
+        if (!unpaged) FAIL(unpaged.error().detail);
         auto expected = unpaged->forward(x, {.max_batch = 5});
         REQUIRE(expected);
         auto paged =
@@ -165,7 +167,10 @@ TEST_CASE("capacity and fixed-budget layers page, too", "[paging]") {
 }
 
 TEST_CASE("a device that is lost on the way is replaced, and the pages read again: same bits", "[paging][device]") {
-    auto model = fourLayers();
+    formats::ModelSource model;
+    model.stack = true;
+    Description d{.model_dim = 48, .hidden_dim = 40, .experts = 10, .top_k = 2};
+    for (uint32_t i = 0; i < 2; ++i) model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f16, i).source);
     auto x = test::randomTokens(5, 48, 3);
     auto cpu = Engine::open({.device = "cpu"});
     auto expected = Stack::create(**cpu, model)->forward(x);
@@ -173,7 +178,7 @@ TEST_CASE("a device that is lost on the way is replaced, and the pages read agai
     auto candidates = listVulkanDevices();
     for (uint32_t index = 0; candidates && index < candidates->size(); ++index) {
         INFO((*candidates)[index].info.name);
-        for (uint64_t lost_at : {1, 4, 9, 15}) {
+        for (uint64_t lost_at : {2, 5}) {
             auto faults = std::make_shared<Faults>();
             EngineOptions options{.device = "gpu:" + std::to_string(index), .probe = false};
             options.device_options.faults = faults;

@@ -14,6 +14,7 @@
 #include "vkmoe/description.h"
 #include "vkmoe/engine.h"
 #include "vkmoe/lm_config.h"
+#include "vkmoe/paging.h"
 
 namespace vkmoe {
 
@@ -37,11 +38,17 @@ public:
     // Errors: bad_input (non-finite values among them), out_of_memory.
     static Result<LanguageModel> create(Engine& engine, const formats::LmSource& source,
                                         Precision precision = Precision::exact);
+    // The same with the experts in pages of the file: paging.h. Exact precision only (else unsupported). Same bits.
+    static Result<LanguageModel> create(Engine& engine, const formats::LmSource& source, const PagingOptions& paging,
+                                        Precision precision = Precision::exact);
     LanguageModel(LanguageModel&&) noexcept;
     LanguageModel& operator=(LanguageModel&&) noexcept;
     ~LanguageModel();
 
     const LmConfig& config() const;
+    const Pager* pager() const;  // null: all weights are on the device
+    // What was done since the model was opened, or since the last call; none without a pager.
+    std::optional<PagingReport> takePaging();
 
     // Logits of every position, [tokens, vocab_size]. An id that is not in the vocabulary is an error.
     Result<std::vector<float>> logits(std::span<const uint32_t> tokens);
@@ -52,6 +59,8 @@ public:
 private:
     struct State;
     explicit LanguageModel(std::unique_ptr<State> state);
+    static Result<LanguageModel> create(Engine& engine, const formats::LmSource& source, const PagingOptions* paging,
+                                        Precision precision);
     std::unique_ptr<State> state_;
 };
 

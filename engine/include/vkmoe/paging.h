@@ -14,13 +14,22 @@
 namespace vkmoe {
 inline namespace v1 {
 
+// Whether an expert whose page device memory does not hold is computed on the CPU, while the device works: same bits.
+enum class HostCompute {
+    automatic,  // on GPUs with tiered placement, where that is faster as far as measured
+    never,
+    always,  // every one of them, as far as pages move: a stack that is all in memory runs on the device alone
+};
+
 struct PagingOptions {
     // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: on
     // the device what is free of its memory less a fifth, on the host half of the machine's memory; never more than all
     // pages take.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
-    Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered
+    Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered;
+                                                 // with that one, flat on a GPU that reads the host's memory as fast
+    HostCompute host_compute = HostCompute::automatic;  // means nothing on the CPU, which reads pages in place
     bool prefetch = true;  // read what the next layer's router would choose, where that is worth it
     uint32_t readers = 3;  // threads that read files
     bool trace = false;    // keep the history of a call's uses (PagingReport::visits)
@@ -33,6 +42,7 @@ struct PagingReport {
     PagerCounters counters;             // of this call
     Policy policy = Policy::automatic;  // that decided last
     bool all_resident = false;          // everything was in memory: nothing was read
+    uint64_t opening_bytes = 0;         // read at opening, when everything fits
     uint64_t pages = 0;                 // of all layers
     uint64_t page_bytes = 0, device_slots = 0, host_slots = 0;
     double read_seconds = 0;    // that reads were under way

@@ -1,4 +1,4 @@
-#include "engine/train/paged_experts.h"
+#include "engine/train/paged_training.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -45,10 +45,10 @@ Result<void> copyWeights(const formats::LayerSource& source, PageStore& store) {
 
 // ---- making ---------------------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<PagedExperts>> PagedExperts::create(Engine& engine, const formats::LayerSource& source,
-                                                           const Weights& layer, std::vector<ParameterTensor> tensors,
-                                                           const TrainingPaging& options) {
-    std::unique_ptr<PagedExperts> paged(new PagedExperts(engine, layer, std::move(tensors)));
+Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, const formats::LayerSource& source,
+                                                             const Weights& layer, std::vector<ParameterTensor> tensors,
+                                                             const TrainingPaging& options) {
+    std::unique_ptr<PagedTraining> paged(new PagedTraining(engine, layer, std::move(tensors)));
     VKMOE_CHECK(paged->allocate());
     VKMOE_CHECK(paged->openPager(source, layer, options));
     VKMOE_TRY(adamw, engine.kernel(kernels().adamw, {}));
@@ -58,7 +58,7 @@ Result<std::unique_ptr<PagedExperts>> PagedExperts::create(Engine& engine, const
     return paged;
 }
 
-Result<void> PagedExperts::allocate() {
+Result<void> PagedTraining::allocate() {
     Device& device = engine_->device();
     for (uint32_t kind = gradients; kind < kinds; ++kind) {
         VKMOE_TRY(table, upload(device, std::vector<uint64_t>(experts_ + 2), "table of pages"));
@@ -75,8 +75,8 @@ Result<void> PagedExperts::allocate() {
     return {};
 }
 
-Result<void> PagedExperts::openPager(const formats::LayerSource& source, const Weights& layer,
-                                     const TrainingPaging& options) {
+Result<void> PagedTraining::openPager(const formats::LayerSource& source, const Weights& layer,
+                                      const TrainingPaging& options) {
     uint32_t pages = kinds * experts_;
     VKMOE_TRY(store, openStore(options.scratch, pages, words_ * 4));
     VKMOE_CHECK(copyWeights(source, *store));
@@ -102,7 +102,7 @@ Result<void> PagedExperts::openPager(const formats::LayerSource& source, const W
                     settings.device_budget, settings.host_budget, pager_->slots(0) + pager_->slots(1), words_ * 4)};
 }
 
-Result<void> PagedExperts::setOthers(Kind kind, const Buffer& table) {
+Result<void> PagedTraining::setOthers(Kind kind, const Buffer& table) {
     Commands commands;
     commands.copy(table, uint64_t{experts_} * 8, tables_[kind], uint64_t{experts_} * 8, 16);
     return submitAndWait(engine_->device(), commands);
@@ -110,7 +110,7 @@ Result<void> PagedExperts::setOthers(Kind kind, const Buffer& table) {
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
 
-Result<void> PagedExperts::submit(Commands& commands, bool wait) {
+Result<void> PagedTraining::submit(Commands& commands, bool wait) {
     ++submits_;
     VKMOE_TRY(value, engine_->device().submit(commands));
     pager_->submitted(value);
@@ -118,8 +118,8 @@ Result<void> PagedExperts::submit(Commands& commands, bool wait) {
     return wait ? engine_->device().wait(value) : Result<void>();
 }
 
-Result<void> PagedExperts::tryTurn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
-                                   const Record& all) {
+Result<void> PagedTraining::tryTurn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
+                                    const Record& all) {
     std::vector<PageId> pages;
     for (uint32_t expert : experts)
         for (Kind kind : needs.kinds) pages.push_back(pageOf(kind, expert));
@@ -139,27 +139,27 @@ Result<void> PagedExperts::tryTurn(std::span<const uint32_t> experts, const Need
     return {};
 }
 
-Result<void> PagedExperts::turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
-                                const Record& all) {
+Result<void> PagedTraining::turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
+                                 const Record& all) {
     if (failure_) return *failure_;
     auto done = tryTurn(experts, needs, each, all);
     if (!done) failure_ = done.error();
     return done;
 }
 
-void PagedExperts::zero(Commands& commands, uint32_t expert) const {
+void PagedTraining::zero(Commands& commands, uint32_t expert) const {
     const Slot* slot = pager_->slotHolding(pageOf(gradients, expert));
     commands.fill(*slot->slab, slot->offset, words_ * 4, 0);
 }
 
-std::vector<uint32_t> PagedExperts::withGradients() const {
+std::vector<uint32_t> PagedTraining::withGradients() const {
     std::vector<uint32_t> some;
     for (uint32_t e = 0; e < experts_; ++e)
         if (has_gradient_[e]) some.push_back(e);
     return some;
 }
 
-Result<void> PagedExperts::zeroGradients() {
+Result<void> PagedTraining::zeroGradients() {
     auto clear = [&](Commands& commands, uint32_t expert) {
         zero(commands, expert);
         return Result<void>();
@@ -169,12 +169,12 @@ Result<void> PagedExperts::zeroGradients() {
     return {};
 }
 
-Result<void> PagedExperts::forward(std::span<const uint32_t> experts, const Record& record) {
+Result<void> PagedTraining::forward(std::span<const uint32_t> experts, const Record& record) {
     VKMOE_CHECK(catchUp(experts));
     return turn(experts, {{weights}, 0}, {}, record);
 }
 
-Result<void> PagedExperts::backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record) {
+Result<void> PagedTraining::backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record) {
     for (uint32_t e : experts) has_gradient_[e] = ever_[e] = true;
     if (chunk == Chunk::whole) return turn(experts, {{weights, gradients}, 0b10}, {}, record);
     uint32_t changes = chunk == Chunk::last ? 0b0010 : 0b1100;
@@ -183,22 +183,22 @@ Result<void> PagedExperts::backward(std::span<const uint32_t> experts, Chunk chu
 
 // ---- results --------------------------------------------------------------------------------------------------------
 
-uint64_t PagedExperts::sumsAt(uint32_t expert) const {
+uint64_t PagedTraining::sumsAt(uint32_t expert) const {
     return uint64_t{experts_} * 16 + expert * squaresPartials(words_) * 4;
 }
 
-const uint32_t* PagedExperts::result(uint64_t offset) const {
+const uint32_t* PagedTraining::result(uint64_t offset) const {
     return reinterpret_cast<const uint32_t*>(download_.mapped().data() + offset);
 }
 
-Result<void> PagedExperts::fetch() {
+Result<void> PagedTraining::fetch() {
     Commands commands;
     commands.barrier();
     commands.copy(results_, 0, download_, 0, sumsAt(experts_));
     return submit(commands, true);
 }
 
-std::string PagedExperts::place(uint32_t expert, uint64_t word) const {
+std::string PagedTraining::place(uint32_t expert, uint64_t word) const {
     for (const ParameterTensor& tensor : tensors_)
         if (tensor.offset <= word && word < tensor.offset + tensor.words)
             return fmt::format("experts.{}{}, word {}", expert, tensor.name, word - tensor.offset);
@@ -206,7 +206,7 @@ std::string PagedExperts::place(uint32_t expert, uint64_t word) const {
 }
 
 // Gradients that are zero add nothing.
-Result<PagedExperts::Squares> PagedExperts::squares(float scale) {
+Result<PagedTraining::Squares> PagedTraining::squares(float scale) {
     if (failure_) return *failure_;
     Commands commands;
     commands.fill(results_, 0, results_.size(), 0);
@@ -233,13 +233,13 @@ Result<PagedExperts::Squares> PagedExperts::squares(float scale) {
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
 // Weights of an expert that never had a gradient move only as they decay.
-bool PagedExperts::isBehind(uint32_t expert) {
+bool PagedTraining::isBehind(uint32_t expert) {
     if (!ever_[expert] && taken_[expert] >= decays_) taken_[expert] = steps_.size();
     return taken_[expert] < steps_.size();
 }
 
 // The steps that the expert, which is in memory, has yet to take; its gradient counts for the last, and is zero before.
-Result<void> PagedExperts::makeSteps(Commands& commands, uint32_t e) {
+Result<void> PagedTraining::makeSteps(Commands& commands, uint32_t e) {
     uint32_t recorded = 0;
     for (; taken_[e] < steps_.size(); ++taken_[e]) {
         Adamw p = steps_[taken_[e]];
@@ -256,7 +256,7 @@ Result<void> PagedExperts::makeSteps(Commands& commands, uint32_t e) {
     return {};
 }
 
-Result<void> PagedExperts::stepAll(std::span<const uint32_t> experts) {
+Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
     Commands commands;
     commands.fill(results_, 0, results_.size(), 0);
     VKMOE_CHECK(submit(commands, false));
@@ -278,7 +278,7 @@ Result<void> PagedExperts::stepAll(std::span<const uint32_t> experts) {
     return {};
 }
 
-Result<void> PagedExperts::catchUp(std::span<const uint32_t> experts) {
+Result<void> PagedTraining::catchUp(std::span<const uint32_t> experts) {
     std::vector<uint32_t> behind;
     for (uint32_t e : experts)
         if (isBehind(e)) behind.push_back(e);
@@ -286,7 +286,7 @@ Result<void> PagedExperts::catchUp(std::span<const uint32_t> experts) {
     return stepAll(behind);
 }
 
-Result<void> PagedExperts::adamw(const Adamw& numbers) {
+Result<void> PagedTraining::adamw(const Adamw& numbers) {
     if (failure_) return *failure_;
     if (steps_.size() >= kMostSteps) VKMOE_CHECK(settle());
     steps_.push_back(numbers);
@@ -298,7 +298,7 @@ Result<void> PagedExperts::adamw(const Adamw& numbers) {
     return done;
 }
 
-Result<void> PagedExperts::settle() {
+Result<void> PagedTraining::settle() {
     std::vector<uint32_t> all(experts_);
     std::iota(all.begin(), all.end(), 0u);
     VKMOE_CHECK(catchUp(all));
@@ -310,7 +310,7 @@ Result<void> PagedExperts::settle() {
 
 // ---- reading and restoring ------------------------------------------------------------------------------------------
 
-Result<std::vector<std::vector<float>>> PagedExperts::read(Kind kind) {
+Result<std::vector<std::vector<float>>> PagedTraining::read(Kind kind) {
     if (failure_) return *failure_;
     if (auto kept = pager_->writeBack(); !kept) {
         failure_ = kept.error();
@@ -323,8 +323,8 @@ Result<std::vector<std::vector<float>>> PagedExperts::read(Kind kind) {
     return pages;
 }
 
-Result<void> PagedExperts::restore(std::span<const float> first_moments, std::span<const float> second_moments,
-                                   uint64_t step) {
+Result<void> PagedTraining::restore(std::span<const float> first_moments, std::span<const float> second_moments,
+                                    uint64_t step) {
     step_ = step;
     VKMOE_CHECK(settle());
     VKMOE_TRY(staged, engine_->device().allocate(words_ * 8, Memory::upload, "moments"));
@@ -347,7 +347,7 @@ Result<void> PagedExperts::restore(std::span<const float> first_moments, std::sp
     return {};
 }
 
-PagingReport PagedExperts::report() const {
+PagingReport PagedTraining::report() const {
     PagingReport report{.counters = pager_->counters(),
                         .policy = pager_->residency().decides(),
                         .pages = pager_->store().pages(),

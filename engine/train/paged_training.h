@@ -1,4 +1,4 @@
-// PagedExperts: what training a layer's routed experts takes, in pages: their weights, gradients and both moments, and
+// PagedTraining: what training a layer's routed experts takes, in pages: their weights, gradients and both moments, and
 // two accumulators between the chunks of a batch.
 //
 //     paged->zeroGradients();
@@ -28,7 +28,7 @@
 namespace vkmoe {
 inline namespace v1 {
 
-class PagedExperts {
+class PagedTraining {
 public:
     enum Kind : uint32_t { weights, gradients, first, second, totals, partials, kinds };
     enum class Chunk { whole, some, last };  // of a batch: all of it; one of several; the last of several
@@ -36,9 +36,9 @@ public:
 
     // `layer`: loaded without experts (Weights::loadUnpaged, f32), which this gives it; it must stay where it is.
     // `tensors`: of one page. Errors: what reading the experts has; out_of_memory for budgets below four pages; io.
-    static Result<std::unique_ptr<PagedExperts>> create(Engine& engine, const formats::LayerSource& source,
-                                                        const Weights& layer, std::vector<ParameterTensor> tensors,
-                                                        const TrainingPaging& options);
+    static Result<std::unique_ptr<PagedTraining>> create(Engine& engine, const formats::LayerSource& source,
+                                                         const Weights& layer, std::vector<ParameterTensor> tensors,
+                                                         const TrainingPaging& options);
 
     // [experts + 2] addresses for BackwardPass, of gradients, totals or partials. The last two entries are for other
     // gradients: copied from those of a table with all entries.
@@ -81,7 +81,7 @@ private:
         uint32_t changes = 0;  // bit i: of kinds[i]
     };
 
-    PagedExperts(Engine& engine, const Weights& layer, std::vector<ParameterTensor> tensors)
+    PagedTraining(Engine& engine, const Weights& layer, std::vector<ParameterTensor> tensors)
         : engine_(&engine),
           experts_(layer.description.experts),
           words_(layer.routed.bytes() / 4),
