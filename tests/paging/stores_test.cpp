@@ -1,15 +1,14 @@
 // Stores that keep pages: in memory, and in a file without a name.
-#include <sys/resource.h>
-
+#include <atomic>
 #include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
-#include <csignal>
 #include <filesystem>
 #include <random>
 #include <thread>
 
 #include "host/ram_store.h"
 #include "host/scratch_store.h"
+#include "tests/small_files.h"
 
 using namespace vkmoe;
 
@@ -37,22 +36,6 @@ Page readPage(const PageStore& store, PageId id) {
     REQUIRE(store.read(id, page, scratch));
     return page;
 }
-
-// Files may grow to so many bytes while it lives, as on a disk that is full then.
-struct SmallFiles {
-    explicit SmallFiles(rlim_t bytes) {
-        ::getrlimit(RLIMIT_FSIZE, &before);
-        handler = std::signal(SIGXFSZ, SIG_IGN);
-        rlimit now{bytes, before.rlim_max};
-        ::setrlimit(RLIMIT_FSIZE, &now);
-    }
-    ~SmallFiles() {
-        ::setrlimit(RLIMIT_FSIZE, &before);
-        std::signal(SIGXFSZ, handler);
-    }
-    rlimit before{};
-    void (*handler)(int) = nullptr;
-};
 
 }  // namespace
 
@@ -98,7 +81,7 @@ TEST_CASE("a full disk is an error that names the page, and no page is taken for
     const Page ones(kBytes, std::byte{1}), twos(kBytes, std::byte{2});
     REQUIRE(store->write(0, ones));
     {
-        SmallFiles limit(2 * kBytes + 100);
+        test::SmallFiles limit(2 * kBytes + 100);
         REQUIRE(store->write(1, ones));
         auto failed = store->write(2, ones);
         REQUIRE_FALSE(failed);

@@ -8,6 +8,7 @@
 #include "tests/engines.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
+#include "tests/small_files.h"
 #include "tests/train/trained.h"
 #include "vkmoe/layer_trainer.h"
 
@@ -265,4 +266,31 @@ TEST_CASE("what paged training cannot do, it says", "[train][paging]") {
     Error folder = refused(Precision::exact, nowhere);
     CHECK(folder.code == ErrorCode::io);
     CHECK(folder.detail.starts_with("/nowhere/at all: no scratch file for pages can be made there: "));
+}
+
+TEST_CASE("a full disk ends paged training with a sentence, and nothing goes on from half a step", "[train][paging]") {
+    Engine& engine = *test::engines().front();
+    auto layer = test::makeRandomLayer(shape(1), WeightFormat::f32, 1);
+    auto x = skewed(8, 1), y = test::randomTokens(8 * kBatch, kDim, 2);
+    uint64_t page = pageBytes(engine, layer.source);
+    LayerTrainerOptions options;
+    options.paging = TrainingPaging{
+        .device_budget = 4 * page, .host_budget = 0, .scratch = std::filesystem::temp_directory_path().string()};
+    auto trainer = must(LayerTrainer::create(engine, layer.source, options));
+    test::SmallFiles limit(14 * page);
+    std::string first;
+    for (int i = 0; i < 3; ++i) {
+        auto step = trainer.epoch(x, y, {.batch_size = kBatch});
+        REQUIRE_FALSE(step);
+        CHECK(step.error().code == ErrorCode::io);
+        CHECK(step.error().detail.find("cannot be written: File too large") != std::string::npos);
+        if (i == 0) first = step.error().detail;
+        CHECK(step.error().detail == first);
+    }
+    CHECK_FALSE(trainer.weights());
+    CHECK_FALSE(trainer.save());
+    options.paging->device_budget = 1 << 20;
+    REQUIRE(LayerTrainer::create(engine, layer.source, options));  // the weights alone do fit
+    test::SmallFiles less(3 * page);
+    CHECK(LayerTrainer::create(engine, layer.source, options).error().code == ErrorCode::io);
 }
