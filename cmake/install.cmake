@@ -39,7 +39,8 @@ function(install_headers from to)
 endfunction()
 
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/engine/include/vkmoe DESTINATION ${VKMOE_HEADERS} FILES_MATCHING PATTERN "*.h")
-install_headers(host host buffer.h commands.h device.h faults.h file.h kernel.h result.h staging.h transfer.h)
+install_headers(host host buffer.h commands.h device.h faults.h file.h kernel.h page_groups.h page_reader.h page_store.h pager.h
+  residency.h result.h slots.h staging.h transfer.h)
 install_headers(engine engine kernels.inc)
 install_headers(engine/formats engine/formats evl0.h moe0.h tensor_source.h)
 # Not exact_math.h: the linker could take a copy of its functions that a user compiled with fast-math for the engine's.

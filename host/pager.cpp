@@ -57,7 +57,7 @@ Result<std::unique_ptr<Pager>> Pager::create(Device& device, std::unique_ptr<Pag
 Result<void> Pager::allocate(const PagerOptions& options) {
     uint64_t all = pages_.size(), first = std::min(options.device_budget / slot_bytes_, all);
     uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
-    if (!flat_ && first + second > 0) second = std::max<uint64_t>(second, 2);  // what is read passes through tier 2
+    if (!flat_ && first + second > 0) second = std::max<uint64_t>({second, 2, options.unit});  // reads pass through it
     Memory mapped = store_->writable() || options.host_reads ? Memory::download : Memory::upload;
     tiers_[0] = Slots::create(device_, flat_ ? mapped : Memory::device, slot_bytes_, first, "pages in tier 1");
     tiers_[1] = Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2");
@@ -148,19 +148,27 @@ void Pager::judgeCopies() {
     trial_copies_ = trial_hits_ = 0;
 }
 
-Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool changes) {
+// Tells the policy, each group once.
+void Pager::visit(std::span<const PageId> pages, uint32_t unit) {
+    std::vector<PageId> sorted(pages.begin(), pages.end());
+    if (unit > 1) std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 0, j = 0; i < sorted.size(); i = j) {
+        while (j < sorted.size() && index_.of(sorted[j]) == index_.of(sorted[i])) ++j;
+        residency_->visit(index_.of(sorted[i]), std::span(sorted).subspan(i, j - i));
+    }
+}
+
+Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t changes) {
     abandon();
-    changes_ = changes;
     turn_.assign(pages.begin(), pages.end());
     collectAhead();
     if (pause_ > 0) --pause_;
     judgeCopies();
-    for (size_t i = 0, j = 0; !quiet_ && i < pages.size(); i = j) {
-        while (j < pages.size() && index_.of(pages[j]) == index_.of(pages[i])) ++j;
-        residency_->visit(index_.of(pages[i]), pages.subspan(i, j - i));
-    }
-    for (PageId page : pages) {
+    if (!quiet_) visit(pages, unit);
+    for (size_t i = 0; i < pages.size(); ++i) {
+        PageId page = pages[i];
         pages_[page].needed = true;
+        pages_[page].changes = changes >> i % unit & 1;
         if (!quiet_) count(page);
         if (pages_[page].reading) reader_->hurry(page);
     }
@@ -175,7 +183,7 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, bool cha
 }
 
 void Pager::leaveToHost(PageId page) {
-    assert(pages_[page].needed && tierOf(page) != 0 && !changes_);
+    assert(pages_[page].needed && tierOf(page) != 0 && !pages_[page].changes);
     pages_[page].host = true;
 }
 
@@ -190,6 +198,10 @@ Result<void> Pager::next(Commands& commands) {
         take(resident_, resident_.size());
     } else {
         if (coming_.empty()) VKMOE_CHECK(requestMore(true));
+        if (coming_.empty()) {
+            yieldWaiting();
+            VKMOE_CHECK(requestMore(true));
+        }
         if (coming_.empty())
             return Error{ErrorCode::out_of_memory,
                          fmt::format("{} pages of {} bytes are needed at once, memory holds {}",
@@ -205,6 +217,7 @@ Result<void> Pager::next(Commands& commands) {
     std::vector<Move> out, in;
     if (!flat_)
         for (PageId page : wave_) VKMOE_CHECK(promote(page, out, in));
+    if (!flat_) VKMOE_CHECK(dropOldCopies());
     recordMoves(commands, out, in);
     for (PageId page : wave_) hold(page);
     recordTable(commands);
@@ -213,7 +226,7 @@ Result<void> Pager::next(Commands& commands) {
 }
 
 void Pager::endWave() {
-    for (PageId page : wave_) pages_[page].needed = pages_[page].now = pages_[page].host = false;
+    for (PageId page : wave_) pages_[page].needed = pages_[page].now = pages_[page].host = pages_[page].changes = false;
     wave_.clear();
 }
 
@@ -221,7 +234,7 @@ void Pager::use(PageId page) {
     Page& p = pages_[page];
     p.now = true;
     counters_.host_computed += p.host;
-    p.dirty = p.dirty || changes_;
+    p.dirty = p.dirty || p.changes;
     if (!p.ahead) return;
     p.ahead = false;
     ++counters_.prefetch_used;
@@ -247,7 +260,7 @@ void Pager::abandon() {
             }
     for (PageId page : moved_) forget(page);
     for (PageId page : turn_) {
-        pages_[page].needed = pages_[page].now = pages_[page].host = false;
+        pages_[page].needed = pages_[page].now = pages_[page].host = pages_[page].changes = false;
         if (!touched_.empty()) entry_[page] = UINT64_MAX;
     }
     for (Slot* slot : touched_) slot->busy_until = last_value_;
@@ -263,6 +276,7 @@ void Pager::abandon() {
 // ---- reading --------------------------------------------------------------------------------------------------------
 
 Result<bool> Pager::requestUnit(const Unit& unit, bool may_wait) {
+    for (PageId page : unit) pages_[page].needed = true;
     for (PageId page : unit) {
         if (pages_[page].resident() || pages_[page].reading) continue;
         VKMOE_TRY(place, acquire(may_wait, false));
@@ -284,6 +298,12 @@ Result<void> Pager::requestMore(bool may_wait) {
     }
     waiting_.erase(waiting_.begin(), waiting_.begin() + ptrdiff_t(count));
     return {};
+}
+
+// Where pages of units that wait hold the memory that the first of them wants, they give it up and are read again.
+void Pager::yieldWaiting() {
+    for (size_t i = 1; i < waiting_.size(); ++i)
+        for (PageId page : waiting_[i]) pages_[page].needed = false;
 }
 
 Result<void> Pager::finishRead(PageId page, Result<void> outcome) {

@@ -52,6 +52,7 @@ struct PagerOptions {
     Placement placement = Placement::automatic;
     bool prefetch = true;
     uint32_t readers = 3;  // threads that read
+    uint32_t unit = 1;     // pages that are needed together at most
     // What a use in tier 1 saves, where tier 2 would have served, in times that a copy between the tiers costs. Copies
     // that gain less than they cost end for a while.
     double gain = 1;
@@ -73,7 +74,7 @@ struct PagerCounters {
 class Pager {
 public:
     // The store's pages in the order of the groups. The budgets count whole slots, of the size of the largest page;
-    // tiered placement adds two slots of staging where the host budget has fewer.
+    // tiered placement adds staging, two slots or a unit's, where the host budget has fewer.
     // Errors: out_of_memory if not one page fits the budgets or the device.
     static Result<std::unique_ptr<Pager>> create(Device& device, std::unique_ptr<PageStore> store,
                                                  std::vector<PageGroup> groups, const PagerOptions& options);
@@ -86,8 +87,9 @@ public:
     // Group `group` used these pages, in a pass that needed no turn.
     void note(uint32_t group, std::span<const PageId> pages);
 
-    // A turn for these pages, each once; `unit` consecutive ones are needed together. `changes`: the work writes them.
-    Result<void> start(std::span<const PageId> pages, uint32_t unit = 1, bool changes = false);
+    // A turn for these pages, each once; `unit` consecutive ones are needed together. Bit i of `changes`: the work
+    // writes the i-th page of each unit.
+    Result<void> start(std::span<const PageId> pages, uint32_t unit = 1, uint32_t changes = 0);
     // The next wave, which done() must have said there is.
     Result<void> next(Commands& commands);
     bool done() const { return resident_.empty() && coming_.empty() && waiting_.empty(); }
@@ -130,6 +132,7 @@ private:
         bool now = false;       // of the wave
         bool host = false;      // of the turn, and the host's
         bool ahead = false;     // was read ahead and not used yet
+        bool changes = false;   // of the turn: its work writes it
         bool promoted = false;  // was copied to the tier 1 slot it has
         bool dirty = false;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
@@ -157,6 +160,7 @@ private:
     // ---- reading
     Result<bool> requestUnit(const Unit& unit, bool may_wait);
     Result<void> requestMore(bool may_wait);
+    void yieldWaiting();
     Result<void> finishRead(PageId page, Result<void> outcome);
     void collectAhead();
     Result<void> waitFor(const Unit& unit);
@@ -166,6 +170,7 @@ private:
         Place from, to;
     };
     Result<void> promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
+    Result<void> dropOldCopies();
     Place promotionSlot(double worth, std::vector<Move>& out);
     Place demotionSlot(double worth);
     void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);
@@ -174,6 +179,7 @@ private:
     void setEntries(Commands& commands, std::vector<PageId> changed);
     void hold(Slot& slot);
     void hold(PageId page);
+    void visit(std::span<const PageId> pages, uint32_t unit);
     void use(PageId page);
     void count(PageId page);
     void judgeCopies();
@@ -196,7 +202,7 @@ private:
     // The turn:
     std::vector<PageId> turn_, wave_;
     std::vector<Unit> resident_, coming_, waiting_;  // units in memory, on their way, without slots
-    bool changes_ = false, quiet_ = false;           // quiet: neither counted nor told the policy
+    bool quiet_ = false;                             // the turn is neither counted nor told the policy
     std::vector<Slot*> touched_;                     // since the last submit
     uint64_t last_value_ = 0;                        // the last submit
     std::vector<PageId> moved_;                      // ... by recorded copies

@@ -193,22 +193,30 @@ double Pager::promotionBar() const {
     return bar;
 }
 
-// To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted, unless the work changes
-// the page: then it would be out of date.
+// To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted.
 Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
     Page& p = pages_[page];
-    if (p.slot[0] < 0 && tiers_[0].size() > 0 && !p.host) {
-        Place to = promotionSlot(residency_->worth(page), out);
-        if (!to) return {};
-        in.push_back({{1, uint32_t(p.slot[1])}, to});
-        hold(slotOf(in.back().from));  // nothing may take it before it is copied
-        hold(slotOf(to));
-        slotOf(to).page = page;
-        p.slot[0] = int32_t(to.slot);
-        p.promoted = true;
-        moved_.push_back(page);
+    if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.host) return {};
+    Place to = promotionSlot(residency_->worth(page), out);
+    if (!to) return {};
+    in.push_back({{1, uint32_t(p.slot[1])}, to});
+    hold(slotOf(in.back().from));  // nothing may take it before it is copied
+    hold(slotOf(to));
+    slotOf(to).page = page;
+    p.slot[0] = int32_t(to.slot);
+    p.promoted = true;
+    moved_.push_back(page);
+    return {};
+}
+
+// The work changes these pages in tier 1: copies in tier 2 would be out of date. Only once all moves are decided, for
+// what moves down runs before what moves up.
+Result<void> Pager::dropOldCopies() {
+    for (PageId page : wave_) {
+        const Page& p = pages_[page];
+        if (p.changes && p.slot[0] >= 0 && p.slot[1] >= 0) VKMOE_CHECK(clear({1, uint32_t(p.slot[1])}));
     }
-    return changes_ && p.slot[0] >= 0 && p.slot[1] >= 0 ? clear({1, uint32_t(p.slot[1])}) : Result<void>();
+    return {};
 }
 
 void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in) {

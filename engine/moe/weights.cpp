@@ -146,10 +146,11 @@ Result<Weights> describe(const LayerSource& source, bool widen) {
 
 }  // namespace
 
-Result<Weights> Weights::loadUnpaged(Engine& engine, const LayerSource& source) {
-    VKMOE_TRY(weights, describe(source, false));
+Result<Weights> Weights::loadUnpaged(Engine& engine, const LayerSource& source, bool widen) {
+    VKMOE_TRY(weights, describe(source, widen));
     weights.paged = true;
     VKMOE_CHECK(allocateAll(engine.device(), weights));
+    if (widen) VKMOE_CHECK(zero(engine.device(), weights));
     VKMOE_CHECK(weights.fill(engine, source));
     return weights;
 }

@@ -30,7 +30,7 @@ struct Weights {
     static Result<Weights> load(Engine& engine, const formats::LayerSource& source, bool widen = false);
 
     // The same without the routed experts, whose table entries are null until a Pager sets them.
-    static Result<Weights> loadUnpaged(Engine& engine, const formats::LayerSource& source);
+    static Result<Weights> loadUnpaged(Engine& engine, const formats::LayerSource& source, bool widen = false);
 
     // Reads every tensor again, into the memory that is there.
     Result<void> fill(Engine& engine, const formats::LayerSource& source) const;

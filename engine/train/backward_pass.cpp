@@ -119,28 +119,54 @@ Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights
 
 // ---- recording ------------------------------------------------------------------------------------------------------
 
-void BackwardPass::record(Commands& commands, const Workspace& forward, const BackwardWorkspace& workspace,
-                          const LayerGradients& gradients, const Batch& batch) const {
-    Recording r{commands, forward, workspace, gradients, batch};
+void BackwardPass::record(const Recording& r) const {
     Places routed_places = routed(r), shared_places = shared(r);
-    commands.fill(workspace.memory, workspace.status, 8 * BackwardWorkspace::kStatusRows, 0);
-    commands.barrier();
-    combineBackward(r);
-    commands.barrier();
-    routeBackward(r);
+    startBackward(r);
     downBackward(r, routed_, routed_places);
     if (hasShared()) downBackward(r, shared_, shared_places);
-    commands.barrier();
+    r.commands.barrier();
     lossBackward(r);
     activationBackward(r, routed_, routed_places);
     if (hasShared()) activationBackward(r, shared_, shared_places);
-    commands.barrier();
+    r.commands.barrier();
     routerBackward(r);
     upBackward(r, routed_, routed_places);
     if (hasShared()) upBackward(r, shared_, shared_places);
-    commands.barrier();
+    r.commands.barrier();
     dispatchBackward(r);
-    commands.barrier();
+    r.commands.barrier();
+}
+
+// As far as the experts' outputs and the router's choices.
+void BackwardPass::startBackward(const Recording& r) const {
+    r.commands.fill(r.b.memory, r.b.status, 8 * BackwardWorkspace::kStatusRows, 0);
+    r.commands.barrier();
+    combineBackward(r);
+    r.commands.barrier();
+    routeBackward(r);
+}
+
+void BackwardPass::recordFirst(const Recording& r) const {
+    startBackward(r);
+    if (hasShared()) downBackward(r, shared_, shared(r));
+    r.commands.barrier();
+}
+
+void BackwardPass::recordBetween(const Recording& r) const {
+    r.commands.barrier();
+    lossBackward(r);
+    activationBackward(r, routed_, routed(r));
+    if (hasShared()) activationBackward(r, shared_, shared(r));
+    r.commands.barrier();
+}
+
+void BackwardPass::recordLast(const Recording& r) const {
+    r.commands.barrier();
+    routerBackward(r);
+    if (hasShared()) upBackward(r, shared_, shared(r));
+    r.commands.barrier();
+    dispatchBackward(r);
+    r.commands.barrier();
 }
 
 U32 BackwardPass::status(const Recording& r, size_t stage) const { return r.b.memory.at<U32>(r.b.status + stage * 8); }

@@ -41,7 +41,27 @@ public:
 
     // From BackwardWorkspace::grad_out to grad_in and the gradients; `forward` holds what the forward pass left.
     void record(Commands& commands, const Workspace& forward, const BackwardWorkspace& workspace,
-                const LayerGradients& gradients, const Batch& batch) const;
+                const LayerGradients& gradients, const Batch& batch) const {
+        record(Recording{commands, forward, workspace, gradients, batch});
+    }
+
+    // One recording.
+    struct Recording {
+        Commands& commands;
+        const Workspace& f;
+        const BackwardWorkspace& b;
+        const LayerGradients& g;
+        const Batch& batch;
+    };
+    void record(const Recording& r) const;
+
+    // The same in parts, for experts that come in waves: those whose pages are null are left alone. Each expert must
+    // have been there for recordDown before recordBetween, and for recordUp before recordLast.
+    void recordFirst(const Recording& r) const;
+    void recordDown(const Recording& r) const { downBackward(r, routed_, routed(r)); }
+    void recordBetween(const Recording& r) const;
+    void recordUp(const Recording& r) const { upBackward(r, routed_, routed(r)); }
+    void recordLast(const Recording& r) const;
 
     // The shared gate's own gradient, which is made at once over a whole micro-batch: after the last of its chunks,
     // from what they left. `record` does it for whole batches.
@@ -58,14 +78,6 @@ private:
         const Kernel *gate_grad = nullptr, *up_grad = nullptr, *down_grad = nullptr;
         bool dense = false;
     };
-    // One recording.
-    struct Recording {
-        Commands& commands;
-        const Workspace& f;
-        const BackwardWorkspace& b;
-        const LayerGradients& g;
-        const Batch& batch;
-    };
     // What one family reads and writes: byte offsets of `f` or of `b`, dimensions, layouts.
     struct Places {
         uint64_t x, hidden, gate_total, up_total;
@@ -81,6 +93,7 @@ private:
     Result<void> buildRouting(Engine& engine, Precision precision);
     Places routed(const Recording& r) const;
     Places shared(const Recording& r) const;
+    void startBackward(const Recording& r) const;
     void combineBackward(const Recording& r) const;
     void routeBackward(const Recording& r) const;
     void lossBackward(const Recording& r) const;

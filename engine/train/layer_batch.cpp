@@ -67,8 +67,7 @@ Result<void> LayerBatch::ensure(uint64_t tokens) {
     const Description& d = layer_->description();
     Ledger& ledger = engine_->device().ledger();
     uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used()), fit = 0;
-    uint64_t most = std::min<uint64_t>(
-        {wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k)});
+    uint64_t most = std::min<uint64_t>({wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k)});
     for (uint64_t step = uint64_t{1} << 31; step != 0; step /= 2)
         if (fit + step <= most && bytesFor(uint32_t(fit + step)) <= left) fit += step;
     if (fit == 0)
@@ -125,6 +124,10 @@ Result<void> LayerBatch::ensureCarry(uint64_t tokens) {
     VKMOE_TRY(total_table, layer_->pageTable(*engine_, carry.totals));
     VKMOE_TRY(partial_table, layer_->pageTable(*engine_, carry.partials));
     VKMOE_TRY(carried, device.allocate((uint64_t{d.experts} + 1) * 4, Memory::device, "slots of earlier chunks"));
+    if (PagedTraining* paged = layer_->paged()) {
+        VKMOE_CHECK(paged->setOthers(PagedTraining::totals, total_table));
+        VKMOE_CHECK(paged->setOthers(PagedTraining::partials, partial_table));
+    }
     carry.total_table = std::move(total_table);
     carry.partial_table = std::move(partial_table);
     carry.carried = std::move(carried);
@@ -147,12 +150,18 @@ void LayerBatch::upload(const BatchWork& work, const Chunk& chunk) {
     std::memcpy(upload_.mapped().data() + at_.upstream, work.upstream.data() + chunk.first * D, bytes);
 }
 
-void LayerBatch::recordForward(Commands& commands, const BatchWork& work, const Chunk& chunk) const {
+ForwardPass::Batch LayerBatch::forwardBatch(const BatchWork& work, const Chunk& chunk) const {
+    return {.first = work.first_token + chunk.first, .tokens = chunk.tokens, .training = work.noise};
+}
+
+void LayerBatch::recordInput(Commands& commands, const Chunk& chunk) const {
     uint64_t bytes = uint64_t{chunk.tokens} * layer_->description().model_dim * 4;
     commands.copy(upload_, 0, workspace_->memory, workspace_->raw, bytes);
-    layer_->forward().recordOnDevice(
-        commands, *workspace_,
-        {.first = work.first_token + chunk.first, .tokens = chunk.tokens, .training = work.noise});
+}
+
+void LayerBatch::recordForward(Commands& commands, const BatchWork& work, const Chunk& chunk) const {
+    recordInput(commands, chunk);
+    layer_->forward().recordOnDevice(commands, *workspace_, forwardBatch(work, chunk));
 }
 
 // The gradient of the outputs: as it came, or that of the squared error. Targets follow the losses and their status.
@@ -185,7 +194,8 @@ void LayerBatch::recordCounts(Commands& commands, uint64_t counts) const {
     commands.dispatch(*count_, p, p.experts);
 }
 
-void LayerBatch::recordBackward(Commands& commands, const BatchWork& work, const Chunk& chunk, uint64_t tokens) const {
+// Whom the batch's balance loss counts, and who ever had tokens.
+void LayerBatch::recordAllCounts(Commands& commands, const Chunk& chunk) const {
     if (chunk.whole) {
         commands.fill(counts_, 0, counts_.size(), 0);
         commands.barrier();
@@ -193,17 +203,27 @@ void LayerBatch::recordBackward(Commands& commands, const BatchWork& work, const
     }
     recordCounts(commands, layer_->touched().address());
     commands.barrier();
+}
+
+BackwardPass::Batch LayerBatch::backwardBatch(const BatchWork& work, const Chunk& chunk, uint64_t tokens) const {
     BackwardPass::Batch batch{.tokens = chunk.tokens, .assignments = uint32_t(tokens * layer_->description().top_k)};
     batch.balance_scale = work.balance_scale;
     batch.z_scale = work.z_scale;
     batch.counts = counts_.address();
-    if (chunk.whole) return layer_->backward().record(commands, *workspace_, *backward_, gradients_, batch);
-    batch.totals = carry_->total_table.address();
-    batch.partials = carry_->partial_table.address();
+    if (chunk.whole) return batch;
+    const PagedTraining* paged = layer_->paged();
+    batch.totals = paged ? paged->table(PagedTraining::totals).address() : carry_->total_table.address();
+    batch.partials = paged ? paged->table(PagedTraining::partials).address() : carry_->partial_table.address();
     batch.carried = carry_->carried.address();
     batch.last = chunk.is_last;
-    chunked_->record(commands, *workspace_, *backward_, gradients_, batch);
-    carryOn(commands, chunk, tokens);
+    return batch;
+}
+
+void LayerBatch::recordBackward(Commands& commands, const BatchWork& work, const Chunk& chunk, uint64_t tokens) const {
+    recordAllCounts(commands, chunk);
+    auto batch = backwardBatch(work, chunk, tokens);
+    backwardPass(chunk).record(commands, *workspace_, *backward_, gradients_, batch);
+    if (!chunk.whole) carryOn(commands, chunk, tokens);
 }
 
 // What the next chunk must know; after the last one, the shared gate's gradient over the whole batch.
@@ -267,11 +287,16 @@ void LayerBatch::collect(const BatchWork& work, const Chunk& chunk, BatchResult&
     result.grad_in.insert(result.grad_in.end(), grad_in.begin(), grad_in.end());
 }
 
-Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result) {
-    upload(work, chunk);
-    Commands commands;
+void LayerBatch::recordBegin(Commands& commands, const BatchWork& work, const Chunk& chunk) const {
     if (chunk.is_first && work.begin) work.begin(commands);
     if (chunk.is_first && !chunk.whole) commands.fill(carry_->carried, 0, carry_->carried.size(), 0);
+}
+
+Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result) {
+    if (layer_->paged()) return runPaged(work, chunk, tokens, result);
+    upload(work, chunk);
+    Commands commands;
+    recordBegin(commands, work, chunk);
     recordForward(commands, work, chunk);
     if (work.apart) {
         VKMOE_TRY(seconds, submit(commands));
@@ -289,6 +314,81 @@ Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uin
     return {};
 }
 
+// ---- experts in pages -----------------------------------------------------------------------------------------------
+
+// As far as the routes, and who they choose.
+Result<void> LayerBatch::findExperts(const BatchWork& work, const Chunk& chunk) {
+    const uint32_t experts = layer_->description().experts;
+    Commands commands;
+    recordBegin(commands, work, chunk);
+    recordInput(commands, chunk);
+    layer_->forward().recordHead(commands, *workspace_, forwardBatch(work, chunk));
+    commands.barrier();
+    commands.copy(workspace_->memory, workspace_->offsets, download_, at_.offsets, (uint64_t{experts} + 1) * 4);
+    VKMOE_CHECK(submit(commands));
+    auto offsets = view<uint32_t>(download_, at_.offsets, experts + 1);
+    std::vector<uint32_t> all;
+    chunk_experts_.clear();
+    for (uint32_t e = 0; e < experts; ++e)
+        if (offsets[e + 1] != offsets[e]) chunk_experts_.push_back(e);
+    std::set_union(chunk_experts_.begin(), chunk_experts_.end(), batch_experts_.begin(), batch_experts_.end(),
+                   std::back_inserter(all));
+    batch_experts_ = std::move(all);
+    return {};
+}
+
+// The last chunk adds what earlier ones left, of all experts of the batch. An expert comes twice: between, the
+// activation goes over the rows of all.
+Result<void> LayerBatch::backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens) {
+    PagedTraining& paged = *layer_->paged();
+    using Kind = PagedTraining::Chunk;
+    Kind kind = chunk.whole ? Kind::whole : chunk.is_last ? Kind::last : Kind::some;
+    const auto& experts = chunk.is_last ? batch_experts_ : chunk_experts_;
+    auto batch = backwardBatch(work, chunk, tokens);
+    const BackwardPass& pass = backwardPass(chunk);
+    auto on = [&](Commands& commands) {
+        return BackwardPass::Recording{commands, *workspace_, *backward_, gradients_, batch};
+    };
+    VKMOE_CHECK(paged.backward(experts, kind, [&](Commands& commands) { pass.recordDown(on(commands)); }));
+    Commands between;
+    pass.recordBetween(on(between));
+    VKMOE_CHECK(engine_->device().submit(between));
+    VKMOE_CHECK(paged.backward(experts, kind, [&](Commands& commands) { pass.recordUp(on(commands)); }));
+    Commands last;
+    pass.recordLast(on(last));
+    if (!chunk.whole) carryOn(last, chunk, tokens);
+    if (chunk.is_last && work.finish) work.finish(last);
+    recordDownloads(last, chunk);
+    VKMOE_CHECK(submit(last));
+    return {};
+}
+
+Result<void> LayerBatch::runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result) {
+    auto start = Clock::now();
+    upload(work, chunk);
+    VKMOE_CHECK(findExperts(work, chunk));
+    VKMOE_CHECK(layer_->paged()->forward(chunk_experts_, [&](Commands& commands) {
+        layer_->forward().recordExperts(commands, *workspace_, chunk.tokens);
+    }));
+    auto batch = backwardBatch(work, chunk, tokens);
+    Commands commands;
+    commands.barrier();
+    layer_->forward().recordTail(commands, *workspace_, chunk.tokens);
+    VKMOE_CHECK(submit(commands));
+    auto half = Clock::now();
+    commands = {};
+    recordUpstream(commands, work, chunk);
+    recordAllCounts(commands, chunk);
+    backwardPass(chunk).recordFirst({commands, *workspace_, *backward_, gradients_, batch});
+    VKMOE_CHECK(engine_->device().submit(commands));
+    VKMOE_CHECK(backwardPaged(work, chunk, tokens));
+    result.forward_seconds += std::chrono::duration<double>(half - start).count();
+    result.backward_seconds += std::chrono::duration<double>(Clock::now() - half).count();
+    VKMOE_CHECK(check());
+    collect(work, chunk, result);
+    return {};
+}
+
 // The balance loss wants the whole batch's counts before its first backward pass.
 Result<void> LayerBatch::countAll(const BatchWork& work, uint64_t tokens) {
     Commands commands;
@@ -297,7 +397,8 @@ Result<void> LayerBatch::countAll(const BatchWork& work, uint64_t tokens) {
         Chunk chunk{uint32_t(first), uint32_t(std::min<uint64_t>(workspace_->capacity, tokens - first)), false, false,
                     false};
         upload(work, chunk);
-        recordForward(commands, work, chunk);
+        recordInput(commands, chunk);
+        layer_->forward().recordHead(commands, *workspace_, forwardBatch(work, chunk));
         recordCounts(commands, counts_.address());
         commands.barrier();
         VKMOE_TRY(seconds, submit(commands));
@@ -321,6 +422,7 @@ Result<BatchResult> LayerBatch::run(const BatchWork& work) {
     if (!whole) VKMOE_CHECK(ensureCarry(tokens));
     if (!whole && work.balance_scale != 0) VKMOE_CHECK(countAll(work, tokens));
     BatchResult result;
+    batch_experts_.clear();
     result.probabilities.resize(d.experts);
     result.tokens.resize(d.experts);
     for (uint64_t first = 0; first < tokens;) {

@@ -65,13 +65,22 @@ private:
     Result<void> ensureCarry(uint64_t tokens);
     Result<void> countAll(const BatchWork& work, uint64_t tokens);
     void upload(const BatchWork& work, const Chunk& chunk);
+    ForwardPass::Batch forwardBatch(const BatchWork& work, const Chunk& chunk) const;
+    void recordInput(Commands& commands, const Chunk& chunk) const;
     void recordForward(Commands& commands, const BatchWork& work, const Chunk& chunk) const;
     void recordUpstream(Commands& commands, const BatchWork& work, const Chunk& chunk) const;
     void recordCounts(Commands& commands, uint64_t counts) const;
+    void recordBegin(Commands& commands, const BatchWork& work, const Chunk& chunk) const;
+    void recordAllCounts(Commands& commands, const Chunk& chunk) const;
     void recordBackward(Commands& commands, const BatchWork& work, const Chunk& chunk, uint64_t tokens) const;
     void carryOn(Commands& commands, const Chunk& chunk, uint64_t tokens) const;
     void recordDownloads(Commands& commands, const Chunk& chunk) const;
+    BackwardPass::Batch backwardBatch(const BatchWork& work, const Chunk& chunk, uint64_t tokens) const;
+    const BackwardPass& backwardPass(const Chunk& chunk) const { return chunk.whole ? layer_->backward() : *chunked_; }
     Result<void> runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
+    Result<void> runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
+    Result<void> findExperts(const BatchWork& work, const Chunk& chunk);
+    Result<void> backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens);
     Result<double> submit(const Commands& commands) const;
     Result<void> check() const;
     void collect(const BatchWork& work, const Chunk& chunk, BatchResult& result) const;
@@ -89,7 +98,8 @@ private:
     Places at_;
     std::optional<Carry> carry_;
     uint64_t carry_tokens_ = 0;
-    uint64_t asked_ = 0;  // tokens that memory was last asked for; it may hold fewer
+    std::vector<uint32_t> chunk_experts_, batch_experts_;  // with slots in this chunk; in the batch so far; ascending
+    uint64_t asked_ = 0;                                   // tokens that memory was last asked for; it may hold fewer
 };
 
 }  // namespace v1

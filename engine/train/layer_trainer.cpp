@@ -31,6 +31,7 @@ struct LayerTrainer::State {
     std::optional<LayerBatch> batch;
     uint64_t samples_seen = 0;  // in all epochs: the noise on the logits differs from one to the next
 
+    Result<GradNorm> gradNorm(uint64_t tokens);
     Result<void> step(std::span<const float> x, std::span<const float> targets, EpochResult& result);
     float balanceScale(uint64_t tokens) const;
     void report(const BatchResult& batch_result, uint64_t tokens, EpochResult& result) const;
@@ -50,6 +51,13 @@ LayerTrainer::~LayerTrainer() {
 
 const Description& LayerTrainer::description() const { return state_->layer->description(); }
 
+std::optional<PagingReport> LayerTrainer::paging() const {
+    if (!state_->layer->paged()) return std::nullopt;
+    return state_->layer->paged()->report();
+}
+
+uint64_t LayerTrainer::samplesSeen() const { return state_->samples_seen; }
+
 uint64_t LayerTrainer::peakBytes() const { return state_->engine->device().ledger().peak(); }
 
 TrainingMemory LayerTrainer::memory(uint32_t tokens) const {
@@ -57,6 +65,7 @@ TrainingMemory LayerTrainer::memory(uint32_t tokens) const {
     TrainingMemory memory{.weights = s.layer->weightBytes(), .activations = s.batch->bytesFor(tokens)};
     for (const ParameterSlab& slab : s.set->slabs()) memory.gradients += slab.words * 4;
     memory.moments = s.set->stateBytes();
+    if (s.layer->paged()) memory.pages = s.layer->paged()->pager().bytes();
     return memory;
 }
 
@@ -69,7 +78,8 @@ Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSo
     auto state = std::make_unique<State>();
     state->engine = &engine;
     state->options = options;
-    VKMOE_TRY(layer, TrainableLayer::create(engine, source, options.precision));
+    VKMOE_TRY(layer,
+              TrainableLayer::create(engine, source, options.precision, options.paging ? &*options.paging : nullptr));
     state->layer = std::move(layer);
     uint32_t position = 0;
     VKMOE_TRY(set, ParameterSet::create(engine, state->layer->slabs("", position)));
@@ -85,6 +95,14 @@ float LayerTrainer::State::balanceScale(uint64_t tokens) const {
     return float(options.aux_scale == AuxScale::reference ? scale / double(tokens) : scale);
 }
 
+// The experts' come first, as without pages.
+Result<GradNorm> LayerTrainer::State::gradNorm(uint64_t tokens) {
+    if (!layer->paged()) return set->gradNorm();
+    VKMOE_TRY(squares, layer->paged()->squares(float(1.0 / double(tokens))));
+    if (!squares.fault.empty()) return GradNorm{0, squares.fault};
+    return set->gradNorm(squares.sum);
+}
+
 Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const float> targets, EpochResult& result) {
     uint64_t tokens = x.size() / layer->description().model_dim;
     BatchWork work{.x = x, .upstream = targets, .noise = true, .first_token = samples_seen};
@@ -92,14 +110,19 @@ Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const
     work.z_scale = float(2 * double(options.z_weight));
     work.begin = [&](Commands& commands) { set->zeroGrads(commands); };
     work.finish = [&](Commands& commands) { set->squares(commands, float(1.0 / double(tokens))); };
+    PagedTraining* paged = layer->paged();
+    if (paged) VKMOE_CHECK(paged->zeroGradients());
     VKMOE_TRY(done, batch->run(work));
-    GradNorm norm = set->gradNorm();
+    VKMOE_TRY(norm, gradNorm(tokens));
     if (!norm.finite()) return Error{ErrorCode::bad_input, norm.fault};
     Commands commands;
     set->adamw(commands, options.adamw, options.adamw.learning_rate, 1.0 / double(tokens),
                clipFactor(options.adamw, norm.norm));
     layer->refresh(commands);
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
+    if (paged)
+        VKMOE_CHECK(paged->adamw(adamwParams(options.adamw, set->clock(), options.adamw.learning_rate,
+                                             1.0 / double(tokens), clipFactor(options.adamw, norm.norm))));
     VKMOE_CHECK(set->checkWeights());
     samples_seen += tokens;
     report(done, tokens, result);
@@ -130,6 +153,7 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
     Commands commands;
     s.set->zeroGrads(commands);
     VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
+    if (s.layer->paged()) VKMOE_CHECK(s.layer->paged()->zeroGradients());
     LayerGradientResult result;
     if (tokens != 0) {
         VKMOE_TRY(done, s.batch->run({.x = x, .upstream = grad_out, .squared_error = false, .apart = true}));
@@ -173,8 +197,54 @@ Result<EpochResult> LayerTrainer::epoch(std::span<const float> inputs, std::span
 
 Result<formats::LayerSource> LayerTrainer::weights() {
     std::lock_guard lock(state_->engine->mutex());
-    VKMOE_TRY(memory, downloadWeights(*state_->engine, state_->layer->master()));
+    VKMOE_TRY(memory, state_->layer->downloadWeights(*state_->engine));
     return readBack(state_->layer->master(), memory, "trained weights", false);
+}
+
+namespace {
+
+// [pages][words] before the moments of everything else.
+void putFirst(const std::vector<std::vector<float>>& pages, std::vector<float>& moments) {
+    std::vector<float> all;
+    for (const auto& page : pages) all.insert(all.end(), page.begin(), page.end());
+    all.insert(all.end(), moments.begin(), moments.end());
+    moments = std::move(all);
+}
+
+}  // namespace
+
+Result<OptimizerState> LayerTrainer::save() {
+    State& s = *state_;
+    VKMOE_TRY(state, s.set->save());
+    std::lock_guard lock(s.engine->mutex());
+    PagedTraining* paged = s.layer->paged();
+    if (!paged) return state;
+    VKMOE_CHECK(paged->settle());
+    VKMOE_TRY(first, paged->read(PagedTraining::first));
+    VKMOE_TRY(second, paged->read(PagedTraining::second));
+    putFirst(first, state.first);
+    putFirst(second, state.second);
+    return state;
+}
+
+Result<void> LayerTrainer::restore(const OptimizerState& state, uint64_t samples_seen) {
+    State& s = *state_;
+    PagedTraining* paged = s.layer->paged();
+    uint64_t words = paged ? paged->experts() * paged->pageWords() : 0;
+    VKMOE_CHECK(checkMoments(state, words + s.set->stateBytes() / 8));
+    OptimizerState others{state.step,
+                          {state.first.begin() + ptrdiff_t(words), state.first.end()},
+                          {state.second.begin() + ptrdiff_t(words), state.second.end()}};
+    VKMOE_CHECK(s.set->restore(others));
+    std::lock_guard lock(s.engine->mutex());
+    Commands commands;
+    commands.fill(s.layer->touched(), 0, uint64_t{description().experts} * 4, 1);
+    VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
+    if (paged)
+        VKMOE_CHECK(
+            paged->restore(std::span(state.first).first(words), std::span(state.second).first(words), state.step));
+    s.samples_seen = samples_seen;
+    return {};
 }
 
 }  // namespace v1

@@ -55,6 +55,11 @@ Result<void> checkMoments(const char* name, const std::vector<float>& values, ui
 
 }  // namespace
 
+Result<void> checkMoments(const OptimizerState& state, uint64_t words) {
+    VKMOE_CHECK(checkMoments("first", state.first, words, false));
+    return checkMoments("second", state.second, words, true);
+}
+
 Result<OptimizerState> ParameterSet::save() const {
     std::lock_guard lock(engine_->mutex());
     VKMOE_TRY(first, gather(engine_->device(), first_, moment_words_, owned_words_));
@@ -63,8 +68,7 @@ Result<OptimizerState> ParameterSet::save() const {
 }
 
 Result<void> ParameterSet::restore(const OptimizerState& state) {
-    VKMOE_CHECK(checkMoments("first", state.first, owned_words_, false));
-    VKMOE_CHECK(checkMoments("second", state.second, owned_words_, true));
+    VKMOE_CHECK(checkMoments(state, owned_words_));
     std::lock_guard lock(engine_->mutex());
     VKMOE_CHECK(scatter(engine_->device(), state.first, first_, moment_words_));
     VKMOE_CHECK(scatter(engine_->device(), state.second, second_, moment_words_));

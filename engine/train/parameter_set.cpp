@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/train/squares_fault.h"
 #include "host/transfer.h"
 #include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
-
-constexpr uint64_t kSquaresGroup = 65536;  // gradients of one workgroup of grad_squares
 
 bool owns(const Shard& shard, const ParameterTensor& tensor) { return tensor.position % shard.count == shard.index; }
 
@@ -62,8 +61,13 @@ void ParameterSet::findRuns(Shard shard) {
     }
 }
 
-uint64_t ParameterSet::partials(size_t slab) const {
-    return (slabs_[slab].words + kSquaresGroup - 1) / kSquaresGroup * kWorkgroup;
+// Pages of whole groups of grad_squares may be summed at once: no group has gradients of two.
+void ParameterSet::findPieces() {
+    for (size_t s = 0; s < slabs_.size(); ++s) {
+        uint64_t words = slabs_[s].words, page = slabs_[s].page_words;
+        uint64_t step = page == 0 || page % kSquaresGroup == 0 ? words : page;
+        for (uint64_t at = 0; at < words; at += step) pieces_.push_back({s, at, std::min(step, words - at), 0});
+    }
 }
 
 // Says at once what all will need: of the parts only the last, which does not fit, would be named.
@@ -94,11 +98,12 @@ Result<void> ParameterSet::allocate() {
         first_.back() = std::move(first);
         second_.back() = std::move(second);
     }
-    weights_at_ = slabs_.size() * 8;
+    findPieces();
+    weights_at_ = pieces_.size() * 8;
     results_bytes_ = weights_at_ + runs_.size() * 8;
-    for (size_t s = 0; s < slabs_.size(); ++s) {
-        sums_at_.push_back(results_bytes_);
-        results_bytes_ += partials(s) * 4;
+    for (Piece& piece : pieces_) {
+        piece.sums_at = results_bytes_;
+        results_bytes_ += squaresPartials(piece.words) * 4;
     }
     VKMOE_TRY(results, device.allocate(results_bytes_, Memory::device, "sums of squared gradients"));
     VKMOE_TRY(download, device.allocate(results_bytes_, Memory::download, "sums of squared gradients, on their way"));
@@ -128,18 +133,19 @@ void ParameterSet::zeroGrads(Commands& commands) const {
 }
 
 void ParameterSet::squares(Commands& commands, float scale) const {
-    if (slabs_.empty()) return;
+    if (pieces_.empty()) return;
     commands.barrier();
     commands.fill(results_, 0, weights_at_, 0);
     commands.barrier();
-    for (size_t s = 0; s < slabs_.size(); ++s) {
-        GradSquares p{grads_[s].at<F32>(), results_.at<F32>(sums_at_[s]), results_.at<U32>(s * 8),
-                      uint32_t(slabs_[s].words), scale};
-        commands.dispatch(*grad_squares_, p, partials(s));
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+        const Piece& piece = pieces_[i];
+        GradSquares p{grads_[piece.slab].at<F32>(piece.offset * 4), results_.at<F32>(piece.sums_at),
+                      results_.at<U32>(i * 8), uint32_t(piece.words), scale};
+        commands.dispatch(*grad_squares_, p, squaresPartials(piece.words));
     }
     commands.barrier();
     commands.copy(results_, 0, download_, 0, weights_at_);
-    uint64_t sums = sums_at_.front();
+    uint64_t sums = pieces_.front().sums_at;
     if (sums < results_bytes_) commands.copy(results_, sums, download_, sums, results_bytes_ - sums);
     commands.barrier();
 }
@@ -157,15 +163,16 @@ std::string ParameterSet::place(size_t slab, uint64_t word) const {
                   : fmt::format("{}, word {}, which is no tensor's", slabs_[slab].name, word);
 }
 
-GradNorm ParameterSet::gradNorm() const {
-    double sum = 0;
-    for (size_t s = 0; s < slabs_.size(); ++s) {
-        const uint32_t* status = result(s * 8);
-        if (status[0] != 0)
-            return {0, fmt::format("{}: {} gradients are not finite or their squares not below 2^63, the first in {}",
-                                   slabs_[s].name, status[0], place(s, ~status[1]))};
-        const auto* sums = reinterpret_cast<const float*>(result(sums_at_[s]));
-        for (uint64_t i = 0; i < partials(s); ++i) sum += double(sums[i]);
+GradNorm ParameterSet::gradNorm(double before) const {
+    double sum = before;
+    SquaresFault fault;
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+        const Piece& piece = pieces_[i];
+        fault.add(result(i * 8), [&](uint64_t word) { return place(piece.slab, piece.offset + word); });
+        if (fault.count != 0 && (i + 1 == pieces_.size() || pieces_[i + 1].slab != piece.slab))
+            return {0, fault.text(slabs_[piece.slab].name)};
+        const auto* sums = reinterpret_cast<const float*>(result(piece.sums_at));
+        for (uint64_t k = 0; k < squaresPartials(piece.words); ++k) sum += double(sums[k]);
     }
     return {std::sqrt(sum), {}};
 }

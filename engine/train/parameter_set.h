@@ -58,6 +58,9 @@ struct OptimizerState {
     std::vector<float> first, second;
 };
 
+// That there are as many moments as the model has words, and that moments can be so. Errors: bad_input.
+Result<void> checkMoments(const OptimizerState& state, uint64_t words);
+
 class ParameterSet {
 public:
     // Gradients and moments start at zero. Errors: bad_input (no such shard), out_of_memory, which says how much is
@@ -68,12 +71,15 @@ public:
     const Buffer& grads(size_t slab) const { return grads_[slab]; }  // laid out as the slab
     uint64_t stateBytes() const { return 8 * owned_words_; }         // of the moments
     uint64_t step() const { return clock_.step(); }                  // those that adamw() recorded
+    const AdamwClock& clock() const { return clock_; }
 
     void zeroGrads(Commands& commands) const;
 
-    // Sums the squares of all gradients, each multiplied by `scale`, and brings them to the host.
+    // Sums the squares of all gradients, each multiplied by `scale`, and brings them to the host. Pages are summed each
+    // by itself: where they lie does not matter.
     void squares(Commands& commands, float scale) const;
-    GradNorm gradNorm() const;
+    // `before`: what is summed already of gradients elsewhere that come first.
+    GradNorm gradNorm(double before = 0) const;
 
     // One step of the owned tensors. `grad_scale` and `clip` as in adamwParams.
     void adamw(Commands& commands, const AdamwOptions& options, double rate, double grad_scale = 1, double clip = 1);
@@ -89,13 +95,18 @@ private:
         size_t slab;
         uint64_t offset, words, moments;
     };
+    // What grad_squares sums in one dispatch: a slab, or a page of it.
+    struct Piece {
+        size_t slab;
+        uint64_t offset, words, sums_at;  // sums_at: byte offset of its partial sums in results_
+    };
     explicit ParameterSet(Engine& engine, std::vector<ParameterSlab> slabs)
         : engine_(&engine), slabs_(std::move(slabs)) {}
     void findRuns(Shard shard);
     Result<void> checkBudget() const;
     Result<void> allocate();
     Result<void> build();
-    uint64_t partials(size_t slab) const;
+    void findPieces();
     bool skips(const ParameterSlab& slab, const Adamw& numbers) const;
     std::string place(size_t slab, uint64_t word) const;
     const uint32_t* result(uint64_t offset) const;
@@ -105,9 +116,9 @@ private:
     std::vector<Run> runs_;
     std::vector<uint64_t> moment_words_;          // of each slab
     std::vector<Buffer> grads_, first_, second_;  // of each slab; no moments where a slab has none
-    // Words: squares' status [slabs, 2], weights' status [runs, 2], partial sums of squares [slabs][partials].
+    std::vector<Piece> pieces_;
+    // Words: squares' status [pieces, 2], weights' status [runs, 2], partial sums of squares [pieces][partials].
     Buffer results_, download_;
-    std::vector<uint64_t> sums_at_;  // byte offsets of each slab's partial sums in it
     uint64_t weights_at_ = 0, results_bytes_ = 0, owned_words_ = 0;
     bool sharded_ = false;
     AdamwClock clock_;

@@ -23,30 +23,6 @@ Result<void> checkTrainable(const formats::LayerSource& source) {
 
 }  // namespace
 
-Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, const formats::LayerSource& source,
-                                                               Precision precision) {
-    VKMOE_CHECK(checkTrainable(source));
-    std::unique_ptr<TrainableLayer> layer(new TrainableLayer);
-    VKMOE_TRY(master, Weights::load(engine, source, true));
-    layer->master_ = std::move(master);
-    layer->precision_ = precision;
-    uint64_t experts = layer->description().experts;
-    VKMOE_TRY(touched, upload(engine.device(), std::vector<uint32_t>(experts), "experts that were ever used"));
-    layer->touched_ = std::move(touched);
-    if (precision == Precision::rounded) {
-        VKMOE_TRY(rounded, RoundedWeights::create(engine, layer->master_));
-        layer->rounded_ = std::move(rounded);
-        Commands commands;
-        layer->refresh(commands);
-        VKMOE_CHECK(submitAndWait(engine.device(), commands));
-    }
-    VKMOE_TRY(forward, ForwardPass::create(engine, layer->compute(), precision, false, true));
-    layer->forward_ = std::make_unique<ForwardPass>(std::move(forward));
-    VKMOE_TRY(backward, BackwardPass::create(engine, layer->compute(), precision));
-    layer->backward_ = std::make_unique<BackwardPass>(std::move(backward));
-    return layer;
-}
-
 namespace {
 
 // The tensors of one expert's page, which starts at `offset` of its slab.
@@ -65,6 +41,44 @@ void addPage(ParameterSlab& slab, const std::string& name, const ExpertShape& s,
 }
 
 }  // namespace
+
+Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, const formats::LayerSource& source,
+                                                               Precision precision, const TrainingPaging* paging) {
+    VKMOE_CHECK(checkTrainable(source));
+    if (paging && precision == Precision::rounded)
+        return Error{ErrorCode::unsupported,
+                     fmt::format("{}: experts are paged in exact precision only", source.bytes->name())};
+    std::unique_ptr<TrainableLayer> layer(new TrainableLayer);
+    VKMOE_TRY(master, paging ? Weights::loadUnpaged(engine, source, true) : Weights::load(engine, source, true));
+    layer->master_ = std::move(master);
+    if (paging) VKMOE_CHECK(layer->loadPaged(engine, source, *paging));
+    layer->precision_ = precision;
+    uint64_t experts = layer->description().experts;
+    VKMOE_TRY(touched, upload(engine.device(), std::vector<uint32_t>(experts), "experts that were ever used"));
+    layer->touched_ = std::move(touched);
+    if (precision == Precision::rounded) {
+        VKMOE_TRY(rounded, RoundedWeights::create(engine, layer->master_));
+        layer->rounded_ = std::move(rounded);
+        Commands commands;
+        layer->refresh(commands);
+        VKMOE_CHECK(submitAndWait(engine.device(), commands));
+    }
+    VKMOE_TRY(forward, ForwardPass::create(engine, layer->compute(), precision, false, true));
+    layer->forward_ = std::make_unique<ForwardPass>(std::move(forward));
+    VKMOE_TRY(backward, BackwardPass::create(engine, layer->compute(), precision));
+    layer->backward_ = std::make_unique<BackwardPass>(std::move(backward));
+    return layer;
+}
+
+Result<void> TrainableLayer::loadPaged(Engine& engine, const formats::LayerSource& source,
+                                       const TrainingPaging& paging) {
+    ParameterSlab page;
+    uint32_t position = 0;
+    addPage(page, "", routedShape(description(), WeightFormat::f32, WeightFormat::f32), master_.routed, 0, position);
+    VKMOE_TRY(paged, PagedTraining::create(engine, source, master_, std::move(page.tensors), paging));
+    paged_ = std::move(paged);
+    return {};
+}
 
 std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint32_t& position) const {
     const Description& d = description();
@@ -103,11 +117,13 @@ std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint
 
 Result<Buffer> TrainableLayer::tableOf(Engine& engine, std::span<const uint64_t> slabs) const {
     std::vector<uint64_t> pages;
-    for (uint64_t page : master_.pages)
+    for (uint64_t page : master_.pages) {
+        pages.push_back(0);  // a pager's
         for (size_t i = 0; i < master_.slabs.size(); ++i) {
             uint64_t start = master_.slabs[i].address();
-            if (page >= start && page < start + master_.slabs[i].size()) pages.push_back(slabs[i] + (page - start));
+            if (page >= start && page < start + master_.slabs[i].size()) pages.back() = slabs[i] + (page - start);
         }
+    }
     pages.resize(description().experts + 1, 0);
     pages.push_back(slabs[master_.slabs.size()]);  // the router's
     return upload(engine.device(), pages, "table of gradients");
@@ -133,13 +149,16 @@ Result<LayerGradients> TrainableLayer::gradients(Engine& engine, const Parameter
     for (size_t i = first; i <= router; ++i) slabs.push_back(set.grads(i).address());
     VKMOE_TRY(table, tableOf(engine, slabs));
     gradient_table_ = std::move(table);
+    if (paged_) VKMOE_CHECK(paged_->setOthers(PagedTraining::gradients, gradient_table_));
     bool gate = description().shared == Shared::sigmoid_gated;
-    return LayerGradients{&gradient_table_, gate ? set.grads(router + 1).address() : 0, master_.routed, master_.shared,
+    return LayerGradients{paged_ ? &paged_->table(PagedTraining::gradients) : &gradient_table_,
+                          gate ? set.grads(router + 1).address() : 0, master_.routed, master_.shared,
                           master_.router_bias};
 }
 
 Result<LayerMemory> TrainableLayer::downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const {
     LayerMemory memory;
+    if (paged_) VKMOE_CHECK(addPages(memory, PagedTraining::gradients));
     auto words = [&](size_t slab) {
         return download<float>(engine.device(), set.grads(slab), set.slabs()[slab].words);
     };
@@ -153,6 +172,24 @@ Result<LayerMemory> TrainableLayer::downloadGradients(Engine& engine, const Para
     VKMOE_TRY(gate, words(first + master_.slabs.size() + 1));
     memory.shared_router = std::move(gate);
     return memory;
+}
+
+Result<void> TrainableLayer::addPages(LayerMemory& memory, PagedTraining::Kind kind) const {
+    VKMOE_TRY(pages, paged_->read(kind));
+    for (std::vector<float>& page : pages) memory.slabs.push_back(std::move(page));
+    return {};
+}
+
+Result<LayerMemory> TrainableLayer::downloadWeights(Engine& engine) const {
+    VKMOE_TRY(memory, v1::downloadWeights(engine, master_));
+    if (!paged_) return memory;
+    VKMOE_CHECK(paged_->settle());
+    LayerMemory all;
+    VKMOE_CHECK(addPages(all, PagedTraining::weights));
+    for (auto& slab : memory.slabs) all.slabs.push_back(std::move(slab));
+    all.router = std::move(memory.router);
+    all.shared_router = std::move(memory.shared_router);
+    return all;
 }
 
 }  // namespace v1

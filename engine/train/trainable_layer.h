@@ -7,6 +7,7 @@
 
 #include "engine/moe/forward_pass.h"
 #include "engine/train/backward_pass.h"
+#include "engine/train/paged_training.h"
 #include "engine/train/parameter_set.h"
 #include "engine/train/read_back.h"
 #include "engine/train/rounded_weights.h"
@@ -16,9 +17,10 @@ inline namespace v1 {
 
 class TrainableLayer {
 public:
-    // Errors: unsupported for a layer that cannot be trained; what Weights::load has.
+    // Errors: unsupported for a layer that cannot be trained; what Weights::load has. With `paging` the routed experts
+    // are paged(), in exact precision only.
     static Result<std::unique_ptr<TrainableLayer>> create(Engine& engine, const formats::LayerSource& source,
-                                                          Precision precision);
+                                                          Precision precision, const TrainingPaging* paging = nullptr);
     TrainableLayer(const TrainableLayer&) = delete;
 
     const Description& description() const { return master_.description; }
@@ -27,6 +29,8 @@ public:
     const Buffer& touched() const { return touched_; }
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
+
+    PagedTraining* paged() const { return paged_.get(); }  // null: their memory is master()'s and a ParameterSet's
 
     uint64_t weightBytes() const { return master_.bytes + (rounded_ ? rounded_->weights().bytes : 0); }
 
@@ -45,14 +49,18 @@ public:
     Result<Buffer> pageTable(Engine& engine, std::span<const Buffer> slabs) const;
     // The backward pass over chunks of a batch, made at the first call.
     Result<const BackwardPass*> chunkedBackward(Engine& engine);
-    // Their values on the host.
+    // Their values on the host, and those of the weights.
     Result<LayerMemory> downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const;
+    Result<LayerMemory> downloadWeights(Engine& engine) const;
 
 private:
     TrainableLayer() = default;
     Result<Buffer> tableOf(Engine& engine, std::span<const uint64_t> slabs) const;
+    Result<void> loadPaged(Engine& engine, const formats::LayerSource& source, const TrainingPaging& paging);
+    Result<void> addPages(LayerMemory& memory, PagedTraining::Kind kind) const;
 
     Weights master_;
+    std::unique_ptr<PagedTraining> paged_;
     std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
     std::unique_ptr<BackwardPass> backward_, chunked_;

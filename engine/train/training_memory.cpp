@@ -11,8 +11,9 @@ std::string mebibytes(uint64_t bytes) { return fmt::format("{:.1f} MiB", double(
 }  // namespace
 
 std::string TrainingMemory::shown() const {
-    return fmt::format("weights {}, gradients {}, moments {}, activations {}: {}", mebibytes(weights),
-                       mebibytes(gradients), mebibytes(moments), mebibytes(activations), mebibytes(total()));
+    std::string paged = pages == 0 ? "" : ", pages " + mebibytes(pages);
+    return fmt::format("weights {}, gradients {}, moments {}, activations {}{}: {}", mebibytes(weights),
+                       mebibytes(gradients), mebibytes(moments), mebibytes(activations), paged, mebibytes(total()));
 }
 
 }  // namespace v1

@@ -89,6 +89,8 @@ struct FitOptions {
     double learning_rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
     double aux_weight = 0.01, z_weight = 0;
     std::string aux_scale = "reference";
+    PagingChoice paging;  // of it the budgets and the policy
+    std::string scratch;  // empty: the folder for temporary files
 };
 int fit(const Context& context, const FitOptions& options);
 

@@ -38,6 +38,18 @@ Result<Job> readJob(const Context& context, const FitOptions& options) {
     return Job{std::move(layer), std::move(inputs), std::move(targets), moe0};
 }
 
+// With a budget experts are paged.
+std::optional<TrainingPaging> pagingOptions(const FitOptions& options) {
+    const PagingChoice& choice = options.paging;
+    if (!choice.device_budget && !choice.host_budget) return std::nullopt;
+    std::error_code none;
+    return TrainingPaging{
+        .device_budget = choice.device_budget,
+        .host_budget = choice.host_budget,
+        .policy = choice.options().policy,
+        .scratch = options.scratch.empty() ? std::filesystem::temp_directory_path(none).string() : options.scratch};
+}
+
 LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& options) {
     LayerTrainerOptions trainer;
     trainer.precision = context.chosenPrecision();
@@ -49,12 +61,27 @@ LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& opt
     trainer.aux_weight = float(options.aux_weight);
     trainer.aux_scale = options.aux_scale == "mean" ? AuxScale::mean : AuxScale::reference;
     trainer.z_weight = float(options.z_weight);
+    trainer.paging = pagingOptions(options);
     return trainer;
 }
 
-void printEpoch(const Context& context, uint64_t epoch, const EpochResult& result) {
+// Since training began.
+Json pagesJson(const PagingReport& report) {
+    const PagerCounters& c = report.counters;
+    return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
+            {"bytes_read", c.bytes_read},
+            {"bytes_written", c.bytes_written},
+            {"evictions", c.evictions},
+            {"page_bytes", report.page_bytes},
+            {"slots", {{"tier1", report.device_slots}, {"tier2", report.host_slots}}}};
+}
+
+void printEpoch(const Context& context, uint64_t epoch, const EpochResult& result,
+                const std::optional<PagingReport>& paging) {
     if (context.json) {
-        print({{"epoch", epoch}, {"loss", result.loss}, {"aux_loss", result.aux_loss}});
+        Json line = {{"epoch", epoch}, {"loss", result.loss}, {"aux_loss", result.aux_loss}};
+        if (paging) line["pages"] = pagesJson(*paging);
+        print(line);
         std::fflush(stdout);
         return;
     }
@@ -80,11 +107,13 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
             return trainer.epoch(job.inputs, job.targets, one);
         }();
         if (!result) return std::move(result).error();
-        printEpoch(context, epoch, *result);
+        printEpoch(context, epoch, *result, trainer.paging());
     }
     VKMOE_TRY(trained, trainer.weights());
     VKMOE_CHECK(write(options, job, trained));
-    if (!context.json) fmt::print("{}: trained on {}\n", options.output, engine.device().info().name);
+    if (context.json) return {};
+    if (auto paging = trainer.paging()) fmt::print("{}", pagingPicture(*paging));
+    fmt::print("{}: trained on {}\n", options.output, engine.device().info().name);
     return {};
 }
 

@@ -11,6 +11,7 @@
 
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/main_train.h"
+#include "samples/vkmoe/paging_options.h"
 
 using namespace vkmoe::program;
 

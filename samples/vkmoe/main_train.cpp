@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/paging_options.h"
 
 namespace vkmoe::program {
 namespace {
@@ -62,6 +63,9 @@ void addFit(CLI::App& command, FitOptions& options) {
         ->check(CLI::IsMember({"reference", "mean"}))
         ->capture_default_str();
     command.add_option("--z-weight", options.z_weight, "of the router's z-loss")->capture_default_str();
+    addBudgets(command, options.paging);
+    command.add_option("--scratch", options.scratch,
+                       "the folder of the file for experts beyond both budgets; default: for temporary files");
 }
 
 void addModel(CLI::App& command, TrainOptions& options) {

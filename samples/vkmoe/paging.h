@@ -7,10 +7,6 @@
 #include "samples/vkmoe/context.h"
 #include "vkmoe/stack.h"
 
-namespace CLI {
-class App;
-}
-
 namespace vkmoe::program {
 
 struct PagingChoice {
@@ -22,9 +18,6 @@ struct PagingChoice {
     bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
     PagingOptions options() const;
 };
-
-// --vram-budget, --host-budget, --policy, --prefetch and the like.
-void addPaging(CLI::App& command, PagingChoice& choice);
 
 // "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.
 std::optional<uint64_t> parseBytes(const std::string& text);

@@ -217,7 +217,7 @@ TEST_CASE("pages that change are written back before their slots are used again"
                 bool changes = turn % 3 != 0;
                 if (pages.size() % 2 != 0) pages.pop_back();
                 if (pages.empty()) continue;
-                REQUIRE(f.pager->start(pages, 2, changes));
+                REQUIRE(f.pager->start(pages, 2, changes ? 3 : 0));
                 while (!f.pager->done()) {
                     Commands commands;
                     REQUIRE(f.pager->next(commands));

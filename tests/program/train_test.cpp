@@ -330,6 +330,15 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     REQUIRE(program("convert " + (folder / "b.safetensors") + " -o " + (folder / "c.moe0")).code == 0);
     CHECK((slurp(folder / "c.moe0") == slurp(folder / "b.moe0")));
 
+    const auto paged = program(job + (folder / "p.moe0") + " --precision exact --vram-budget 4KiB --host-budget 0");
+    INFO(paged.err);
+    REQUIRE(paged.code == 0);
+    CHECK(lines(paged.out)[7]["pages"]["bytes_written"] > 0);
+    CHECK((slurp(folder / "p.moe0") == slurp(folder / "b.moe0")));
+    const auto small = program(job + (folder / "q.moe0") + " --vram-budget 1KiB --host-budget 0");
+    CHECK(small.code != 0);
+    checkSentence(small, "an expert in training needs 4");
+
     CHECK(program(job + (folder / "b.bin")).code == 2);
     writeFloats(folder / "y.f32", {1, 2, 3, 4});
     checkRefused(job + (folder / "d.moe0"), "x.f32 has 10 samples, ");

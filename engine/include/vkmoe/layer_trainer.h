@@ -9,19 +9,24 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/formats/tensor_source.h"
 #include "vkmoe/engine.h"
 #include "vkmoe/optimizer.h"
+#include "vkmoe/paging.h"
 #include "vkmoe/training_memory.h"
+#include "vkmoe/training_paging.h"
 
 namespace vkmoe {
 inline namespace v1 {
 
 // What the gradient of the balance loss is divided by. The reference divides it twice by the batch.
 enum class AuxScale { reference, mean };
+
+struct OptimizerState;  // engine/train/parameter_set.h
 
 struct LayerTrainerOptions {
     Precision precision = Precision::exact;  // rounded: bf16 weight operands, f32 master weights and gradients
@@ -32,6 +37,9 @@ struct LayerTrainerOptions {
     // Tokens of a batch that are on the device at once; 0: as memory allows. Never changes bits. With a gated shared
     // expert, batches of more than 30,000 tokens cannot be cut (unsupported).
     uint32_t max_chunk = 0;
+    // The routed experts in pages, in exact precision (unsupported in rounded): same bits, in less memory. A step moves
+    // the pages of the experts that it uses. An error of reading or writing pages ends the trainer's use.
+    std::optional<TrainingPaging> paging = {};
 };
 
 struct EpochOptions {
@@ -68,7 +76,8 @@ public:
     // none), in f32 words: forward 4*T*D + 2*T*E + 4*S + S*(2*F or 3*F + D) + T*(2*H or 3*H) + 2*T*D, backward
     // 4*T*D + T*E + S*(2*F + 2*D) + 2*T*H + 2*T*D, and small change; exactly: Workspace and BackwardWorkspace.
     TrainingMemory memory(uint32_t tokens) const;
-    uint64_t peakBytes() const;  // that the engine's device has given out at once so far
+    std::optional<PagingReport> paging() const;  // since it was made; nothing without pages
+    uint64_t peakBytes() const;                  // that the engine's device has given out at once so far
 
     // Gradients for one batch of tokens [tokens, model_dim] and the gradient of its outputs, without auxiliary losses.
     // Weights stay as they are.
@@ -80,6 +89,12 @@ public:
 
     // The weights as they are now, f32.
     Result<formats::LayerSource> weights();
+
+    // Moments and samples seen, and how a trainer made from weights() goes on with them, in pages or not. Errors:
+    // bad_input for another layer's.
+    Result<OptimizerState> save();
+    Result<void> restore(const OptimizerState& state, uint64_t samples_seen);
+    uint64_t samplesSeen() const;
 
 private:
     struct State;

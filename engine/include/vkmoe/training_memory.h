@@ -13,7 +13,9 @@ struct TrainingMemory {
     uint64_t moments = 0;      // twice that
     uint64_t activations = 0;  // of the tokens that are on the device at once, and gradients of activations
 
-    uint64_t total() const { return weights + gradients + moments + activations; }
+    uint64_t pages = 0;  // slots of experts that are paged; their weights, gradients and moments are not above
+
+    uint64_t total() const { return weights + gradients + moments + activations + pages; }
     // "weights 1.0 MiB, gradients ...", for people.
     std::string shown() const;
 };

@@ -1,0 +1,16 @@
+// The options that say how much memory experts may take, for every command that pages.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "samples/vkmoe/paging.h"
+
+namespace vkmoe::program {
+
+// --vram-budget, --host-budget, --policy. `choice` outlives the parsing.
+void addBudgets(CLI::App& command, PagingChoice& choice);
+
+// These and --prefetch, --cpu-experts, --trace, --map.
+void addPaging(CLI::App& command, PagingChoice& choice);
+
+}  // namespace vkmoe::program

@@ -1,0 +1,103 @@
+// Stores that keep pages: in memory, and in a file without a name.
+#include <atomic>
+#include <catch2/catch_get_random_seed.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <filesystem>
+#include <random>
+#include <thread>
+
+#include "host/ram_store.h"
+#include "host/scratch_store.h"
+#include "tests/small_files.h"
+
+using namespace vkmoe;
+
+namespace {
+
+using Page = std::vector<std::byte>;
+constexpr uint64_t kBytes = 768;
+
+std::unique_ptr<PageStore> make(bool file, uint32_t pages) {
+    if (!file) return std::make_unique<RamStore>(pages, kBytes);
+    auto store = ScratchStore::create(std::filesystem::temp_directory_path().string(), pages, kBytes);
+    REQUIRE(store);
+    return std::move(*store);
+}
+
+Page randomPage(std::mt19937& random) {
+    Page page(kBytes);
+    for (auto& byte : page) byte = std::byte(random());
+    if (random() % 4 == 0) std::fill(page.begin(), page.end(), std::byte{0});
+    return page;
+}
+
+Page readPage(const PageStore& store, PageId id) {
+    Page page(kBytes, std::byte{99}), scratch;
+    REQUIRE(store.read(id, page, scratch));
+    return page;
+}
+
+}  // namespace
+
+TEST_CASE("a store gives back what was written last, and zeros before", "[paging]") {
+    uint32_t seed = Catch::getSeed();
+    CAPTURE(seed);
+    for (bool file : {false, true}) {
+        std::mt19937 random(seed);
+        auto store = make(file, 13);
+        CHECK(store->writable());
+        std::vector<Page> truth(13, Page(kBytes));
+        for (int i = 0; i < 300; ++i) {
+            PageId id = random() % 13;
+            CHECK(readPage(*store, id) == truth[id]);
+            CHECK(store->sourceBytes(id) == (allZero(truth[id]) ? 0 : kBytes));
+            truth[id] = randomPage(random);
+            REQUIRE(store->write(id, truth[id]));
+        }
+        for (PageId id = 0; id < 13; ++id) CHECK(readPage(*store, id) == truth[id]);
+    }
+}
+
+TEST_CASE("threads read pages while another is written", "[paging]") {
+    for (bool file : {false, true}) {
+        auto store = make(file, 5);
+        for (PageId id = 0; id < 4; ++id) REQUIRE(store->write(id, Page(kBytes, std::byte(id + 1))));
+        std::atomic<int> wrong = 0;
+        std::vector<std::thread> readers;
+        for (PageId id = 0; id < 4; ++id)
+            readers.emplace_back([&, id] {
+                Page page(kBytes), scratch;
+                for (int i = 0; i < 200; ++i)
+                    wrong += !store->read(id, page, scratch) || page != Page(kBytes, std::byte(id + 1));
+            });
+        for (int i = 0; i < 200; ++i) wrong += !store->write(4, Page(kBytes, std::byte(i)));
+        for (auto& reader : readers) reader.join();
+        CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("a full disk is an error that names the page, and no page is taken for what it is not", "[paging]") {
+    auto store = make(true, 8);
+    const Page ones(kBytes, std::byte{1}), twos(kBytes, std::byte{2});
+    REQUIRE(store->write(0, ones));
+    {
+        test::SmallFiles limit(2 * kBytes + 100);
+        REQUIRE(store->write(1, ones));
+        auto failed = store->write(2, ones);
+        REQUIRE_FALSE(failed);
+        CHECK(failed.error().code == ErrorCode::io);
+        CHECK(failed.error().detail.find("page 2, 768 bytes at 1536, cannot be written: File too large") !=
+              std::string::npos);
+        Page page(kBytes), scratch;
+        auto torn = store->read(2, page, scratch);
+        REQUIRE_FALSE(torn);
+        CHECK(torn.error().code == ErrorCode::io);
+        REQUIRE(store->write(0, twos));
+    }
+    CHECK(readPage(*store, 0) == twos);
+    CHECK(readPage(*store, 1) == ones);
+    REQUIRE(store->write(2, twos));
+    CHECK(readPage(*store, 2) == twos);
+    CHECK_FALSE(ScratchStore::create("/nowhere/at all", 1, 256));
+    CHECK_FALSE(ScratchStore::create("/tmp", UINT32_MAX, uint64_t{1} << 40));
+}
