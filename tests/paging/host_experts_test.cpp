@@ -75,37 +75,75 @@ bool isCpu(Engine& engine) { return engine.device().info().type == DeviceType::c
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
 
+namespace {
+
+struct Run {
+    Precision precision;
+    size_t tokens;
+};
+
+// Paged as told: the bits expected, and the host's share is what was asked for.
+void checkBits(Engine& engine, const formats::ModelSource& model, const PagingOptions& options, const Run& run,
+               const StackResult& expected, std::span<const float> x) {
+    CAPTURE(int(run.precision), run.tokens, *options.device_budget, *options.host_budget, int(options.placement),
+            int(options.host_compute));
+    auto paged = Stack::create(engine, model, options);
+    REQUIRE(paged);
+    for (uint32_t batch : {0u, 15u}) {
+        auto result = paged->forward(x, {.precision = run.precision, .max_batch = batch});
+        REQUIRE(result);
+        CHECK(same(*result, expected));
+        uint64_t there = result->paging->counters.host_computed;
+        if (options.host_compute == HostCompute::never || isCpu(engine)) CHECK(there == 0);
+        if (options.host_compute == HostCompute::always && !isCpu(engine)) CHECK(there > 0);
+    }
+    // Small batches of a warm stack, over a slow bus, are the host's business.
+    if (options.speeds) CHECK(paged->pager()->counters().host_computed > 0);
+}
+
+}  // namespace
+
 TEST_CASE("experts that the host computes have the device's bits", "[paging][device]") {
     auto model = everyKind();
-    auto x = test::randomTokens(67, kDim, 3);
+    auto all = test::randomTokens(37, kDim, 3);
+    // A row an expert and less; tiles, of more than one batch.
+    const Run runs[] = {{Precision::exact, 2}, {Precision::exact, 37}, {Precision::rounded, 37}};
     for (Engine* engine : test::engines()) {
         INFO(engine->device().info().name);
         auto unpaged = Stack::create(*engine, model);
         REQUIRE(unpaged);
         uint64_t page = slotBytes(*engine, model);
-        for (Precision precision : {Precision::exact, Precision::rounded})
-            for (size_t tokens : {2, 67}) {  // a row an expert, and tiles
-                auto some = std::span(x).first(tokens * kDim);
-                auto expected = unpaged->forward(some, {.precision = precision});
-                REQUIRE(expected);
-                for (uint64_t slots : {1, 4, 20})
-                    for (Placement placement : {Placement::flat, Placement::tiered})
-                        for (HostCompute host : {HostCompute::always, HostCompute::never, HostCompute::automatic}) {
-                            if (host != HostCompute::always && slots != 4) continue;
-                            CAPTURE(int(precision), tokens, slots, placement == Placement::flat, int(host));
-                            auto paged = Stack::create(*engine, model, budgets(page, slots, placement, host));
-                            REQUIRE(paged);
-                            auto result = paged->forward(some, {.precision = precision});
-                            REQUIRE(result);
-                            CHECK(same(*result, *expected));
-                            auto again = paged->forward(some, {.precision = precision, .max_batch = 3});
-                            REQUIRE(again);
-                            CHECK(same(*again, *expected));
-                            uint64_t there = result->paging->counters.host_computed;
-                            if (host == HostCompute::never || isCpu(*engine)) CHECK(there == 0);
-                            if (host == HostCompute::always && !isCpu(*engine)) CHECK(there > 0);
-                        }
-            }
+        for (const Run& run : runs) {
+            auto x = std::span(all).first(run.tokens * kDim);
+            auto expected = unpaged->forward(x, {.precision = run.precision});
+            REQUIRE(expected);
+            auto check = [&](uint64_t slots, Placement placement, HostCompute host) {
+                checkBits(*engine, model, budgets(page, slots, placement, host), run, *expected, x);
+            };
+            for (uint64_t slots : {1, 4, 20}) check(slots, Placement::tiered, HostCompute::always);
+            if (isCpu(*engine)) continue;
+            for (uint64_t slots : {1, 4, 20}) check(slots, Placement::flat, HostCompute::always);
+            for (Placement placement : {Placement::flat, Placement::tiered})
+                for (HostCompute host : {HostCompute::never, HostCompute::automatic}) check(4, placement, host);
+            auto slow_bus = budgets(page, 4, Placement::automatic, HostCompute::automatic);
+            slow_bus.speeds = MemorySpeeds{1e12, 1e6, 1e6};
+            checkBits(*engine, model, slow_bus, run, *expected, x);
+        }
+    }
+}
+
+TEST_CASE("tiers are one where the device reads the host's memory as fast as its own", "[paging][device]") {
+    auto model = everyKind();
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        for (double share : {0.1, 0.79, 0.81, 1.0, 1.2}) {
+            CAPTURE(share);
+            PagingOptions options{.device_budget = 1 << 16, .host_budget = 1 << 16};
+            options.speeds = MemorySpeeds{1e11, 1e11 * share, 1e10};
+            auto paged = Stack::create(*engine, model, options);
+            REQUIRE(paged);
+            CHECK(paged->pager()->flat() == (share >= 0.8 || isCpu(*engine)));
+        }
     }
 }
 
