@@ -141,7 +141,8 @@ Pager::Place Pager::demotionSlot(double worth) {
     Place best;
     for (uint32_t i = 0; i < tiers_[1].size(); ++i) {
         const Slot& slot = tiers_[1][i];
-        if (slot.page == kNoPage) return {1, i};
+        if (slot.page == kNoPage && slot.busy_until != UINT64_MAX) return {1, i};
+        if (slot.page == kNoPage) continue;
         const Page& p = pages_[slot.page];
         if (p.reading || p.needed || slot.busy_until == UINT64_MAX) continue;
         double here = p.slot[0] >= 0 ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);

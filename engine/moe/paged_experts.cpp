@@ -43,6 +43,8 @@ PagerCounters since(const PagerCounters& before, PagerCounters now) {
 // How fast a GPU reads, where its tiers or the host's share depend on it; nothing measured: zeros.
 Result<MemorySpeeds> measure(Engine& engine, const PagingOptions& options) {
     Device& device = engine.device();
+    if (device.info().type == DeviceType::cpu) return MemorySpeeds{};
+    if (options.speeds) return *options.speeds;
     bool tiers = options.placement == Placement::automatic && options.policy == Policy::automatic;
     bool share = options.placement != Placement::flat && options.host_compute == HostCompute::automatic;
     if (!isGpu(device) || !(tiers || share)) return MemorySpeeds{};

@@ -118,6 +118,7 @@ struct GenerateTextOptions {
     uint32_t max_tokens = 128;
     double temperature = 0;
     std::optional<double> seed;
+    PagingChoice paging;
 };
 int generate(const Context& context, const GenerateTextOptions& options);
 

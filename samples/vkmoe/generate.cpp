@@ -45,20 +45,29 @@ Json summary(const Context& context, const Job& job, const std::string& device, 
 }
 
 Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Job& job, Engine& engine) {
-    VKMOE_TRY(model, LanguageModel::create(engine, job.model.source, context.chosenPrecision()));
+    const PagingChoice& paging = options.paging;
+    VKMOE_TRY(model, paging.wanted()
+                         ? LanguageModel::create(engine, job.model.source, paging.options(), context.chosenPrecision())
+                         : LanguageModel::create(engine, job.model.source, context.chosenPrecision()));
     StreamDecoder decoder(*job.codec);
     GenerateOptions generation;
     generation.max_new_tokens = options.max_tokens;
     generation.temperature = options.temperature;
     if (options.seed) generation.seed = formats::toUint32(*options.seed);
+    ResidencyMap map(paging.map ? model.pager() : nullptr);
     if (!context.json) generation.on_token = [&](uint32_t token) { return put(decoder.put(token)), true; };
     const auto start = std::chrono::steady_clock::now();
     VKMOE_TRY(tokens, model.generate(job.prompt, generation));
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    auto moved = model.takePaging();
+    if (moved && !paging.trace.empty()) VKMOE_CHECK(writeTrace(paging.trace, *model.pager(), *moved, seconds));
+    Json json = summary(context, job, engine.device().info().name, options.prompt, tokens, seconds);
+    if (moved) json["pages"] = pagesJson(*moved);
     if (context.json)
-        print(summary(context, job, engine.device().info().name, options.prompt, tokens, seconds));
+        print(json);
     else
         put(decoder.finish() + "\n");
+    if (moved && !context.json) fmt::print(stderr, "{}", pagingPicture(*moved));
     return {};
 }
 

@@ -133,6 +133,7 @@ void addGenerate(CLI::App& command, GenerateTextOptions& options) {
     command.add_option("--temperature", options.temperature, "0: always the most likely token")->capture_default_str();
     command.add_option("--seed", options.seed, "default: 1")->check(CLI::Number);
     command.add_option("--codec", options.codec, "bytes or a tokenizer.json; default: what the model was trained with");
+    addPaging(command, options.paging);
 }
 
 void addLogits(CLI::App& command, LogitsOptions& options) {

@@ -55,7 +55,10 @@ Json pagesJson(const Stack& stack, const StackResult& result) {
                 {"evictions", 0},
                 {"cpu_computed", 0}};
     }
-    const PagingReport& r = *result.paging;
+    return pagesJson(*result.paging);
+}
+
+Json pagesJson(const PagingReport& r) {
     const PagerCounters& c = r.counters;
     return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
             {"bytes", r.opening_bytes + c.bytes_read},
@@ -99,15 +102,14 @@ std::string pagingPicture(const PagingReport& r) {
     return text;
 }
 
-Result<void> writeTrace(const std::string& path, const Stack& stack, const StackResult& result) {
-    const PagingReport& r = *result.paging;
+Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& r, double seconds) {
     Trace trace;
-    for (const Layer& layer : stack.layers()) {
-        trace.pages.push_back(layer.description().experts);
-        trace.page_bytes.push_back(layer.pageBytes());
+    for (uint32_t g = 0; g < pager.groups().count(); ++g) {
+        trace.pages.push_back(pager.groups().size(g));
+        trace.page_bytes.push_back(pager.store().pageBytes(pager.groups().first(g)));
     }
     trace.costs.read_bytes_per_second = r.read_seconds > 0 ? double(r.counters.bytes_read) / r.read_seconds : 0;
-    double computing = result.seconds - r.counters.read_wait_seconds;
+    double computing = seconds - r.counters.read_wait_seconds;
     trace.costs.seconds_per_visit = r.visits.empty() ? 0 : computing / double(r.visits.size());
     trace.visits = r.visits;
     return formats::writeTrace(path, trace);

@@ -24,11 +24,12 @@ std::optional<uint64_t> parseBytes(const std::string& text);
 
 // {"hits":{"tier1":..,"tier2":..,"tier3":..},"bytes":..,"evictions":..,"cpu_computed":..} and more where pages move.
 Json pagesJson(const Stack& stack, const StackResult& result);
+Json pagesJson(const PagingReport& report);
 
 // A few lines for people.
 std::string pagingPicture(const PagingReport& report);
 
-Result<void> writeTrace(const std::string& path, const Stack& stack, const StackResult& result);
+Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& report, double seconds);
 
 // A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:
 // '#' device, '+' host, '.' file.

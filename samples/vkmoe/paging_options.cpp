@@ -23,4 +23,16 @@ void addBudgets(CLI::App& command, PagingChoice& choice) {
         ->capture_default_str();
 }
 
+void addPaging(CLI::App& command, PagingChoice& choice) {
+    addBudgets(command, choice);
+    command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--cpu-experts", choice.host, "on: experts that are not on the device are computed on the CPU")
+        ->check(CLI::IsMember({"auto", "on", "off"}))
+        ->capture_default_str();
+    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
+    command.add_flag("--map", choice.map, "show where every expert is, on stderr");
+}
+
 }  // namespace vkmoe::program

@@ -10,4 +10,7 @@ namespace vkmoe::program {
 // --vram-budget, --host-budget, --policy. `choice` outlives the parsing.
 void addBudgets(CLI::App& command, PagingChoice& choice);
 
+// These and --prefetch, --cpu-experts, --trace, --map.
+void addPaging(CLI::App& command, PagingChoice& choice);
+
 }  // namespace vkmoe::program

@@ -109,7 +109,8 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());
     VKMOE_CHECK(writeResults(options, stack, *result));
-    if (!options.paging.trace.empty()) VKMOE_CHECK(writeTrace(options.paging.trace, stack, *result));
+    if (!options.paging.trace.empty())
+        VKMOE_CHECK(writeTrace(options.paging.trace, *stack.pager(), *result->paging, result->seconds));
     printSummary(context, engine.device().info().name, stack, *result);
     return {};
 }

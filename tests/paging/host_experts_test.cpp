@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint32_t kDim = 32, kExperts = 10;
 
-// Every activation and every weight format, with and without biases.
+// Every activation and every weight format, with some biases; the kernels are those that other tests have, too.
 formats::ModelSource everyKind() {
     const WeightFormat formats[] = {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4};
     const Activation activations[] = {Activation::gelu_glu, Activation::relu, Activation::silu_glu,
@@ -29,7 +29,9 @@ formats::ModelSource everyKind() {
         d.renormalize = true;
         d.activation = activations[i];
         if (i == 0) d.hidden_dim = 37;
-        if (i == 3) d.gate_bias = d.up_bias = d.down_bias = true;
+        d.up_bias = i != 2;
+        d.down_bias = i == 1 || i == 3;
+        d.gate_bias = i == 3;
         if (i == 2) d.shared = Shared::plain, d.shared_dim = 32;
         model.layers.push_back(test::makeRandomLayer(d, formats[i], 90 + i).source);
     }
@@ -73,37 +75,75 @@ bool isCpu(Engine& engine) { return engine.device().info().type == DeviceType::c
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
 
+namespace {
+
+struct Run {
+    Precision precision;
+    size_t tokens;
+};
+
+// Paged as told: the bits expected, and the host's share is what was asked for.
+void checkBits(Engine& engine, const formats::ModelSource& model, const PagingOptions& options, const Run& run,
+               const StackResult& expected, std::span<const float> x) {
+    CAPTURE(int(run.precision), run.tokens, *options.device_budget, *options.host_budget, int(options.placement),
+            int(options.host_compute));
+    auto paged = Stack::create(engine, model, options);
+    REQUIRE(paged);
+    for (uint32_t batch : {0u, 15u}) {
+        auto result = paged->forward(x, {.precision = run.precision, .max_batch = batch});
+        REQUIRE(result);
+        CHECK(same(*result, expected));
+        uint64_t there = result->paging->counters.host_computed;
+        if (options.host_compute == HostCompute::never || isCpu(engine)) CHECK(there == 0);
+        if (options.host_compute == HostCompute::always && !isCpu(engine)) CHECK(there > 0);
+    }
+    // Small batches of a warm stack, over a slow bus, are the host's business.
+    if (options.speeds) CHECK(paged->pager()->counters().host_computed > 0);
+}
+
+}  // namespace
+
 TEST_CASE("experts that the host computes have the device's bits", "[paging][device]") {
     auto model = everyKind();
-    auto x = test::randomTokens(67, kDim, 3);
+    auto all = test::randomTokens(37, kDim, 3);
+    // A row an expert and less; tiles, of more than one batch.
+    const Run runs[] = {{Precision::exact, 2}, {Precision::exact, 37}, {Precision::rounded, 37}};
     for (Engine* engine : test::engines()) {
         INFO(engine->device().info().name);
         auto unpaged = Stack::create(*engine, model);
         REQUIRE(unpaged);
         uint64_t page = slotBytes(*engine, model);
-        for (Precision precision : {Precision::exact, Precision::rounded})
-            for (size_t tokens : {2, 67}) {  // a row an expert, and tiles
-                auto some = std::span(x).first(tokens * kDim);
-                auto expected = unpaged->forward(some, {.precision = precision});
-                REQUIRE(expected);
-                for (uint64_t slots : {1, 4, 20})
-                    for (Placement placement : {Placement::flat, Placement::tiered})
-                        for (HostCompute host : {HostCompute::always, HostCompute::never, HostCompute::automatic}) {
-                            if (host != HostCompute::always && slots != 4) continue;
-                            CAPTURE(int(precision), tokens, slots, placement == Placement::flat, int(host));
-                            auto paged = Stack::create(*engine, model, budgets(page, slots, placement, host));
-                            REQUIRE(paged);
-                            auto result = paged->forward(some, {.precision = precision});
-                            REQUIRE(result);
-                            CHECK(same(*result, *expected));
-                            auto again = paged->forward(some, {.precision = precision, .max_batch = 3});
-                            REQUIRE(again);
-                            CHECK(same(*again, *expected));
-                            uint64_t there = result->paging->counters.host_computed;
-                            if (host == HostCompute::never || isCpu(*engine)) CHECK(there == 0);
-                            if (host == HostCompute::always && !isCpu(*engine)) CHECK(there > 0);
-                        }
-            }
+        for (const Run& run : runs) {
+            auto x = std::span(all).first(run.tokens * kDim);
+            auto expected = unpaged->forward(x, {.precision = run.precision});
+            REQUIRE(expected);
+            auto check = [&](uint64_t slots, Placement placement, HostCompute host) {
+                checkBits(*engine, model, budgets(page, slots, placement, host), run, *expected, x);
+            };
+            for (uint64_t slots : {1, 4, 20}) check(slots, Placement::tiered, HostCompute::always);
+            if (isCpu(*engine)) continue;
+            for (uint64_t slots : {1, 4, 20}) check(slots, Placement::flat, HostCompute::always);
+            for (Placement placement : {Placement::flat, Placement::tiered})
+                for (HostCompute host : {HostCompute::never, HostCompute::automatic}) check(4, placement, host);
+            auto slow_bus = budgets(page, 4, Placement::automatic, HostCompute::automatic);
+            slow_bus.speeds = MemorySpeeds{1e12, 1e6, 1e6};
+            checkBits(*engine, model, slow_bus, run, *expected, x);
+        }
+    }
+}
+
+TEST_CASE("tiers are one where the device reads the host's memory as fast as its own", "[paging][device]") {
+    auto model = everyKind();
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        for (double share : {0.1, 0.79, 0.81, 1.0, 1.2}) {
+            CAPTURE(share);
+            PagingOptions options{.device_budget = 1 << 16, .host_budget = 1 << 16};
+            options.speeds = MemorySpeeds{1e11, 1e11 * share, 1e10};
+            auto paged = Stack::create(*engine, model, options);
+            REQUIRE(paged);
+            CHECK(paged->pager()->flat() == (share >= 0.8 || isCpu(*engine)));
+        }
     }
 }
 
@@ -112,6 +152,7 @@ TEST_CASE("without introspection, with forced routes, and layer by layer: the ho
     Description d{.model_dim = kDim, .hidden_dim = 32, .experts = kExperts, .top_k = 2};
     for (Dispatch dispatch : {Dispatch::dropless, Dispatch::capacity, Dispatch::fixed_budget}) {
         d.dispatch = dispatch;
+        d.score = dispatch == Dispatch::fixed_budget ? Score::softmax_selected : Score::softmax;
         formats::ModelSource model;
         model.stack = true;
         for (uint32_t i = 0; i < 2; ++i)
@@ -144,43 +185,51 @@ TEST_CASE("without introspection, with forced routes, and layer by layer: the ho
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
 
-TEST_CASE("an overflow in an expert that the host computes is told in the device's words", "[paging][device]") {
-    Description d{.model_dim = kDim, .hidden_dim = 32, .experts = kExperts, .top_k = 2};
+namespace {
+
+formats::ModelSource twoLayers(uint32_t hidden_dim) {
+    Description d{.model_dim = kDim, .hidden_dim = hidden_dim, .experts = kExperts, .top_k = 2};
     formats::ModelSource model;
     model.stack = true;
     for (uint32_t i = 0; i < 2; ++i) model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f32, 40 + i).source);
+    return model;
+}
+
+// The sentences of the unpaged stack for tokens of this size, which the paged ones must have, too.
+std::string overflows(Engine& engine, const formats::ModelSource& model, float scale) {
+    auto unpaged = Stack::create(engine, model);
+    REQUIRE(unpaged);
+    uint64_t page = slotBytes(engine, model);
+    auto x = test::randomTokens(13, kDim, 8), calm = test::randomTokens(13, kDim, 9);
+    for (float& value : x) value *= scale;
+    auto expected = unpaged->forward(x), usual = unpaged->forward(calm);
+    REQUIRE(usual);
+    for (Placement placement : {Placement::flat, Placement::tiered}) {
+        auto paged = Stack::create(engine, model, budgets(page, 6, placement, HostCompute::always));
+        REQUIRE(paged);
+        auto result = paged->forward(x);
+        CAPTURE(scale, placement == Placement::flat);
+        REQUIRE(bool(result) == bool(expected));
+        if (!result) CHECK(result.error().detail == expected.error().detail);
+        auto after = paged->forward(calm);  // and nothing of it is left
+        REQUIRE(after);
+        CHECK(same(*after, *usual));
+    }
+    return expected ? std::string() : expected.error().detail;
+}
+
+}  // namespace
+
+TEST_CASE("an overflow in an expert that the host computes is told in the device's words", "[paging][device]") {
+    auto hidden = twoLayers(32), output = twoLayers(1);
     for (Engine* engine : test::engines()) {
         INFO(engine->device().info().name);
-        auto unpaged = Stack::create(*engine, model);
-        REQUIRE(unpaged);
-        uint64_t page = slotBytes(*engine, model);
-        bool hidden = false, output = false;
-        for (float scale = 0x1p30f; scale < 0x1p36f; scale *= 2) {
-            auto x = test::randomTokens(13, kDim, 8);
-            for (float& value : x) value *= scale;
-            auto expected = unpaged->forward(x);
-            for (Placement placement : {Placement::flat, Placement::tiered}) {
-                auto paged = Stack::create(*engine, model, budgets(page, 6, placement, HostCompute::always));
-                REQUIRE(paged);
-                auto result = paged->forward(x);
-                CAPTURE(scale, placement == Placement::flat);
-                REQUIRE(bool(result) == bool(expected));
-                if (!result) {
-                    CHECK(result.error().detail == expected.error().detail);
-                    CHECK(result.error().code == expected.error().code);
-                }
-                auto calm = test::randomTokens(13, kDim, 9);  // and nothing of it is left
-                auto after = paged->forward(calm), usual = unpaged->forward(calm);
-                REQUIRE(after);
-                REQUIRE(usual);
-                CHECK(same(*after, *usual));
-            }
-            if (expected) continue;
-            hidden = hidden || expected.error().detail.find("the experts' hidden values") != std::string::npos;
-            output = output || expected.error().detail.find("the experts' outputs") != std::string::npos;
-        }
-        CHECK(hidden);
-        CHECK(output);
+        std::string all;
+        for (float scale : {0x1p30f, 0x1p31f, 0x1p34f}) all += overflows(*engine, hidden, scale) + "\n";
+        for (float scale : {0x1p30f, 2.5e9f, 5e9f}) all += overflows(*engine, output, scale) + "\n";
+        INFO(all);
+        CHECK(all.find("the experts' hidden values") != std::string::npos);
+        CHECK(all.find("the experts' outputs") != std::string::npos);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "host/pager.h"
+#include "host/probe_bandwidth.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -30,6 +31,8 @@ struct PagingOptions {
     Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered;
                                                  // with that one, flat on a GPU that reads the host's memory as fast
     HostCompute host_compute = HostCompute::automatic;  // means nothing on the CPU, which reads pages in place
+    // What the device reads a second, for automatic choices; not given: measured at opening where a GPU has a choice.
+    std::optional<MemorySpeeds> speeds;
     bool prefetch = true;  // read what the next layer's router would choose, where that is worth it
     uint32_t readers = 3;  // threads that read files
     bool trace = false;    // keep the history of a call's uses (PagingReport::visits)

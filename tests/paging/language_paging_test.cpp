@@ -1,0 +1,51 @@
+// A language model with its experts in pages of its file: the texts and logits of one that is all on the device.
+#include <catch2/catch_test_macros.hpp>
+
+#include "engine/formats/evl0.h"
+#include "tests/engines.h"
+#include "vkmoe/language_model.h"
+
+using namespace vkmoe;
+
+TEST_CASE("a language model with its experts in the file writes the same text, from the same logits", "[paging][lm]") {
+    LmConfig config{
+        .vocab_size = 40, .model_dim = 24, .layers = 3, .conv_kernel = 4, .hidden_dim = 32, .experts = 6, .top_k = 2};
+    auto parameters = formats::initialLm(config, 5);
+    REQUIRE(parameters);
+    std::vector<uint32_t> prompt = {3, 1, 4, 1, 5, 9, 2, 6, 5, 35};
+    for (Engine* engine : test::engines())
+        for (bool fp16 : {false, true}) {
+            INFO(engine->device().info().name);
+            auto file =
+                formats::readEvl0(memorySource("model.evl0", formats::writeEvl0(config, *parameters, fp16).value()));
+            REQUIRE(file);
+            auto whole = LanguageModel::create(*engine, *file);
+            REQUIRE(whole);
+            auto text = whole->generate(prompt, {.max_new_tokens = 12});
+            auto logits = whole->logits(prompt);
+            REQUIRE((text && logits));
+            const uint64_t page = 8192;  // at most, of either format
+            for (uint64_t slots : {1, 5, 30})
+                for (Placement placement : {Placement::flat, Placement::tiered}) {
+                    CAPTURE(slots, fp16, placement == Placement::flat);
+                    auto paged = LanguageModel::create(
+                        *engine, *file,
+                        PagingOptions{
+                            .device_budget = slots * page, .host_budget = page, .placement = placement, .trace = true});
+                    if (!paged) FAIL(paged.error().detail);
+                    auto paged_text = paged->generate(prompt, {.max_new_tokens = 12});
+                    auto report = paged->takePaging();
+                    auto paged_logits = paged->logits(prompt);
+                    REQUIRE((paged_text && paged_logits && report));
+                    CHECK(*paged_text == *text);
+                    CHECK(*paged_logits == *logits);
+                    CHECK(report->visits.size() == 12 * 3);
+                    CHECK(report->all_resident == (slots == 30));
+                    if (slots == 1) CHECK(report->counters.tier3 > 0);
+                }
+        }
+    auto file = formats::readEvl0(memorySource("model.evl0", formats::writeEvl0(config, *parameters).value()));
+    auto rounded = LanguageModel::create(*test::engines()[0], *file, PagingOptions{}, Precision::rounded);
+    REQUIRE(!rounded);
+    CHECK(rounded.error().code == ErrorCode::unsupported);
+}
