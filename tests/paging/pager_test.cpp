@@ -241,6 +241,44 @@ TEST_CASE("pages that change are written back before their slots are used again"
     }
 }
 
+TEST_CASE("units fit as long as memory holds one, whatever of the others is there already", "[paging][device]") {
+    uint32_t seed = Catch::getSeed();
+    CAPTURE(seed);
+    for (Device* device : test::devices()) {
+        INFO(device->info().name);
+        for (Placement placement : {Placement::flat, Placement::tiered})
+            for (uint32_t unit : {2, 3}) {
+                std::mt19937 random(seed);
+                PagerOptions options{.device_budget = unit * 768, .placement = placement, .unit = unit};
+                Fixture f(*device, {6, 6, 6}, options, true);
+                std::vector<uint32_t> truth;
+                for (PageId p = 0; p < 18; ++p) truth.push_back(1000 + p);
+                for (int turn = 0; turn < 20; ++turn) {
+                    uint32_t together = turn % 2 == 0 ? unit : 1;  // single pages leave parts of units behind
+                    uint32_t changes = random() % (1u << together);
+                    std::vector<PageId> pages;
+                    for (PageId first : somePages(random, 0, 6, 4))
+                        for (uint32_t i = 0; i < together; ++i) pages.push_back(first + 6 * i);
+                    REQUIRE(f.pager->start(pages, together, changes));
+                    while (!f.pager->done()) {
+                        Commands commands;
+                        REQUIRE(f.pager->next(commands));
+                        for (PageId page : f.pager->wave()) {
+                            if ((changes >> page / 6 & 1) == 0) continue;
+                            auto slot = f.pager->slotHolding(page);
+                            commands.fill(*slot->slab, slot->offset, f.store->pageBytes(page), ++truth[page]);
+                        }
+                        auto value = device->submit(commands);
+                        REQUIRE(value);
+                        f.pager->submitted(*value);
+                    }
+                }
+                REQUIRE(f.pager->writeBack());
+                for (PageId page = 0; page < 18; ++page) CHECK(f.store->word(page) == truth[page]);
+            }
+    }
+}
+
 TEST_CASE("10,000 random page-ins by eight threads put every page's bytes in its slot", "[paging]") {
     uint32_t seed = Catch::getSeed();
     CAPTURE(seed);

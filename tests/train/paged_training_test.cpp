@@ -22,10 +22,10 @@ constexpr uint32_t kExperts = 12, kDim = 12, kBatch = 24;
 Description shape(uint32_t kind) {
     Description d{.model_dim = kDim, .hidden_dim = 9 + 8 * kind, .experts = kExperts, .top_k = 1 + kind % 2};
     d.score = Score::softmax_selected;
-    d.activation = kind % 2 ? Activation::silu_glu : Activation::relu;
+    if (kind == 0) d.activation = Activation::relu;
     d.router_bias = d.up_bias = d.down_bias = true;
     d.shared = Shared(kind % 3);
-    if (d.shared != Shared::none) d.shared_dim = 7;
+    if (d.shared != Shared::none) d.shared_dim = 7, d.shared_up_bias = true;
     return d;
 }
 
