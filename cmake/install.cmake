@@ -39,7 +39,7 @@ function(install_headers from to)
 endfunction()
 
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/engine/include/vkmoe DESTINATION ${VKMOE_HEADERS} FILES_MATCHING PATTERN "*.h")
-install_headers(host host buffer.h commands.h device.h faults.h file.h kernel.h page_groups.h page_reader.h page_store.h pager.h
+install_headers(host host buffer.h commands.h device.h faults.h file.h kernel.h page_groups.h page_reader.h page_store.h pager.h probe_bandwidth.h
   residency.h result.h slots.h staging.h transfer.h)
 install_headers(engine engine kernels.inc)
 install_headers(engine/formats engine/formats evl0.h moe0.h tensor_source.h)

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "host/host_memory.h"
+
 namespace vkmoe {
 inline namespace v1 {
 
@@ -58,6 +60,15 @@ void Buffer::reset() {
     imported_ = false;
 }
 
+Device::Device(DeviceInfo info)
+    : info_(std::move(info)), ledger_(info_.limits.memory_budget), host_ledger_(hostMemory()) {}
+
+// What the host sees was taken from the host's ledger.
+void Device::giveBack(const Block& block, uint64_t bytes) {
+    if (block.imported) return ledger_.unpin(bytes);
+    (block.mapped ? hostLedger() : ledger_).give(bytes);
+}
+
 Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string& what) {
     if (lost_) return lostError();
     if (bytes < uint64_t{1} << 62) bytes = std::max<uint64_t>((bytes + 255) / 256 * 256, 256);
@@ -65,10 +76,11 @@ Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string
         return Error{ErrorCode::out_of_memory,
                      fmt::format("{}: {} bytes asked, one allocation of {} holds at most {} bytes", what, bytes,
                                  info_.name, info_.limits.max_allocation)};
-    VKMOE_CHECK(ledger_.take(bytes, what));
+    Ledger& ledger = memory == Memory::device ? ledger_ : hostLedger();
+    VKMOE_CHECK(ledger.take(bytes, what));
     auto block = allocateBlock(bytes, memory, what);
     if (!block) {
-        ledger_.give(bytes);
+        ledger.give(bytes);
         return std::move(block).error();
     }
     return bufferOf(*block, bytes);

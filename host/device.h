@@ -71,6 +71,10 @@ public:
 
     const DeviceInfo& info() const { return info_; }
     Ledger& ledger() { return ledger_; }
+    // Of Memory::upload and download: its own where the device's memory is apart from the host's, else the same.
+    Ledger& hostLedger() { return ownMemory() ? host_ledger_ : ledger_; }
+    // The device has memory of its own, apart from the host's.
+    bool ownMemory() const { return info_.type == DeviceType::discrete || info_.type == DeviceType::virtual_gpu; }
     const DeviceCounters& counters() const { return counters_; }
 
     // Memory of at least one byte, 256-byte aligned, contents unspecified. `what` names it in errors.
@@ -99,7 +103,7 @@ public:
     bool lost() const { return lost_; }
 
 protected:
-    Device(DeviceInfo info) : info_(std::move(info)), ledger_(info_.limits.memory_budget) {}
+    Device(DeviceInfo info);
 
     friend class Buffer;
     struct Block {
@@ -117,10 +121,10 @@ protected:
     virtual Result<void> waitFor(uint64_t value) = 0;
 
     Error lostError() const;
-    void giveBack(const Block& block, uint64_t bytes) { block.imported ? ledger_.unpin(bytes) : ledger_.give(bytes); }
+    void giveBack(const Block& block, uint64_t bytes);
 
     DeviceInfo info_;
-    Ledger ledger_;
+    Ledger ledger_, host_ledger_;
     DeviceCounters counters_;
     bool lost_ = false;
 

@@ -24,7 +24,16 @@ std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
     return sizes;
 }
 
-bool hasOwnMemory(DeviceType type) { return type == DeviceType::discrete || type == DeviceType::virtual_gpu; }
+// A fifth of what is free stays for other things. Tiers that are one memory share it.
+PagerOptions withinMemory(Device& device, PagerOptions options) {
+    auto room = [](const Ledger& ledger) {
+        return (ledger.budget() - std::min(ledger.used(), ledger.budget())) / 5 * 4;
+    };
+    options.device_budget = std::min(options.device_budget, room(device.ledger()));
+    uint64_t host = device.ownMemory() ? room(device.hostLedger()) : room(device.ledger()) - options.device_budget;
+    options.host_budget = std::min(options.host_budget, host);
+    return options;
+}
 
 }  // namespace
 
@@ -39,8 +48,7 @@ Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageG
     pages_.resize(index_.pages());
     entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
-    flat_ = options.placement == Placement::flat ||
-            (options.placement == Placement::automatic && !hasOwnMemory(device.info().type));
+    flat_ = options.placement == Placement::flat || (options.placement == Placement::automatic && !device.ownMemory());
 }
 
 Pager::~Pager() = default;
@@ -48,7 +56,7 @@ Pager::~Pager() = default;
 Result<std::unique_ptr<Pager>> Pager::create(Device& device, std::unique_ptr<PageStore> store,
                                              std::vector<PageGroup> groups, const PagerOptions& options) {
     std::unique_ptr<Pager> pager(new Pager(device, std::move(store), std::move(groups), options));
-    VKMOE_CHECK(pager->allocate(options));
+    VKMOE_CHECK(pager->allocate(withinMemory(device, options)));
     pager->residency_ = Residency::create(options.policy, sizesOf(pager->tables_), pager->slots(0) + pager->slots(1));
     pager->reader_ = std::make_unique<PageReader>(*pager->store_, std::max(options.readers, 1u));
     return pager;

@@ -73,7 +73,8 @@ struct PagerCounters {
 
 class Pager {
 public:
-    // The store's pages in the order of the groups. The budgets count whole slots, of the size of the largest page;
+    // The store's pages in the order of the groups. The budgets count whole slots, of the size of the largest page, and
+    // take no more than four fifths of the memory that is free;
     // tiered placement adds staging, two slots or a unit's, where the host budget has fewer.
     // Errors: out_of_memory if not one page fits the budgets or the device.
     static Result<std::unique_ptr<Pager>> create(Device& device, std::unique_ptr<PageStore> store,

@@ -189,7 +189,7 @@ double Pager::promotionBar() const {
     for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
         const Slot& slot = tiers_[0][i];
         if (slot.page == kNoPage) return -std::numeric_limits<double>::infinity();
-        if (!pages_[slot.page].needed) bar = std::min(bar, residency_->worth(slot.page));
+        if (copy_pause_ == 0 && !pages_[slot.page].needed) bar = std::min(bar, residency_->worth(slot.page));
     }
     return bar;
 }

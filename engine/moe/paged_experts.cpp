@@ -1,19 +1,13 @@
 #include "engine/moe/paged_experts.h"
 
-#include <sys/sysinfo.h>
-
 #include <algorithm>
 
 #include "engine/moe/expert_store.h"
+#include "host/host_memory.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
-
-uint64_t hostMemory() {
-    struct sysinfo info {};
-    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
-}
 
 constexpr double kAsFast = 0.8;  // of reading its own memory: copying to that is not worth it
 
@@ -58,9 +52,7 @@ PagerOptions settings(Engine& engine, const PagingOptions& options, const PageSt
     uint64_t page = 0, all = 0;
     for (PageId p = 0; p < store.pages(); ++p) page = std::max(page, store.pageBytes(p));
     all = page * store.pages();
-    const Ledger& ledger = engine.device().ledger();
-    uint64_t left = ledger.budget() - std::min(ledger.used(), ledger.budget());
-    PagerOptions chosen{.device_budget = options.device_budget.value_or(std::min(all, left / 5 * 4)),
+    PagerOptions chosen{.device_budget = options.device_budget.value_or(all),
                         .host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2)),
                         .policy = options.policy,
                         .placement = options.placement,

@@ -1,7 +1,6 @@
 #include "engine/train/paged_training.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -9,6 +8,7 @@
 
 #include "engine/moe/expert_store.h"
 #include "engine/train/squares_fault.h"
+#include "host/host_memory.h"
 #include "host/ram_store.h"
 #include "host/scratch_store.h"
 #include "host/transfer.h"
@@ -21,8 +21,6 @@ namespace {
 
 constexpr size_t kMostSteps = 65536;    // that an expert may miss
 constexpr uint32_t kSubmitSteps = 256;  // steps of a submit, for watchdogs
-
-uint64_t hostMemory() { return uint64_t(::sysconf(_SC_PHYS_PAGES)) * uint64_t(::sysconf(_SC_PAGESIZE)); }
 
 Result<std::unique_ptr<PageStore>> openStore(const std::string& scratch, uint32_t pages, uint64_t page_bytes) {
     if (scratch.empty()) return std::unique_ptr<PageStore>(std::make_unique<RamStore>(pages, page_bytes));
@@ -83,9 +81,8 @@ Result<void> PagedTraining::openPager(const formats::LayerSource& source, const 
     std::vector<PageGroup> groups;
     for (uint32_t kind = 0; kind < kinds; ++kind)
         groups.push_back({experts_, kind == weights ? &layer.table : &tables_[kind]});
-    const Ledger& ledger = engine_->device().ledger();
-    uint64_t all = pages * words_ * 4, left = ledger.budget() - std::min(ledger.used(), ledger.budget());
-    PagerOptions settings{.device_budget = options.device_budget.value_or(std::min(all, left / 2)),
+    uint64_t all = pages * words_ * 4;
+    PagerOptions settings{.device_budget = options.device_budget.value_or(all),
                           .host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2)),
                           .policy = options.policy,
                           .placement = options.placement,

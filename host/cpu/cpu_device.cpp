@@ -1,6 +1,5 @@
 // The CPU device: operations run in order at submit, each dispatch over all threads.
 #include <fmt/format.h>
-#include <sys/sysinfo.h>
 #include <tbb/blocked_range.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
@@ -13,6 +12,7 @@
 
 #include "host/cpu/float_environment.h"
 #include "host/device.h"
+#include "host/host_memory.h"
 #include "host/faults.h"
 
 namespace vkmoe {
@@ -20,11 +20,6 @@ inline namespace v1 {
 namespace {
 
 constexpr uint64_t kAlignment = 256;  // of every buffer
-
-uint64_t hostMemory() {
-    struct sysinfo info {};
-    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
-}
 
 DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
     DeviceInfo info;

@@ -8,10 +8,12 @@
 #include <random>
 #include <thread>
 
+#include "engine/formats/model_source.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
 #include "vkmoe/layer.h"
 #include "vkmoe/layer_trainer.h"
+#include "vkmoe/stack.h"
 
 using namespace vkmoe;
 using test::must;
@@ -21,7 +23,7 @@ namespace {
 constexpr Fault kFaults[] = {Fault::out_of_host_memory, Fault::out_of_device_memory, Fault::device_lost};
 
 struct Outcome {
-    std::vector<float> output;
+    std::vector<float> output, paged;
     double loss = 0;
 };
 
@@ -38,6 +40,11 @@ Result<Outcome> serveAndTrain(Engine& engine) {
     VKMOE_TRY(layer, Layer::create(engine, random.source));
     VKMOE_TRY(forward, layer.forward(x));
     outcome.output = std::move(forward.output);
+    formats::ModelSource model;
+    model.layers.push_back(random.source);
+    VKMOE_TRY(stack, Stack::create(engine, model, {.device_budget = 2048, .host_budget = 0}));  // one page of three
+    VKMOE_TRY(paged, stack.forward(x));
+    outcome.paged = std::move(paged.output);
     if (!trains(engine)) return outcome;
     VKMOE_TRY(trainer, LayerTrainer::create(engine, random.source));
     VKMOE_TRY(epoch, trainer.epoch(x, y));
@@ -48,6 +55,7 @@ Result<Outcome> serveAndTrain(Engine& engine) {
 void checkOutcome(Engine& engine, const Outcome& outcome) {
     static const Outcome expected = must(serveAndTrain(*must(Engine::open({.device = "cpu"}))));
     CHECK(outcome.output == expected.output);
+    CHECK(outcome.paged == expected.output);
     CHECK(outcome.loss == (trains(engine) ? expected.loss : 0));
 }
 

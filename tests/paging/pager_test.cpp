@@ -308,3 +308,20 @@ TEST_CASE("10,000 random page-ins by eight threads put every page's bytes in its
     CHECK(wrong == 0);
     CHECK(turns > 0);
 }
+
+TEST_CASE("slots beyond 4 GiB have addresses of their own", "[paging][large]") {
+    auto device = openCpuDevice();
+    const uint64_t slot_bytes = uint64_t{96} << 20, count = 56;  // 5.25 GiB, of which next to nothing is touched
+    Slots slots = Slots::create(*device, Memory::upload, slot_bytes, count, "slots");
+    REQUIRE(slots.size() == count);
+    uint64_t lowest = UINT64_MAX, highest = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+        CHECK(slots[i].offset + slot_bytes <= slots[i].slab->size());
+        CHECK(slots[i].slab->size() <= uint64_t{1} << 30);
+        lowest = std::min(lowest, slots[i].address());
+        highest = std::max(highest, slots[i].address());
+        std::memcpy(slots[i].bytes(4).data(), &i, 4);
+    }
+    CHECK(highest - lowest > uint64_t{1} << 32);
+    for (uint32_t i = 0; i < count; ++i) CHECK(std::memcmp(slots[i].bytes(4).data(), &i, 4) == 0);
+}

@@ -167,7 +167,7 @@ TEST_CASE("Belady has the fewest misses there can be", "[paging]") {
 
 // Belady with a share of the memory for each layer is the yardstick; with memory that layers share it needs fewer
 // misses, which no policy gets near that does not know the future: knowing the true probabilities gives 1.26 at 10 %.
-TEST_CASE("the best policy comes near Belady", "[paging]") {
+TEST_CASE("the best policy comes near Belady", "[paging][simulation]") {
     ZipfOptions options;
     options.repeat_whole = GENERATE(false, true);
     options.seed = GENERATE(range(1u, 4u));
@@ -234,7 +234,7 @@ Trace kindOfTrace(int kind, uint64_t seed) {
 
 }  // namespace
 
-TEST_CASE("the automatic choice is within 5 % of the best", "[paging]") {
+TEST_CASE("the automatic choice is within 5 % of the best", "[paging][simulation]") {
     int kind = GENERATE(range(0, 10));
     uint64_t seed = GENERATE(range(1u, 3u));
     Trace trace = kindOfTrace(kind, seed);

@@ -23,9 +23,9 @@ enum class HostCompute {
 };
 
 struct PagingOptions {
-    // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: on
-    // the device what is free of its memory less a fifth, on the host half of the machine's memory; never more than all
-    // pages take.
+    // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: as
+    // many as all pages take, on the host at most half of the machine's memory. Never more than four fifths of what is
+    // free: activations need the rest.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
     Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered;
