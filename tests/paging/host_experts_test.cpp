@@ -103,7 +103,7 @@ void checkBits(Engine& engine, const formats::ModelSource& model, const PagingOp
 
 }  // namespace
 
-TEST_CASE("experts that the host computes have the device's bits", "[paging][device]") {
+TEST_CASE("experts that the host computes have the device's bits", "[paging][device][deep]") {
     auto model = everyKind();
     auto all = test::randomTokens(37, kDim, 3);
     // A row an expert and less; tiles, of more than one batch.

@@ -113,7 +113,7 @@ size_t expertsOf(const EpochResult& result) {
 
 }  // namespace
 
-TEST_CASE("a step in pages has the bits of one without, whatever the budget", "[train][paging][device]") {
+TEST_CASE("a step in pages has the bits of one without, whatever the budget", "[train][paging][device][deep]") {
     uint32_t seed = Catch::getSeed();
     const uint32_t steps = 12;
     std::string folder = std::filesystem::temp_directory_path().string();
