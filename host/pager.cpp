@@ -348,7 +348,7 @@ void Pager::collectAhead() {
 }
 
 void Pager::readAhead(std::span<const PageId> pages) {
-    if (!prefetch_ || all_resident_ || pause_ > 0) return;
+    if (!readsAhead()) return;
     collectAhead();
     for (PageId page : pages) {
         if (pages_[page].resident() || pages_[page].reading || ahead_.size() >= 8) continue;

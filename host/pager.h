@@ -105,6 +105,8 @@ public:
     // be taken.
     double promotionBar() const;
 
+    bool prefetches() const { return prefetch_ && !all_resident_; }
+    bool readsAhead() const { return prefetches() && pause_ == 0; }  // false also while a bad trial is over
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);
 

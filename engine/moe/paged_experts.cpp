@@ -97,17 +97,24 @@ void PagedExperts::begin() {
     seconds_before_ = pager_->reading().seconds;
 }
 
+PagingReport reportOf(const Pager& pager) {
+    PagingReport report{.counters = pager.counters(),
+                        .policy = pager.residency().decides(),
+                        .all_resident = pager.allResident(),
+                        .pages = pager.store().pages(),
+                        .page_bytes = pager.slotBytes(),
+                        .device_slots = pager.slots(0),
+                        .host_slots = pager.slots(1),
+                        .read_seconds = pager.reading().seconds};
+    for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager.tierOf(page)));
+    return report;
+}
+
 PagingReport PagedExperts::report() const {
-    PagingReport report{.counters = since(before_, pager_->counters()),
-                        .policy = pager_->residency().decides(),
-                        .all_resident = pager_->allResident(),
-                        .opening_bytes = opening_bytes_,
-                        .pages = pager_->store().pages(),
-                        .page_bytes = pager_->slotBytes(),
-                        .device_slots = pager_->slots(0),
-                        .host_slots = pager_->slots(1),
-                        .read_seconds = pager_->reading().seconds - seconds_before_};
-    for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager_->tierOf(page)));
+    PagingReport report = reportOf(*pager_);
+    report.counters = since(before_, report.counters);
+    report.opening_bytes = opening_bytes_;
+    report.read_seconds -= seconds_before_;
     return report;
 }
 

@@ -8,6 +8,9 @@
 namespace vkmoe {
 inline namespace v1 {
 
+// What a pager has done so far, and where its pages are.
+PagingReport reportOf(const Pager& pager);
+
 class PagedExperts {
 public:
     // One source and one page table a layer, in order: group i of the pager. If everything fits, everything is read.

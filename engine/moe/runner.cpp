@@ -60,13 +60,12 @@ Runner::Runner(Engine& engine, std::vector<LayerState*> layers, bool residual)
 Result<void> Runner::prepare(const RunnerCall& call) {
     stations_.clear();
     training_ = call.options.training;
-    guess_ = pager_ && !pager_->allResident();
     uint64_t tokens = call.x.size() / layers_.front()->description().model_dim;
     for (size_t i = 0; i < layers_.size(); ++i) {
         const Description& d = layers_[i]->description();
         VKMOE_TRY(pass, layers_[i]->passFor(call.options.precision, call.options.introspection));
         if (residual_) VKMOE_CHECK(pass->prepareSum(*engine_));
-        if (guess_ && i > 0) VKMOE_CHECK(pass->prepareGuess(*engine_));
+        if (pager_ && pager_->prefetches() && i > 0) VKMOE_CHECK(pass->prepareGuess(*engine_));
         const Routes* forced = call.forced.empty() ? nullptr : call.forced[i];
         stations_.push_back(
             {layers_[i], pass, forced, forced ? forced->top_k : d.top_k, capacityOf(d, tokens), operationsOf(d)});
@@ -102,6 +101,16 @@ void Runner::fill(Area& area, const RunnerCall& call, uint64_t first, uint32_t t
     }
 }
 
+// The batch's tokens, to where the first layer reads them.
+Commands Runner::withInput(const Area& area) const {
+    Commands commands;
+    const Workspace& first = *stations_.front().workspace;
+    commands.copy(area.upload, 0, first.memory, first.raw,
+                  uint64_t{area.tokens} * layers_.front()->description().model_dim * 4);
+    commands.barrier();
+    return commands;
+}
+
 // What comes before a layer's experts; its routes, and who the next layer's router would choose, go to the host at once
 // where pages are to be read.
 void Runner::head(Commands& commands, size_t layer, const Area& area) {
@@ -116,11 +125,16 @@ void Runner::head(Commands& commands, size_t layer, const Area& area) {
     if (s.layer->host)
         s.layer->host->recordInputs(commands, *pager_,
                                     {s.pass, &w, area.tokens, pager_->groups().first(first_group_ + uint32_t(layer))});
-    if (layer + 1 == stations_.size() || !guess_) return;
-    const Description &next = stations_[layer + 1].layer->description(), &d = s.layer->description();
-    if (next.experts <= d.experts && next.top_k <= std::max(s.width, d.top_k) &&
-        next.top_k <= s.width * std::min(d.hidden_dim, d.model_dim))
-        stations_[layer + 1].pass->recordGuess(commands, w, area.tokens, host);
+    if (layer + 1 < stations_.size()) guess(commands, layer + 1, area);
+}
+
+// Who the router of layer `next` would choose, where that is of use and fits the places of the layer before it.
+void Runner::guess(Commands& commands, size_t next, const Area& area) {
+    Station& s = stations_[next - 1];
+    const Description &theirs = stations_[next].layer->description(), &d = s.layer->description();
+    s.guessed = pager_->readsAhead() && theirs.experts <= d.experts && theirs.top_k <= std::max(s.width, d.top_k) &&
+                theirs.top_k <= s.width * std::min(d.hidden_dim, d.model_dim);
+    if (s.guessed) stations_[next].pass->recordGuess(commands, *s.workspace, area.tokens, hostArea(s, area));
 }
 
 // What comes after a layer's experts, as far as the next layer's input or the call's result.
@@ -149,12 +163,8 @@ Result<void> Runner::submit(Commands& commands, Area& area) {
 
 // Recorded whole, in submits that no watchdog minds.
 Result<void> Runner::runWhole(Area& area) {
-    Commands commands;
+    Commands commands = withInput(area);
     if (pager_) pager_->rebalance(commands);
-    const Workspace& first = *stations_.front().workspace;
-    commands.copy(area.upload, 0, first.memory, first.raw,
-                  uint64_t{area.tokens} * layers_.front()->description().model_dim * 4);
-    commands.barrier();
     double largest = 0, recorded = 0;
     for (const Station& s : stations_) largest = std::max(largest, s.operations);
     for (size_t i = 0; i < stations_.size(); ++i) {
@@ -217,11 +227,7 @@ Result<void> Runner::runExperts(Commands& commands, size_t layer, Area& area) {
 }
 
 Result<void> Runner::runInTurns(Area& area) {
-    Commands commands;
-    const Workspace& first = *stations_.front().workspace;
-    commands.copy(area.upload, 0, first.memory, first.raw,
-                  uint64_t{area.tokens} * layers_.front()->description().model_dim * 4);
-    commands.barrier();
+    Commands commands = withInput(area);
     head(commands, 0, area);
     for (size_t i = 0; i < stations_.size(); ++i) {
         VKMOE_CHECK(submit(commands, area));
@@ -230,7 +236,7 @@ Result<void> Runner::runInTurns(Area& area) {
         tail(commands, i, area);
         if (i + 1 == stations_.size()) break;
         head(commands, i + 1, area);
-        if (guess_) readAhead(i + 1, area);
+        if (stations_[i].guessed) readAhead(i + 1, area);
     }
     return submit(commands, area);
 }
@@ -330,10 +336,7 @@ Result<std::vector<float>> Runner::logits(const RunnerCall& call) {
         std::vector<float>& logits;
         Result<void> run(Area& area) const {
             const Station& s = runner.stations_.front();
-            Commands commands;
-            commands.copy(area.upload, 0, s.workspace->memory, s.workspace->raw,
-                          uint64_t{area.tokens} * s.layer->description().model_dim * 4);
-            commands.barrier();
+            Commands commands = runner.withInput(area);
             HostArea host = runner.hostArea(s, area);
             s.pass->recordLogits(commands, *s.workspace, runner.batchOf(s, area, host), host);
             return runner.submit(commands, area);

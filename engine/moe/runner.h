@@ -52,7 +52,8 @@ private:
         uint32_t width, capacity;  // experts a token may go to; tokens an expert accepts (capacity dispatch)
         double operations;         // of a token
         const Workspace* workspace = nullptr;
-        uint64_t upload_at = 0, download_at = 0;   // in an area
+        bool guessed = false;                     // what the next layer's router would choose is on its way to the host
+        uint64_t upload_at = 0, download_at = 0;  // in an area
         std::array<uint32_t, 4> host_status = {};  // what the host's share of the batch counted
     };
     // Host memory of a batch in flight.
@@ -76,7 +77,9 @@ private:
     Result<void> runWhole(Area& area);
     Result<void> runInTurns(Area& area);
     Result<void> runExperts(Commands& commands, size_t layer, Area& area);
+    Commands withInput(const Area& area) const;
     void head(Commands& commands, size_t layer, const Area& area);
+    void guess(Commands& commands, size_t next, const Area& area);
     void tail(Commands& commands, size_t layer, const Area& area);
     std::vector<PageId> pagesOf(size_t layer, std::span<const uint32_t> experts) const;
     std::vector<PageId> used(size_t layer, const Area& area) const;
@@ -94,7 +97,7 @@ private:
     uint32_t first_group_ = 0;
     // Of a call:
     std::vector<Station> stations_;
-    bool training_ = false, guess_ = false;
+    bool training_ = false;
     // Kept between calls:
     std::map<std::vector<uint64_t>, Workspace> workspaces_;  // by what their layout depends on
     std::vector<Area> areas_;

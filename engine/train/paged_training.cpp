@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "engine/moe/expert_store.h"
+#include "engine/moe/paged_experts.h"
 #include "engine/train/squares_fault.h"
 #include "host/host_memory.h"
 #include "host/ram_store.h"
@@ -344,17 +345,7 @@ Result<void> PagedTraining::restore(std::span<const float> first_moments, std::s
     return {};
 }
 
-PagingReport PagedTraining::report() const {
-    PagingReport report{.counters = pager_->counters(),
-                        .policy = pager_->residency().decides(),
-                        .pages = pager_->store().pages(),
-                        .page_bytes = pager_->slotBytes(),
-                        .device_slots = pager_->slots(0),
-                        .host_slots = pager_->slots(1),
-                        .read_seconds = pager_->reading().seconds};
-    for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager_->tierOf(page)));
-    return report;
-}
+PagingReport PagedTraining::report() const { return reportOf(*pager_); }
 
 }  // namespace v1
 }  // namespace vkmoe
