@@ -98,7 +98,8 @@ debian_mirror() {
 }
 
 # private_apt FOLDER SUITE: writes an apt configuration that knows SUITE alone and keeps all its state in FOLDER.
-# The machine's proxies and time-outs are kept; its sources, pins and hooks are not.
+# The machine's proxies and time-outs are kept; its sources, pins and hooks are not, nor what it has installed: apt would
+# look for that very version, which SUITE may not have.
 private_apt() {
     keys=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -r "$keys" ] || fail "Debian's signing keys are missing ($keys), so its packages cannot be checked: install debian-archive-keyring."
@@ -109,10 +110,11 @@ private_apt() {
     mkdir -p "$1/lists/partial" "$1/cache/archives/partial"
     printf 'deb [signed-by=%s] %s %s main\n' "$keys" "${mirror%% *}" "$suite" >"$1/sources.list"
     apt-config dump Acquire >"$1/apt.conf"
+    : >"$1/installed"
     cat >>"$1/apt.conf" <<CONF
 Dir::State "$1";
 Dir::State::lists "$1/lists";
-Dir::State::status "/var/lib/dpkg/status";
+Dir::State::status "$1/installed";
 Dir::Cache "$1/cache";
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";

@@ -36,8 +36,17 @@ template <size_t kRows, size_t kPanels>
 struct Streams {
     static constexpr size_t kVectors = kPanels * kPerPanel;
     const uint32_t* panels[kPanels];
+    uint64_t words;           // of a panel
     V sums[kRows][kVectors];  // of the block
 };
+
+// Where, from a panel's start, the words lie that are read kAhead rows after those at `at`: past the panel's end at the
+// start of the one that is next in its stream.
+template <size_t kRows, size_t kPanels>
+HWY_INLINE uint64_t ahead(const Streams<kRows, kPanels>& streams, uint64_t at) {
+    uint64_t next = at + uint64_t{kAhead} * kPanel;
+    return next < streams.words ? next : next + (kTilePanels - 1) * streams.words;
+}
 
 // s + x * w for column kColumn of each vector's words. For one row the products of x and every code are looked up:
 // exact or fused, a product of a code is rounded alike.
@@ -81,11 +90,11 @@ HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint3
         streams.sums[i / (kPanels * kPerPanel)][i % (kPanels * kPerPanel)] = fromBits(0x80000000u);
     for (uint32_t k = k0; k < k1; k += kColumns) {
         VU words[kPanels * kPerPanel];
+        uint64_t at = firstWord<kFormat>(k), next = ahead(streams, at);
         VKMOE_UNROLL
         for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
-            const uint32_t* at = wordsOf<kFormat>(streams.panels[v / kPerPanel], k) + v % kPerPanel * kLanes;
-            words[v] = hn::LoadU(DU(), at);
-            if (v % kPerPanel == 0) hwy::Prefetch(at + kAhead * kPanel);
+            words[v] = hn::LoadU(DU(), streams.panels[v / kPerPanel] + at + v % kPerPanel * kLanes);
+            if (v % kPerPanel == 0) hwy::Prefetch(streams.panels[v / kPerPanel] + next);
         }
         if (kColumns == 1 || k + kColumns <= k1)
             addColumns<kFormat, kFused, 0>(streams, words, x + (k - k0), kColumns);
@@ -100,6 +109,7 @@ HWY_INLINE void streamPanels(PanelTile& tile, size_t panel) {
     const D d;
     Streams<kRows, kPanels> streams;
     for (size_t i = 0; i < kPanels; ++i) streams.panels[i] = tile.panels[panel + i];
+    streams.words = uint64_t{panelSteps(tile.cols, kFormat)} * kPanel;
     for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
         const float* x = tile.x.at + k0 / kBlock * tile.x.step;
         sumBlock<kFormat, kFused>(streams, x, k0, std::min(k0 + kBlock, tile.cols));

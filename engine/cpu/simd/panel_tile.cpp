@@ -90,25 +90,27 @@ HWY_INLINE void multiplyRows(PanelTile& tile, const Block& block, size_t row, si
     }
 }
 
-// Share `part` of `parts` of the next block's words, on their way into the cache while this block is summed.
-HWY_INLINE void fetchNext(const Block& block, uint32_t panels, uint32_t part, uint32_t parts) {
-    uint32_t lines = block.next_lines, first = lines * part / parts, last = lines * (part + 1) / parts;
+// `lines` of every panel's next words, from line `first` on: they come into the cache while this block is summed.
+HWY_INLINE void fetchNext(const Block& block, uint32_t panels, uint32_t first, uint32_t lines) {
     for (uint32_t i = 0; i < panels; ++i)
-        for (uint32_t line = first; line < last; ++line) hwy::Prefetch(block.next[i] + line * kLineWords);
+        for (uint32_t line = 0; line < lines; ++line) hwy::Prefetch(block.next[i] + (first + line) * kLineWords);
 }
 
-// Rows are shared out evenly over register tiles: a tile of one or two rows is slow.
+// Rows are shared out evenly over register tiles: a tile of one or two rows is slow. Branches fall alike from tile to
+// tile: a tile is over in so few cycles that those of a branch guessed wrong are dear.
 template <bool kScaled, bool kFused>
 HWY_INLINE void multiplyAll(PanelTile& tile, const Block& block) {
     size_t vectors = tile.panel_count * kPerPanel;
-    uint32_t parts = ceilDiv(tile.row_count, kRegisterRows);
+    uint32_t parts = ceilDiv(tile.row_count, kRegisterRows), lines = ceilDiv(block.next_lines, parts);
+    uint32_t least = tile.row_count / parts, larger = tile.row_count % parts, row = 0;
     for (uint32_t part = 0; part < parts; ++part) {
-        uint32_t row = tile.row_count * part / parts, count = tile.row_count * (part + 1) / parts - row;
-        fetchNext(block, tile.panel_count, part, parts);
+        uint32_t count = least + (part < larger);
+        fetchNext(block, tile.panel_count, part * lines, lines);
         size_t v = 0;
         for (; v + kColumns <= vectors; v += kColumns)
             multiplyRows<kScaled, kFused, kColumns>(tile, block, row, count, v);
         for (; v < vectors; ++v) multiplyRows<kScaled, kFused, 1>(tile, block, row, count, v);
+        row += count;
     }
 }
 
@@ -127,7 +129,7 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
     block.terms = std::min(uint32_t{kBlock}, tile.cols - k0);
     block.next_lines = k0 + kBlock < tile.cols ? ceilDiv(kBlock, columnsOfWord(kFormat)) : 0;
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
-        const uint32_t* words = wordsOf<kFormat>(tile.panels[i], k0);
+        const uint32_t* words = tile.panels[i] + firstWord<kFormat>(k0);
         block.next[i] = words + block.next_lines * kPanel;
         block.weights[i] = kFormat == kF32 ? reinterpret_cast<const float*>(words) : block.decoded[i];
         if constexpr (kFormat == kF32) continue;

@@ -18,11 +18,10 @@ namespace HWY_NAMESPACE {
 
 constexpr uint32_t columnsOfWord(uint32_t format) { return format == kF32 ? 1 : format == kMxfp4 ? 8 : 2; }
 
-// The row of words that holds column k.
+// The first word, of a panel, of the row of words that holds column k.
 template <uint32_t kFormat>
-HWY_INLINE const uint32_t* wordsOf(const uint32_t* panel, uint32_t k) {
-    uint32_t step = kFormat == kMxfp4 ? mxfp4CodeStep(k) : k / columnsOfWord(kFormat);
-    return panel + uint64_t{step} * kPanel;
+HWY_INLINE uint64_t firstWord(uint32_t k) {
+    return uint64_t{kFormat == kMxfp4 ? mxfp4CodeStep(k) : k / columnsOfWord(kFormat)} * kPanel;
 }
 
 // The conversion instruction, not a multiplication: a subnormal operand costs a multiplication a hundred cycles.
