@@ -120,9 +120,9 @@ private:
     struct stat opened_;
 };
 
-class Memory : public ByteSource {
+class Bytes : public ByteSource {
 public:
-    Memory(std::string name, std::vector<std::byte> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {}
+    Bytes(std::string name, std::vector<std::byte> bytes) : name_(std::move(name)), bytes_(std::move(bytes)) {}
 
     const std::string& name() const override { return name_; }
     uint64_t size() const override { return bytes_.size(); }
@@ -262,7 +262,7 @@ Result<std::shared_ptr<const ByteSource>> openFile(const std::string& path) {
 }
 
 std::shared_ptr<const ByteSource> memorySource(std::string name, std::vector<std::byte> bytes) {
-    return std::make_shared<Memory>(std::move(name), std::move(bytes));
+    return std::make_shared<Bytes>(std::move(name), std::move(bytes));
 }
 
 Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit) try {

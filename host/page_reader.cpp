@@ -1,15 +1,11 @@
 #include "host/page_reader.h"
 
 #include <cassert>
-#include <chrono>
+
+#include "host/clock.h"
 
 namespace vkmoe {
 inline namespace v1 {
-namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-}  // namespace
 
 PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
     for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
@@ -73,7 +69,7 @@ std::optional<Result<void>> PageReader::take(PageId page) {
 PageReader::Work PageReader::work() const {
     std::lock_guard lock(mutex_);
     Work work = total_;
-    if (reading_ > 0) work.seconds += now() - since_;
+    if (reading_ > 0) work.seconds += secondsNow() - since_;
     return work;
 }
 
@@ -90,8 +86,8 @@ std::optional<PageId> PageReader::next() {
 }
 
 void PageReader::count(bool begins) {
-    if (begins && reading_++ == 0) since_ = now();
-    if (!begins && --reading_ == 0) total_.seconds += now() - since_;
+    if (begins && reading_++ == 0) since_ = secondsNow();
+    if (!begins && --reading_ == 0) total_.seconds += secondsNow() - since_;
 }
 
 void PageReader::run() {

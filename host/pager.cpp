@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <cassert>
-#include <chrono>
+
+#include "host/clock.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -15,8 +16,6 @@ constexpr uint64_t kTrial = 64;       // pages read ahead before their worth is 
 constexpr double kGoodTrial = 0.4;    // share of them that must have been used
 constexpr uint32_t kPause = 2000;     // turns without, after a bad trial
 constexpr uint32_t kGroupChunk = 32;  // pages of a turn of preload
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
     std::vector<uint32_t> sizes;
@@ -327,9 +326,9 @@ Result<void> Pager::waitFor(const Unit& unit) {
         auto outcome = reader_->take(page);
         if (!outcome) {
             if (pages_[page].ahead) ++counters_.prefetch_late;
-            double start = now();
+            double start = secondsNow();
             outcome = reader_->wait(page);
-            counters_.read_wait_seconds += now() - start;
+            counters_.read_wait_seconds += secondsNow() - start;
             ++counters_.read_waits;
         }
         VKMOE_CHECK(finishRead(page, std::move(*outcome)));

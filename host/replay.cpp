@@ -9,9 +9,9 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-class Memory {
+class Cache {
 public:
-    Memory(const Trace& trace, Residency& residency, uint32_t slots)
+    Cache(const Trace& trace, Residency& residency, uint32_t slots)
         : trace_(trace), residency_(residency), residents_(trace.pages), slots_(slots) {}
 
     void visit(const Visit& visit) {
@@ -82,9 +82,9 @@ double Replay::hitRate() const {
 
 Replay replay(const Trace& trace, Residency& residency, uint32_t slots) {
     assert(slots > 0 && trace.pages.size() == trace.page_bytes.size());
-    Memory memory(trace, residency, slots);
-    for (const Visit& visit : trace.visits) memory.visit(visit);
-    return memory.result();
+    Cache cache(trace, residency, slots);
+    for (const Visit& visit : trace.visits) cache.visit(visit);
+    return cache.result();
 }
 
 Replay replayBelady(const Trace& trace, uint32_t slots) {

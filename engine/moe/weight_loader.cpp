@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t kSlotBytes = uint64_t{8} << 20;
 
-uint64_t aligned(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
+uint64_t wholeBlocks(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
 }  // namespace
 
@@ -21,7 +21,7 @@ Result<WeightLoader> WeightLoader::create(Engine& engine, const formats::LayerSo
     uint64_t slot = 16;
     for (const auto& tensor : source.tensors) {
         uint64_t panel = TensorSlice{&tensor, 0, kPanel, uint32_t(tensor.shape.back())}.bytes();  // a slice has one
-        uint64_t whole = aligned(tensor.bytes) + aligned(tensor.scales_bytes);
+        uint64_t whole = wholeBlocks(tensor.bytes) + wholeBlocks(tensor.scales_bytes);
         slot = std::max(slot, std::min(whole, std::max(panel, kSlotBytes)));
     }
     slot = std::max(slot, std::min(kSlotBytes, source.bytes->size()));

@@ -15,17 +15,17 @@
 namespace vkmoe::program {
 namespace {
 
-struct Job {
+struct Generation {
     LmFile model;
     std::unique_ptr<TextCodec> codec;
     std::vector<uint32_t> prompt;
 };
 
-Result<Job> readJob(const Context& context, const GenerateTextOptions& options) {
+Result<Generation> readJob(const Context& context, const GenerateTextOptions& options) {
     VKMOE_TRY(model, openLm(options.file, context.compat));
     VKMOE_TRY(codec, codecFor(options.file, model, options.codec));
     std::vector<uint32_t> prompt = codec->encode(options.prompt);
-    return Job{std::move(model), std::move(codec), std::move(prompt)};
+    return Generation{std::move(model), std::move(codec), std::move(prompt)};
 }
 
 void put(const std::string& text) {
@@ -33,7 +33,7 @@ void put(const std::string& text) {
     std::fflush(stdout);
 }
 
-Json summary(const Context& context, const Job& job, const std::string& device, const std::string& prompt,
+Json summary(const Context& context, const Generation& job, const std::string& device, const std::string& prompt,
              const std::vector<uint32_t>& tokens, double seconds) {
     return {{"device", device},
             {"precision", context.precision},
@@ -44,7 +44,7 @@ Json summary(const Context& context, const Job& job, const std::string& device, 
             {"seconds", seconds}};
 }
 
-Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Job& job, Engine& engine) {
+Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Generation& job, Engine& engine) {
     const PagingChoice& paging = options.paging;
     VKMOE_TRY(model, paging.wanted()
                          ? LanguageModel::create(engine, job.model.source, paging.options(), context.chosenPrecision())
