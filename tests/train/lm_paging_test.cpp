@@ -117,7 +117,8 @@ std::string temporary() { return std::filesystem::temp_directory_path().string()
 
 }  // namespace
 
-TEST_CASE("a language model trained in pages has the bits of one trained without", "[train][lm][paging][device]") {
+TEST_CASE("a language model trained in pages has the bits of one trained without",
+          "[train][lm][paging][device][deep]") {
     const uint32_t seed = Catch::getSeed();
     for (Engine* engine : test::engines())
         for (bool recompute : {false, true}) {
