@@ -163,19 +163,14 @@ Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t to
     const LmActivations& a = *activations;
     bool turns = paged && !paged->pager().allResident();
     if (paged && !turns) paged->pager().rebalance(commands);
-    pass->embed(commands, a, tokens);
-    for (uint32_t l = 0; l < trunk.config.layers; ++l) {
-        pass->beforeMixture(commands, a, l, tokens);
-        if (turns)
-            VKMOE_CHECK(mixtureInTurns(commands, l, tokens));
-        else
-            mixtures[l].recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
-        if (paged && !turns)
-            mixtures[l].recordRoutes(commands, a.mixtures[a.layers[l].workspace], tokens, a.download, routesAt(l));
-        pass->afterMixture(commands, a, l, tokens);
-    }
-    pass->head(commands, a, tokens);
-    return {};
+    auto mixture = [&](Commands& into, uint32_t l) -> Result<void> {
+        if (turns) return mixtureInTurns(into, l, tokens);
+        const Workspace& w = a.mixtures[a.layers[l].workspace];
+        mixtures[l].recordOnDevice(into, w, {.tokens = tokens});
+        if (paged) mixtures[l].recordRoutes(into, w, tokens, a.download, routesAt(l));
+        return {};
+    };
+    return pass->forward(commands, a, mixture, tokens);
 }
 
 // The routes come back to the host, which brings the experts' pages, wave by wave.

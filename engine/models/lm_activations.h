@@ -49,8 +49,12 @@ struct LmActivations {
     // Byte offsets into `download`.
     struct Download {
         uint64_t losses, status, mixture_status, backward_status, offsets, logits;
-        uint64_t routes;  // [layers, T, top_k] when generating
+        uint64_t offsets_bytes;  // of a layer
+        uint64_t routes;         // [layers, T, top_k] when generating
     } back;
+
+    // Where in `download` a layer's mixture has its experts' offsets [experts + 1].
+    uint64_t offsetsAt(uint32_t layer) const { return back.offsets + layer * back.offsets_bytes; }
 
     static Result<LmActivations> create(Device& device, const LmConfig& config, const Description& mixture,
                                         uint32_t capacity, LmKeep keep, bool generating);

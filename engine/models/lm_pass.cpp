@@ -110,15 +110,16 @@ uint64_t LmPass::xAfter(const LmActivations& a, uint32_t layer) const {
     return layer + 1 < a.layers.size() ? a.layers[layer + 1].x : a.last_x;
 }
 
-void LmPass::forward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
-                     uint32_t tokens) const {
+Result<void> LmPass::forward(Commands& commands, const LmActivations& a, const Mixture& mixture,
+                             uint32_t tokens) const {
     embed(commands, a, tokens);
     for (uint32_t l = 0; l < trunk_->config.layers; ++l) {
         beforeMixture(commands, a, l, tokens);
-        mixtures[l]->recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
+        VKMOE_CHECK(mixture(commands, l));
         afterMixture(commands, a, l, tokens);
     }
     head(commands, a, tokens);
+    return {};
 }
 
 void LmPass::embed(Commands& commands, const LmActivations& a, uint32_t tokens) const {
@@ -203,8 +204,7 @@ void LmPass::afterMixture(Commands& commands, const LmActivations& a, uint32_t l
     commands.dispatch(*add_, sum, sum.count);
     uint64_t status = a.back.mixture_status + uint64_t{l} * 8 * Workspace::kStatusRows;
     commands.copy(w.memory, w.status, a.download, status, 8 * Workspace::kStatusRows);
-    uint64_t loads = (uint64_t{c.experts} + 1) * 4;
-    commands.copy(w.memory, w.offsets, a.download, a.back.offsets + l * loads, loads);
+    commands.copy(w.memory, w.offsets, a.download, a.offsetsAt(l), a.back.offsets_bytes);
     commands.barrier();
 }
 
@@ -242,18 +242,17 @@ void LmPass::downloadResults(Commands& commands, const LmActivations& a, uint32_
 
 // ---- backward -------------------------------------------------------------------------------------------------------
 
-void LmPass::backward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
-                      std::span<const BackwardPass* const> passes, const Gradients& g, const LmInputs& inputs,
-                      bool recompute) const {
+Result<void> LmPass::backward(Commands& commands, const LmActivations& a, const Mixture& again,
+                              const MixtureBackward& mixture, const Gradients& g, const LmInputs& inputs) const {
     const LmConfig& c = trunk_->config;
     uint32_t tokens = inputs.tokens();
     headBackward(commands, a, g, tokens);
     for (uint32_t l = c.layers; l-- > 0;) {
-        if (recompute && l + 1 < c.layers) {
+        if (again && l + 1 < c.layers) {
             beforeMixture(commands, a, l, tokens);
-            mixtures[l]->recordOnDevice(commands, a.mixtures[a.layers[l].workspace], {.tokens = tokens});
+            VKMOE_CHECK(again(commands, l));
         }
-        layerBackward(commands, a, *passes[l], g, l, tokens);
+        VKMOE_CHECK(layerBackward(commands, a, mixture, g, l, tokens));
     }
     const BackwardWorkspace& b = *g.workspace;
     EmbedBackward embed{b.memory.at<F32>(b.grad_out),
@@ -266,6 +265,7 @@ void LmPass::backward(Commands& commands, const LmActivations& a, std::span<cons
                         c.model_dim};
     commands.dispatch(*embed_backward_, embed, uint64_t{embed.distinct} * c.model_dim);
     commands.barrier();
+    return {};
 }
 
 // The tied embedding is the head's matrix: its gradient comes from both ends.
@@ -315,8 +315,8 @@ void LmPass::normBackward(Commands& commands, const LmActivations& a, uint64_t x
     commands.barrier();
 }
 
-void LmPass::layerBackward(Commands& commands, const LmActivations& a, const BackwardPass& pass, const Gradients& g,
-                           uint32_t l, uint32_t tokens) const {
+Result<void> LmPass::layerBackward(Commands& commands, const LmActivations& a, const MixtureBackward& mixture,
+                                   const Gradients& g, uint32_t l, uint32_t tokens) const {
     const LmConfig& c = trunk_->config;
     const LmActivations::Layer& at = a.layers[l];
     const Trunk::Layer& weights = trunk_->layers[l];
@@ -332,7 +332,7 @@ void LmPass::layerBackward(Commands& commands, const LmActivations& a, const Bac
     count.counts = pointerTo<U32>(g.touched[l]);
     commands.dispatch(*count_, count, c.experts);
     commands.barrier();
-    pass.record(commands, w, b, g.mixtures[l], batch);
+    VKMOE_CHECK(mixture({commands, w, b, g.mixtures[l], batch}, l));
     uint64_t words = a.back.backward_status + uint64_t{l} * 8 * BackwardWorkspace::kStatusRows;
     commands.copy(b.memory, b.status, a.download, words, 8 * BackwardWorkspace::kStatusRows);
     F32 grad_out = b.memory.at<F32>(b.grad_out), grad_u = pointerTo<F32>(g.grad_u), grad_n = pointerTo<F32>(g.grad_n);
@@ -361,6 +361,7 @@ void LmPass::layerBackward(Commands& commands, const LmActivations& a, const Bac
     commands.barrier();
     normBackward(commands, a, at.x, at.conv_roots, weights.norm_conv, g.trunk + weights.norm_conv, grad_n, grad_u,
                  grad_out, status, tokens);
+    return {};
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------

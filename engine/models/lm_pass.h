@@ -1,6 +1,8 @@
 // LmPass: records a language model's forward and backward kernels over its activations.
 #pragma once
 
+#include <functional>
+
 #include "engine/models/lm_activations.h"
 #include "engine/models/trunk.h"
 #include "engine/train/trainable_layer.h"
@@ -30,15 +32,13 @@ public:
     // Writes the inputs to the upload buffer.
     void fill(LmActivations& a, const LmInputs& inputs) const;
 
-    // Forward from the upload buffer to the logits, which stay on the device. `mixtures` run the layers' mixtures.
-    void forward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
-                 uint32_t tokens) const;
-    // The same in parts: the embedding; of each layer what comes before its mixture and what comes after; the head. A
-    // mixture goes from its workspace's `raw` to its `out`.
-    void embed(Commands& commands, const LmActivations& a, uint32_t tokens) const;
-    void beforeMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
-    void afterMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
-    void head(Commands& commands, const LmActivations& a, uint32_t tokens) const;
+    // How a layer's mixture goes from its workspace's `raw` to its `out`, and its gradients from grad_out to grad_in:
+    // after what the commands hold, which it may submit, to begin anew.
+    using Mixture = std::function<Result<void>(Commands& commands, uint32_t layer)>;
+    using MixtureBackward = std::function<Result<void>(const BackwardPass::Recording& recording, uint32_t layer)>;
+
+    // Forward from the upload buffer to the logits, which stay on the device.
+    Result<void> forward(Commands& commands, const LmActivations& a, const Mixture& mixture, uint32_t tokens) const;
     // The convolutions' last rows move to the front, for the pass that goes on from here.
     void shiftHistory(Commands& commands, const LmActivations& a, uint32_t tokens) const;
     // Losses of the targets and, with `gradients`, the gradients of the logits in their place.
@@ -56,10 +56,10 @@ public:
         uint64_t counts = 0;                // address of [layers, experts]: assignments of the micro-batch
         std::span<const uint64_t> touched;  // of each layer the address of [experts]: TrainableLayer::touched
     };
-    // Backward from the gradients of the logits. `recompute`: only the layers' inputs were kept.
-    void backward(Commands& commands, const LmActivations& a, std::span<const ForwardPass* const> mixtures,
-                  std::span<const BackwardPass* const> passes, const Gradients& gradients, const LmInputs& inputs,
-                  bool recompute) const;
+    // Backward from the gradients of the logits. `again`: only the layers' inputs were kept, and this computes a
+    // mixture once more; null: everything was kept.
+    Result<void> backward(Commands& commands, const LmActivations& a, const Mixture& again,
+                          const MixtureBackward& mixture, const Gradients& gradients, const LmInputs& inputs) const;
 
     // The first error in the status words that downloadResults brought, layer by layer.
     Result<void> check(const LmActivations& a, std::span<const ForwardPass* const> mixtures) const;
@@ -68,10 +68,14 @@ public:
 private:
     explicit LmPass(const Trunk& trunk) : trunk_(&trunk) {}
     uint64_t xAfter(const LmActivations& a, uint32_t layer) const;
+    void embed(Commands& commands, const LmActivations& a, uint32_t tokens) const;
+    void beforeMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
+    void afterMixture(Commands& commands, const LmActivations& a, uint32_t layer, uint32_t tokens) const;
+    void head(Commands& commands, const LmActivations& a, uint32_t tokens) const;
     void normBackward(Commands& commands, const LmActivations& a, uint64_t x, uint64_t roots, uint64_t gain,
                       uint64_t grad_gain, F32 grad_y, F32 residual, F32 grad_x, U32 status, uint32_t tokens) const;
-    void layerBackward(Commands& commands, const LmActivations& a, const BackwardPass& pass, const Gradients& g,
-                       uint32_t layer, uint32_t tokens) const;
+    Result<void> layerBackward(Commands& commands, const LmActivations& a, const MixtureBackward& mixture,
+                               const Gradients& g, uint32_t layer, uint32_t tokens) const;
     void headBackward(Commands& commands, const LmActivations& a, const Gradients& g, uint32_t tokens) const;
 
     const Trunk* trunk_;

@@ -6,9 +6,11 @@
 #include <chrono>
 #include <optional>
 
-#include "engine/models/lm_pass.h"
+#include "engine/models/lm_mixtures.h"
+#include "engine/train/trained_parameters.h"
 #include "host/transfer.h"
 #include "host/views.h"
+#include "shaders/exact_math.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -63,13 +65,9 @@ struct LmTrainer::State {
     Engine* engine;
     LmTrainerOptions options;
     Trunk trunk;
-    std::vector<std::unique_ptr<TrainableLayer>> layers;
-    std::vector<const ForwardPass*> forwards;
-    std::vector<const BackwardPass*> backwards;
+    std::optional<LmMixtures> mixtures;
+    std::optional<TrainedParameters> all;  // slab 0 is the trunk
     std::vector<LayerGradients> gradients;
-    std::vector<uint64_t> touched;
-    std::vector<size_t> first_slab;  // of each layer; the trunk is slab 0
-    std::optional<ParameterSet> set;
     std::optional<LmPass> pass;
     std::optional<LmActivations> activations;
     std::optional<BackwardWorkspace> backward;
@@ -78,7 +76,6 @@ struct LmTrainer::State {
     LossScaler scaler{LossScalerOptions{}};
     bool grads_are_zero = false;
 
-    Result<void> addLayer(std::span<const float> parameters, uint32_t layer);
     Result<void> buildSet();
     Result<void> buildScaling();
     Result<void> ensureActivations(uint64_t tokens);
@@ -86,11 +83,14 @@ struct LmTrainer::State {
     uint64_t bytesFor(uint32_t tokens) const;
     Result<LmInputs> inputsOf(std::span<const Sequence> sequences) const;
     LmPass::Gradients where(uint32_t sequences, uint32_t tokens) const;
-    void scaleGrads(Commands& commands, const Kernel& kernel, float before, float after) const;
+    Result<void> recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences);
+    void countTokens(LmStep& step) const;
     // Records and runs one micro-batch; `last` adds what ends a step's first half. Returns the loss summed over
     // sequences.
     Result<double> microBatch(std::span<const Sequence> sequences, double grad_scale, bool last, LmStep& step);
     Result<void> finishStep(double grad_scale, LmStep& step);
+    // With loss scaling gradients are scaled before they are squared.
+    float squaresScale(double grad_scale) const { return options.loss_scaling ? 1.0f : float(grad_scale); }
     Result<std::vector<float>> flatten(bool of_gradients) const;
 };
 
@@ -111,11 +111,16 @@ uint64_t LmTrainer::peakBytes() const { return state_->engine->device().ledger()
 
 TrainingMemory LmTrainer::memory(uint32_t tokens) const {
     const State& s = *state_;
-    TrainingMemory memory{.weights = s.trunk.memory.size(), .activations = s.bytesFor(tokens)};
-    for (const auto& layer : s.layers) memory.weights += layer->weightBytes();
-    for (const ParameterSlab& slab : s.set->slabs()) memory.gradients += slab.words * 4;
-    memory.moments = s.set->stateBytes();
-    return memory;
+    return {.weights = s.trunk.memory.size() + s.mixtures->weightBytes(),
+            .gradients = s.all->gradientBytes(),
+            .moments = s.all->set().stateBytes(),
+            .activations = s.bytesFor(tokens),
+            .pages = s.mixtures->paged() ? s.mixtures->paged()->pager().bytes() : 0};
+}
+
+std::optional<PagingReport> LmTrainer::paging() const {
+    if (!state_->mixtures->paged()) return std::nullopt;
+    return state_->mixtures->paged()->report();
 }
 
 // ---- building -------------------------------------------------------------------------------------------------------
@@ -130,7 +135,8 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     state->scaler = LossScaler(options.scaler);
     VKMOE_TRY(trunk, Trunk::create(engine, source.config, parameters));
     state->trunk = std::move(trunk);
-    for (uint32_t l = 0; l < source.config.layers; ++l) VKMOE_CHECK(state->addLayer(parameters, l));
+    VKMOE_TRY(mixtures, LmMixtures::create(engine, source.config, parameters, options.precision, options.paging));
+    state->mixtures = std::move(mixtures);
     VKMOE_CHECK(state->buildSet());
     VKMOE_TRY(pass, LmPass::create(engine, state->trunk, true));
     state->pass = std::move(pass);
@@ -139,40 +145,33 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     return LmTrainer(std::move(state));
 }
 
-Result<void> LmTrainer::State::addLayer(std::span<const float> parameters, uint32_t layer) {
-    VKMOE_TRY(source, mixtureSource(trunk.config, parameters, layer));
-    VKMOE_TRY(made, TrainableLayer::create(*engine, source, options.precision));
-    forwards.push_back(&made->forward());
-    backwards.push_back(&made->backward());
-    touched.push_back(made->touched().address());
-    layers.push_back(std::move(made));
-    return {};
-}
-
 // Positions follow the canonical order: the embedding; of each layer convolution, norms, mixture.
 Result<void> LmTrainer::State::buildSet() {
     const LmConfig& c = trunk.config;
     uint32_t position = 0;
-    ParameterSlab all{"trunk", trunk.memory.address(), trunk.memory.size() / 4, 0, 0, {}};
+    ParameterSlab own{"trunk", trunk.memory.address(), trunk.memory.size() / 4, 0, 0, {}};
     std::vector<ParameterSlab> slabs(1);
-    all.tensors.push_back({"token_embedding.weight", position++, 0, trunk.embeddingWords()});
+    std::vector<size_t> first_slabs;
+    own.tensors.push_back({"token_embedding.weight", position++, 0, trunk.embeddingWords()});
     for (uint32_t l = 0; l < c.layers; ++l) {
         std::string prefix = fmt::format("layers.{}.", l);
         const Trunk::Layer& at = trunk.layers[l];
-        all.tensors.push_back({prefix + "conv.weight", position++, at.conv / 4, uint64_t{c.model_dim} * c.conv_kernel});
-        all.tensors.push_back({prefix + "norm_conv.weight", position++, at.norm_conv / 4, c.model_dim});
-        all.tensors.push_back({prefix + "norm_moe.weight", position++, at.norm_moe / 4, c.model_dim});
-        first_slab.push_back(slabs.size());
-        for (ParameterSlab& slab : layers[l]->slabs(prefix + "moe.", position)) slabs.push_back(std::move(slab));
+        own.tensors.push_back({prefix + "conv.weight", position++, at.conv / 4, uint64_t{c.model_dim} * c.conv_kernel});
+        own.tensors.push_back({prefix + "norm_conv.weight", position++, at.norm_conv / 4, c.model_dim});
+        own.tensors.push_back({prefix + "norm_moe.weight", position++, at.norm_moe / 4, c.model_dim});
+        first_slabs.push_back(slabs.size());
+        for (ParameterSlab& slab : mixtures->layer(l).slabs(LmMixtures::prefix(l), position))
+            slabs.push_back(std::move(slab));
     }
-    slabs[0] = std::move(all);
+    slabs[0] = std::move(own);
     VKMOE_TRY(made, ParameterSet::create(*engine, std::move(slabs)));
-    set = std::move(made);
+    all.emplace(*engine, std::move(made), std::move(first_slabs), mixtures->paged());
     for (uint32_t l = 0; l < c.layers; ++l) {
-        VKMOE_TRY(found, layers[l]->gradients(*engine, *set, first_slab[l]));
+        VKMOE_TRY(found, mixtures->layer(l).gradients(*engine, all->set(), all->firstSlab(l)));
         gradients.push_back(found);
     }
-    VKMOE_TRY(table, upload(engine->device(), std::vector<uint64_t>{set->grads(0).address()}, "table of the trunk"));
+    VKMOE_TRY(table,
+              upload(engine->device(), std::vector<uint64_t>{all->set().grads(0).address()}, "table of the trunk"));
     trunk_table = std::move(table);
     VKMOE_TRY(count, engine->device().allocate(uint64_t{c.layers} * c.experts * 4, Memory::device, "expert loads"));
     counts = std::move(count);
@@ -190,7 +189,7 @@ Result<void> LmTrainer::State::buildScaling() {
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
-    const Description& d = layers.front()->description();
+    const Description& d = mixtures->description();
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
     return LmActivations::bytesFor(trunk.config, d, tokens, keep, false) + BackwardWorkspace::bytesFor(d, tokens) +
            uint64_t{tokens} * trunk.config.model_dim * 8;
@@ -214,7 +213,7 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     activations.reset();
     backward.reset();
     scratch.reset();
-    const Description& d = layers.front()->description();
+    const Description& d = mixtures->description();
     Device& device = engine->device();
     uint64_t most = std::min<uint64_t>(
         {Workspace::largestCapacity(d, d.top_k), BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
@@ -255,7 +254,7 @@ LmPass::Gradients LmTrainer::State::where(uint32_t sequences, uint32_t tokens) c
     uint64_t rows = uint64_t{activations->capacity} * trunk.config.model_dim * 4;
     LmPass::Gradients g;
     g.trunk_table = &trunk_table;
-    g.trunk = set->grads(0).address();
+    g.trunk = all->set().grads(0).address();
     g.workspace = &*backward;
     g.mixtures = gradients;
     g.grad_u = scratch.address();
@@ -264,17 +263,21 @@ LmPass::Gradients LmTrainer::State::where(uint32_t sequences, uint32_t tokens) c
     g.balance_scale = float(double(options.aux_weight) * trunk.config.experts * share);
     g.z_scale = float(2 * double(options.z_weight) * share);
     g.counts = counts.address();
-    g.touched = touched;
+    g.touched = mixtures->touched();
     return g;
 }
 
-void LmTrainer::State::scaleGrads(Commands& commands, const Kernel& kernel, float before, float after) const {
-    commands.barrier();
-    for (size_t i = 0; i < set->slabs().size(); ++i) {
-        auto count = uint32_t(set->slabs()[i].words);
-        commands.dispatch(kernel, ScaleGradients{set->grads(i).at<F32>(), count, before, after, 0}, count);
-    }
-    commands.barrier();
+Result<void> LmTrainer::State::recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences) {
+    const LmActivations& a = *activations;
+    uint32_t tokens = inputs.tokens();
+    VKMOE_CHECK(pass->forward(commands, a, mixtures->forward(a, tokens), tokens));
+    pass->loss(commands, a, tokens, true);
+    LmPass::Mixture again;
+    if (options.checkpoint_activations) again = mixtures->again(a, tokens);
+    VKMOE_CHECK(pass->backward(commands, a, again, mixtures->backward(), where(sequences, tokens), inputs));
+    if (options.loss_scaling) VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
+    pass->downloadResults(commands, a, tokens);
+    return {};
 }
 
 Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences, double grad_scale, bool last,
@@ -285,53 +288,50 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     LmActivations& a = *activations;
     pass->fill(a, inputs);
     Commands commands;
-    if (!grads_are_zero) set->zeroGrads(commands);
+    if (!grads_are_zero) VKMOE_CHECK(all->zeroGrads(commands));
     commands.fill(counts, 0, counts.size(), 0);
     auto used =
         uint32_t(std::count_if(sequences.begin(), sequences.end(), [](const auto& s) { return s.size() >= 2; }));
-    if (tokens != 0) {
-        pass->forward(commands, a, forwards, tokens);
-        pass->loss(commands, a, tokens, true);
-        pass->backward(commands, a, forwards, backwards, where(used, tokens), inputs, options.checkpoint_activations);
-        if (options.loss_scaling) scaleGrads(commands, *scale, float(scaler.scale()), 1.0f);
-        pass->downloadResults(commands, a, tokens);
-    }
-    if (last && options.loss_scaling) scaleGrads(commands, *halve, float(grad_scale), float(1.0 / scaler.scale()));
-    if (last) set->squares(commands, options.loss_scaling ? 1.0f : float(grad_scale));
+    if (tokens != 0) VKMOE_CHECK(recordPasses(commands, inputs, used));
+    if (last && options.loss_scaling)
+        VKMOE_CHECK(all->scaleGradients(commands, *halve, float(grad_scale), float(1.0 / scaler.scale())));
+    if (last) all->set().squares(commands, squaresScale(grad_scale));
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
     grads_are_zero = true;
     if (tokens == 0) return 0.0;
-    VKMOE_CHECK(pass->check(a, forwards));
-    VKMOE_CHECK(pass->checkBackward(a, backwards));
+    VKMOE_CHECK(pass->check(a, mixtures->forwards()));
+    VKMOE_CHECK(pass->checkBackward(a, mixtures->backwards()));
     double loss = 0;
     auto losses = view<float>(a.download, a.back.losses, tokens);
     for (uint32_t t = 0; t < tokens; ++t) loss += double(losses[t]) * double(inputs.weights[t]);
-    const uint32_t experts = trunk.config.experts;
-    auto offsets = view<uint32_t>(a.download, a.back.offsets, (size_t{experts} + 1) * layers.size());
-    step.expert_tokens.resize(layers.size() * experts);
-    for (size_t l = 0; l < layers.size(); ++l)
-        for (uint32_t e = 0; e < experts; ++e)
-            step.expert_tokens[l * experts + e] += offsets[l * (experts + 1) + e + 1] - offsets[l * (experts + 1) + e];
+    countTokens(step);
     step.tokens += tokens;
     return loss;
+}
+
+void LmTrainer::State::countTokens(LmStep& step) const {
+    const uint32_t experts = trunk.config.experts;
+    step.expert_tokens.resize(size_t{mixtures->count()} * experts);
+    for (uint32_t l = 0; l < mixtures->count(); ++l) {
+        auto offsets = view<uint32_t>(activations->download, activations->offsetsAt(l), size_t{experts} + 1);
+        for (uint32_t e = 0; e < experts; ++e) step.expert_tokens[l * experts + e] += offsets[e + 1] - offsets[e];
+    }
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
 Result<void> LmTrainer::State::finishStep(double grad_scale, LmStep& step) {
-    GradNorm norm = set->gradNorm();
+    VKMOE_TRY(norm, all->gradNorm(squaresScale(grad_scale)));
     bool finite = norm.finite();
     if (!finite && !options.loss_scaling) return Error{ErrorCode::bad_input, norm.fault};
     step.skipped = options.loss_scaling && !scaler.update(finite);
     if (step.skipped) return {};
     step.grad_norm = norm.norm;
-    step.learning_rate = options.adamw.learning_rate * rateFraction(options.schedule, set->step() + 1);
-    Commands commands;
-    set->adamw(commands, options.adamw, step.learning_rate, options.loss_scaling ? 1.0 : grad_scale,
-               clipFactor(options.adamw, norm.norm));
-    for (const auto& layer : layers) layer->refresh(commands);
-    VKMOE_CHECK(submitAndWait(engine->device(), commands));
-    return set->checkWeights();
+    step.learning_rate = options.adamw.learning_rate * rateFraction(options.schedule, all->set().step() + 1);
+    return all->adamw(options.adamw, step.learning_rate, options.loss_scaling ? 1.0 : grad_scale,
+                      clipFactor(options.adamw, norm.norm), [&](Commands& commands) {
+                          for (uint32_t l = 0; l < mixtures->count(); ++l) mixtures->layer(l).refresh(commands);
+                      });
 }
 
 Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batches) {
@@ -380,11 +380,11 @@ Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {
         LmActivations& a = *s.activations;
         s.pass->fill(a, inputs);
         Commands commands;
-        s.pass->forward(commands, a, s.forwards, inputs.tokens());
+        VKMOE_CHECK(s.pass->forward(commands, a, s.mixtures->forward(a, inputs.tokens()), inputs.tokens()));
         s.pass->loss(commands, a, inputs.tokens(), false);
         s.pass->downloadResults(commands, a, inputs.tokens());
         VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
-        VKMOE_CHECK(s.pass->check(a, s.forwards));
+        VKMOE_CHECK(s.pass->check(a, s.mixtures->forwards()));
         auto losses = view<float>(a.download, a.back.losses, inputs.tokens());
         for (uint32_t t = 0; t < inputs.tokens(); ++t) {
             if (inputs.targets[t] == kAbsent) continue;
@@ -399,19 +399,15 @@ Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {
 
 Result<std::vector<float>> LmTrainer::State::flatten(bool of_gradients) const {
     std::vector<float> out(parameterCount(trunk.config));
-    const Buffer& from = of_gradients ? set->grads(0) : trunk.memory;
+    const Buffer& from = of_gradients ? all->set().grads(0) : trunk.memory;
     VKMOE_TRY(words, download<float>(engine->device(), from, trunk.memory.size() / 4));
     trunk.unpack(words, out);
     for (uint32_t l = 0; l < trunk.config.layers; ++l) {
-        LayerMemory memory;
-        if (of_gradients) {
-            VKMOE_TRY(grads, layers[l]->downloadGradients(*engine, *set, first_slab[l]));
-            memory = std::move(grads);
-        } else {
-            VKMOE_TRY(weights, downloadWeights(*engine, layers[l]->master()));
-            memory = std::move(weights);
-        }
-        auto source = readBack(layers[l]->master(), memory, "layer", of_gradients);
+        const TrainableLayer& layer = mixtures->layer(l);
+        auto read = of_gradients ? layer.downloadGradients(*engine, all->set(), all->firstSlab(l))
+                                 : layer.downloadWeights(*engine);
+        if (!read) return std::move(read).error();
+        auto source = readBack(layer.master(), *read, "layer", of_gradients);
         ParameterRange range = mixtureRange(trunk.config, l);
         VKMOE_CHECK(copyCanonical(source, std::span(out).subspan(range.first, range.count)));
     }
@@ -431,7 +427,7 @@ Result<std::vector<float>> LmTrainer::parameters() {
 Result<LmTrainerState> LmTrainer::state() {
     std::lock_guard lock(state_->engine->mutex());
     VKMOE_TRY(parameters, state_->flatten(false));
-    VKMOE_TRY(moments, state_->set->save());
+    VKMOE_TRY(moments, state_->all->save());
     return LmTrainerState{std::move(parameters), std::move(moments.first), std::move(moments.second),
                           moments.step,          state_->scaler.scale(),   state_->scaler.streak()};
 }
@@ -443,23 +439,15 @@ Result<void> LmTrainer::restore(const LmTrainerState& saved) {
     if (saved.parameters.size() != count)
         return Error{ErrorCode::bad_input,
                      fmt::format("the state has {} parameters, the model {}", saved.parameters.size(), count)};
+    for (size_t i = 0; i < count; ++i)
+        if (out_of_range(saved.parameters[i]))
+            return Error{ErrorCode::bad_input, fmt::format("the state's parameter {} is {}", i, saved.parameters[i])};
     VKMOE_TRY(trunk, Trunk::create(*s.engine, config(), saved.parameters));
-    std::vector<formats::LayerSource> sources;
-    for (uint32_t l = 0; l < config().layers; ++l) {
-        VKMOE_TRY(source, mixtureSource(config(), saved.parameters, l));
-        sources.push_back(std::move(source));
-    }
-    VKMOE_CHECK(s.set->restore({saved.step, saved.first, saved.second}));
+    VKMOE_CHECK(s.all->restore({saved.step, saved.first, saved.second}));
+    VKMOE_CHECK(s.mixtures->refill(config(), saved.parameters));
+    s.scaler = LossScaler(s.options.scaler, saved.loss_scale, saved.loss_streak);
     Commands commands;
     commands.copy(trunk.memory, 0, s.trunk.memory, 0, trunk.memory.size());
-    std::vector<uint32_t> used(config().experts, 1);  // an expert may have moments: none is left out
-    VKMOE_TRY(ones, upload(s.engine->device(), used, "experts that were used"));
-    for (uint32_t l = 0; l < config().layers; ++l) {
-        VKMOE_CHECK(s.layers[l]->master().fill(*s.engine, sources[l]));
-        commands.copy(ones, 0, s.layers[l]->touched(), 0, uint64_t{config().experts} * 4);
-        s.layers[l]->refresh(commands);
-    }
-    s.scaler = LossScaler(s.options.scaler, saved.loss_scale, saved.loss_streak);
     return submitAndWait(s.engine->device(), commands);
 }
 

@@ -124,7 +124,7 @@ Result<void> LayerBatch::ensureCarry(uint64_t tokens) {
     VKMOE_TRY(total_table, layer_->pageTable(*engine_, carry.totals));
     VKMOE_TRY(partial_table, layer_->pageTable(*engine_, carry.partials));
     VKMOE_TRY(carried, device.allocate((uint64_t{d.experts} + 1) * 4, Memory::device, "slots of earlier chunks"));
-    if (PagedTraining* paged = layer_->paged()) {
+    if (const PagedTraining::Layer* paged = layer_->paged()) {
         VKMOE_CHECK(paged->setOthers(PagedTraining::totals, total_table));
         VKMOE_CHECK(paged->setOthers(PagedTraining::partials, partial_table));
     }
@@ -211,7 +211,7 @@ BackwardPass::Batch LayerBatch::backwardBatch(const BatchWork& work, const Chunk
     batch.z_scale = work.z_scale;
     batch.counts = counts_.address();
     if (chunk.whole) return batch;
-    const PagedTraining* paged = layer_->paged();
+    const PagedTraining::Layer* paged = layer_->paged();
     batch.totals = paged ? paged->table(PagedTraining::totals).address() : carry_->total_table.address();
     batch.partials = paged ? paged->table(PagedTraining::partials).address() : carry_->partial_table.address();
     batch.carried = carry_->carried.address();
@@ -316,71 +316,38 @@ Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uin
 
 // ---- experts in pages -----------------------------------------------------------------------------------------------
 
-// As far as the routes, and who they choose.
-Result<void> LayerBatch::findExperts(const BatchWork& work, const Chunk& chunk) {
-    const uint32_t experts = layer_->description().experts;
-    Commands commands;
-    recordBegin(commands, work, chunk);
-    recordInput(commands, chunk);
-    layer_->forward().recordHead(commands, *workspace_, forwardBatch(work, chunk));
-    commands.barrier();
-    commands.copy(workspace_->memory, workspace_->offsets, download_, at_.offsets, (uint64_t{experts} + 1) * 4);
-    VKMOE_CHECK(submit(commands));
-    auto offsets = view<uint32_t>(download_, at_.offsets, experts + 1);
-    std::vector<uint32_t> all;
-    chunk_experts_.clear();
-    for (uint32_t e = 0; e < experts; ++e)
-        if (offsets[e + 1] != offsets[e]) chunk_experts_.push_back(e);
-    std::set_union(chunk_experts_.begin(), chunk_experts_.end(), batch_experts_.begin(), batch_experts_.end(),
-                   std::back_inserter(all));
-    batch_experts_ = std::move(all);
-    return {};
-}
-
-// The last chunk adds what earlier ones left, of all experts of the batch. An expert comes twice: between, the
-// activation goes over the rows of all.
+// The last chunk adds what earlier ones left, of all experts of the batch.
 Result<void> LayerBatch::backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens) {
-    PagedTraining& paged = *layer_->paged();
     using Kind = PagedTraining::Chunk;
     Kind kind = chunk.whole ? Kind::whole : chunk.is_last ? Kind::last : Kind::some;
     const auto& experts = chunk.is_last ? batch_experts_ : chunk_experts_;
     auto batch = backwardBatch(work, chunk, tokens);
-    const BackwardPass& pass = backwardPass(chunk);
-    auto on = [&](Commands& commands) {
-        return BackwardPass::Recording{commands, *workspace_, *backward_, gradients_, batch};
-    };
-    VKMOE_CHECK(paged.backward(experts, kind, [&](Commands& commands) { pass.recordDown(on(commands)); }));
-    Commands between;
-    pass.recordBetween(on(between));
-    VKMOE_CHECK(engine_->device().submit(between));
-    VKMOE_CHECK(paged.backward(experts, kind, [&](Commands& commands) { pass.recordUp(on(commands)); }));
-    Commands last;
-    pass.recordLast(on(last));
-    if (!chunk.whole) carryOn(last, chunk, tokens);
-    if (chunk.is_last && work.finish) work.finish(last);
-    recordDownloads(last, chunk);
-    VKMOE_CHECK(submit(last));
-    return {};
+    Commands commands;
+    recordUpstream(commands, work, chunk);
+    recordAllCounts(commands, chunk);
+    VKMOE_CHECK(backwardInPages(*engine_, *layer_, backwardPass(chunk),
+                                {commands, *workspace_, *backward_, gradients_, batch}, experts, kind));
+    if (!chunk.whole) carryOn(commands, chunk, tokens);
+    if (chunk.is_last && work.finish) work.finish(commands);
+    recordDownloads(commands, chunk);
+    return submitAndWait(engine_->device(), commands);
 }
 
 Result<void> LayerBatch::runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result) {
     auto start = Clock::now();
     upload(work, chunk);
-    VKMOE_CHECK(findExperts(work, chunk));
-    VKMOE_CHECK(layer_->paged()->forward(chunk_experts_, [&](Commands& commands) {
-        layer_->forward().recordExperts(commands, *workspace_, chunk.tokens);
-    }));
-    auto batch = backwardBatch(work, chunk, tokens);
     Commands commands;
-    commands.barrier();
-    layer_->forward().recordTail(commands, *workspace_, chunk.tokens);
-    VKMOE_CHECK(submit(commands));
+    recordBegin(commands, work, chunk);
+    recordInput(commands, chunk);
+    VKMOE_TRY(experts, forwardInPages(*engine_, *layer_, commands, *workspace_, forwardBatch(work, chunk), download_,
+                                      at_.offsets));
+    VKMOE_CHECK(submitAndWait(engine_->device(), commands));
+    std::vector<uint32_t> all;
+    std::set_union(experts.begin(), experts.end(), batch_experts_.begin(), batch_experts_.end(),
+                   std::back_inserter(all));
+    chunk_experts_ = std::move(experts);
+    batch_experts_ = std::move(all);
     auto half = Clock::now();
-    commands = {};
-    recordUpstream(commands, work, chunk);
-    recordAllCounts(commands, chunk);
-    backwardPass(chunk).recordFirst({commands, *workspace_, *backward_, gradients_, batch});
-    VKMOE_CHECK(engine_->device().submit(commands));
     VKMOE_CHECK(backwardPaged(work, chunk, tokens));
     result.forward_seconds += std::chrono::duration<double>(half - start).count();
     result.backward_seconds += std::chrono::duration<double>(Clock::now() - half).count();

@@ -5,7 +5,7 @@
 #include <functional>
 #include <optional>
 
-#include "engine/train/trainable_layer.h"
+#include "engine/train/paged_passes.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -79,7 +79,6 @@ private:
     const BackwardPass& backwardPass(const Chunk& chunk) const { return chunk.whole ? layer_->backward() : *chunked_; }
     Result<void> runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
     Result<void> runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
-    Result<void> findExperts(const BatchWork& work, const Chunk& chunk);
     Result<void> backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens);
     Result<double> submit(const Commands& commands) const;
     Result<void> check() const;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/train/layer_batch.h"
+#include "engine/train/trained_parameters.h"
 #include "host/transfer.h"
 
 namespace vkmoe {
@@ -27,11 +28,12 @@ struct LayerTrainer::State {
     Engine* engine;
     LayerTrainerOptions options;
     std::unique_ptr<TrainableLayer> layer;
-    std::optional<ParameterSet> set;
+    std::unique_ptr<PagedTraining> paged;  // null: the experts are the set's
+    std::optional<TrainedParameters> parameters;
     std::optional<LayerBatch> batch;
     uint64_t samples_seen = 0;  // in all epochs: the noise on the logits differs from one to the next
 
-    Result<GradNorm> gradNorm(uint64_t tokens);
+    Result<void> build(const formats::LayerSource& source);
     Result<void> step(std::span<const float> x, std::span<const float> targets, EpochResult& result);
     float balanceScale(uint64_t tokens) const;
     void report(const BatchResult& batch_result, uint64_t tokens, EpochResult& result) const;
@@ -52,8 +54,8 @@ LayerTrainer::~LayerTrainer() {
 const Description& LayerTrainer::description() const { return state_->layer->description(); }
 
 std::optional<PagingReport> LayerTrainer::paging() const {
-    if (!state_->layer->paged()) return std::nullopt;
-    return state_->layer->paged()->report();
+    if (!state_->paged) return std::nullopt;
+    return state_->paged->report();
 }
 
 uint64_t LayerTrainer::samplesSeen() const { return state_->samples_seen; }
@@ -62,11 +64,11 @@ uint64_t LayerTrainer::peakBytes() const { return state_->engine->device().ledge
 
 TrainingMemory LayerTrainer::memory(uint32_t tokens) const {
     const State& s = *state_;
-    TrainingMemory memory{.weights = s.layer->weightBytes(), .activations = s.batch->bytesFor(tokens)};
-    for (const ParameterSlab& slab : s.set->slabs()) memory.gradients += slab.words * 4;
-    memory.moments = s.set->stateBytes();
-    if (s.layer->paged()) memory.pages = s.layer->paged()->pager().bytes();
-    return memory;
+    return {.weights = s.layer->weightBytes(),
+            .gradients = s.parameters->gradientBytes(),
+            .moments = s.parameters->set().stateBytes(),
+            .activations = s.batch->bytesFor(tokens),
+            .pages = s.paged ? s.paged->pager().bytes() : 0};
 }
 
 Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSource& source,
@@ -78,15 +80,25 @@ Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSo
     auto state = std::make_unique<State>();
     state->engine = &engine;
     state->options = options;
-    VKMOE_TRY(layer,
-              TrainableLayer::create(engine, source, options.precision, options.paging ? &*options.paging : nullptr));
-    state->layer = std::move(layer);
-    uint32_t position = 0;
-    VKMOE_TRY(set, ParameterSet::create(engine, state->layer->slabs("", position)));
-    state->set = std::move(set);
-    VKMOE_TRY(batch, LayerBatch::create(engine, *state->layer, *state->set, options.max_chunk));
-    state->batch = std::move(batch);
+    VKMOE_CHECK(state->build(source));
     return LayerTrainer(std::move(state));
+}
+
+Result<void> LayerTrainer::State::build(const formats::LayerSource& source) {
+    VKMOE_TRY(made, TrainableLayer::create(*engine, source, options.precision, options.paging.has_value()));
+    layer = std::move(made);
+    if (options.paging) {
+        auto from = [&](uint32_t) -> Result<formats::LayerSource> { return source; };
+        VKMOE_TRY(pages, PagedTraining::create(*engine, {layer->member("")}, from, *options.paging, true));
+        paged = std::move(pages);
+        layer->page(*paged, 0);
+    }
+    uint32_t position = 0;
+    VKMOE_TRY(set, ParameterSet::create(*engine, layer->slabs("", position)));
+    parameters.emplace(*engine, std::move(set), std::vector<size_t>{0}, paged.get());
+    VKMOE_TRY(batches, LayerBatch::create(*engine, *layer, parameters->set(), options.max_chunk));
+    batch = std::move(batches);
+    return {};
 }
 
 // The reference divides by the batch here, and with all gradients again.
@@ -95,35 +107,22 @@ float LayerTrainer::State::balanceScale(uint64_t tokens) const {
     return float(options.aux_scale == AuxScale::reference ? scale / double(tokens) : scale);
 }
 
-// The experts' come first, as without pages.
-Result<GradNorm> LayerTrainer::State::gradNorm(uint64_t tokens) {
-    if (!layer->paged()) return set->gradNorm();
-    VKMOE_TRY(squares, layer->paged()->squares(float(1.0 / double(tokens))));
-    if (!squares.fault.empty()) return GradNorm{0, squares.fault};
-    return set->gradNorm(squares.sum);
-}
-
 Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const float> targets, EpochResult& result) {
     uint64_t tokens = x.size() / layer->description().model_dim;
     BatchWork work{.x = x, .upstream = targets, .noise = true, .first_token = samples_seen};
     work.balance_scale = balanceScale(tokens);
     work.z_scale = float(2 * double(options.z_weight));
-    work.begin = [&](Commands& commands) { set->zeroGrads(commands); };
-    work.finish = [&](Commands& commands) { set->squares(commands, float(1.0 / double(tokens))); };
-    PagedTraining* paged = layer->paged();
-    if (paged) VKMOE_CHECK(paged->zeroGradients());
+    auto scale = float(1.0 / double(tokens));
+    Commands before;
+    VKMOE_CHECK(parameters->zeroGrads(before));
+    work.begin = [&](Commands& commands) { commands.append(before); };
+    work.finish = [&](Commands& commands) { parameters->set().squares(commands, scale); };
     VKMOE_TRY(done, batch->run(work));
-    VKMOE_TRY(norm, gradNorm(tokens));
+    VKMOE_TRY(norm, parameters->gradNorm(scale));
     if (!norm.finite()) return Error{ErrorCode::bad_input, norm.fault};
-    Commands commands;
-    set->adamw(commands, options.adamw, options.adamw.learning_rate, 1.0 / double(tokens),
-               clipFactor(options.adamw, norm.norm));
-    layer->refresh(commands);
-    VKMOE_CHECK(submitAndWait(engine->device(), commands));
-    if (paged)
-        VKMOE_CHECK(paged->adamw(adamwParams(options.adamw, set->clock(), options.adamw.learning_rate,
-                                             1.0 / double(tokens), clipFactor(options.adamw, norm.norm))));
-    VKMOE_CHECK(set->checkWeights());
+    VKMOE_CHECK(parameters->adamw(options.adamw, options.adamw.learning_rate, 1.0 / double(tokens),
+                                  clipFactor(options.adamw, norm.norm),
+                                  [&](Commands& commands) { layer->refresh(commands); }));
     samples_seen += tokens;
     report(done, tokens, result);
     return {};
@@ -151,9 +150,8 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
         return Error{ErrorCode::bad_input,
                      fmt::format("there are {} inputs, but {} output gradients", tokens, gradient_rows)};
     Commands commands;
-    s.set->zeroGrads(commands);
+    VKMOE_CHECK(s.parameters->zeroGrads(commands));
     VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
-    if (s.layer->paged()) VKMOE_CHECK(s.layer->paged()->zeroGradients());
     LayerGradientResult result;
     if (tokens != 0) {
         VKMOE_TRY(done, s.batch->run({.x = x, .upstream = grad_out, .squared_error = false, .apart = true}));
@@ -161,7 +159,7 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
         result.forward_seconds = done.forward_seconds;
         result.backward_seconds = done.backward_seconds;
     }
-    VKMOE_TRY(memory, s.layer->downloadGradients(*s.engine, *s.set, 0));
+    VKMOE_TRY(memory, s.layer->downloadGradients(*s.engine, s.parameters->set(), 0));
     result.gradients = readBack(s.layer->master(), memory, "gradients", true);
     return result;
 }
@@ -201,48 +199,18 @@ Result<formats::LayerSource> LayerTrainer::weights() {
     return readBack(state_->layer->master(), memory, "trained weights", false);
 }
 
-namespace {
-
-// [pages][words] before the moments of everything else.
-void putFirst(const std::vector<std::vector<float>>& pages, std::vector<float>& moments) {
-    std::vector<float> all;
-    for (const auto& page : pages) all.insert(all.end(), page.begin(), page.end());
-    all.insert(all.end(), moments.begin(), moments.end());
-    moments = std::move(all);
-}
-
-}  // namespace
-
 Result<OptimizerState> LayerTrainer::save() {
-    State& s = *state_;
-    VKMOE_TRY(state, s.set->save());
-    std::lock_guard lock(s.engine->mutex());
-    PagedTraining* paged = s.layer->paged();
-    if (!paged) return state;
-    VKMOE_CHECK(paged->settle());
-    VKMOE_TRY(first, paged->read(PagedTraining::first));
-    VKMOE_TRY(second, paged->read(PagedTraining::second));
-    putFirst(first, state.first);
-    putFirst(second, state.second);
-    return state;
+    std::lock_guard lock(state_->engine->mutex());
+    return state_->parameters->save();
 }
 
 Result<void> LayerTrainer::restore(const OptimizerState& state, uint64_t samples_seen) {
     State& s = *state_;
-    PagedTraining* paged = s.layer->paged();
-    uint64_t words = paged ? paged->experts() * paged->pageWords() : 0;
-    VKMOE_CHECK(checkMoments(state, words + s.set->stateBytes() / 8));
-    OptimizerState others{state.step,
-                          {state.first.begin() + ptrdiff_t(words), state.first.end()},
-                          {state.second.begin() + ptrdiff_t(words), state.second.end()}};
-    VKMOE_CHECK(s.set->restore(others));
     std::lock_guard lock(s.engine->mutex());
+    VKMOE_CHECK(s.parameters->restore(state));
     Commands commands;
     commands.fill(s.layer->touched(), 0, uint64_t{description().experts} * 4, 1);
     VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
-    if (paged)
-        VKMOE_CHECK(
-            paged->restore(std::span(state.first).first(words), std::span(state.second).first(words), state.step));
     s.samples_seen = samples_seen;
     return {};
 }

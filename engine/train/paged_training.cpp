@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 #include <numeric>
 
@@ -29,13 +30,13 @@ Result<std::unique_ptr<PageStore>> openStore(const std::string& scratch, uint32_
     return std::unique_ptr<PageStore>(std::move(store));
 }
 
-// The file's weights, which are pages 0, 1, ... of the store.
-Result<void> copyWeights(const formats::LayerSource& source, PageStore& store) {
-    VKMOE_TRY(file, ExpertStore::create({source}, true));
+// A layer's weights, which are pages `first`, `first` + 1, ... of the store.
+Result<void> copyWeights(formats::LayerSource source, PageStore& store, PageId first) {
+    VKMOE_TRY(file, ExpertStore::create({std::move(source)}, true));
     std::vector<std::byte> page(store.pageBytes(0)), scratch;
     for (PageId p = 0; p < file->pages(); ++p) {
         VKMOE_CHECK(file->read(p, page, scratch));
-        VKMOE_CHECK(store.write(p, page));
+        VKMOE_CHECK(store.write(first + p, page));
     }
     return {};
 }
@@ -44,12 +45,12 @@ Result<void> copyWeights(const formats::LayerSource& source, PageStore& store) {
 
 // ---- making ---------------------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, const formats::LayerSource& source,
-                                                             const Weights& layer, std::vector<ParameterTensor> tensors,
-                                                             const TrainingPaging& options) {
-    std::unique_ptr<PagedTraining> paged(new PagedTraining(engine, layer, std::move(tensors)));
+Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, std::vector<Member> layers,
+                                                             const Source& source, const TrainingPaging& options,
+                                                             bool chunks) {
+    std::unique_ptr<PagedTraining> paged(new PagedTraining(engine, std::move(layers), chunks));
     VKMOE_CHECK(paged->allocate());
-    VKMOE_CHECK(paged->openPager(source, layer, options));
+    VKMOE_CHECK(paged->openPager(source, options));
     VKMOE_TRY(adamw, engine.kernel(kernels().adamw, {}));
     VKMOE_TRY(squares, engine.kernel(kernels().grad_squares, {}));
     paged->adamw_ = adamw;
@@ -59,10 +60,13 @@ Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, con
 
 Result<void> PagedTraining::allocate() {
     Device& device = engine_->device();
-    for (uint32_t kind = gradients; kind < kinds; ++kind) {
-        VKMOE_TRY(table, upload(device, std::vector<uint64_t>(experts_ + 2), "table of pages"));
-        tables_[kind] = std::move(table);
-    }
+    for (uint32_t kind = gradients; kind < kinds_; ++kind)
+        for (size_t l = 0; l < layers_.size(); ++l) {
+            assert(layers_[l].weights->routed.bytes() / 4 == words_);
+            assert(layers_[l].weights->description.experts == layer_experts_);
+            VKMOE_TRY(table, upload(device, std::vector<uint64_t>(layer_experts_ + 2), "table of pages"));
+            tables_[kind].push_back(std::move(table));
+        }
     uint64_t bytes = sumsAt(experts_);
     VKMOE_TRY(results, device.allocate(bytes, Memory::device, "sums of squared gradients of pages"));
     VKMOE_TRY(download, device.allocate(bytes, Memory::download, "sums of squared gradients of pages, on their way"));
@@ -74,14 +78,17 @@ Result<void> PagedTraining::allocate() {
     return {};
 }
 
-Result<void> PagedTraining::openPager(const formats::LayerSource& source, const Weights& layer,
-                                      const TrainingPaging& options) {
-    uint32_t pages = kinds * experts_;
+Result<void> PagedTraining::openPager(const Source& source, const TrainingPaging& options) {
+    uint32_t pages = kinds_ * experts_;
     VKMOE_TRY(store, openStore(options.scratch, pages, words_ * 4));
-    VKMOE_CHECK(copyWeights(source, *store));
     std::vector<PageGroup> groups;
-    for (uint32_t kind = 0; kind < kinds; ++kind)
-        groups.push_back({experts_, kind == weights ? &layer.table : &tables_[kind]});
+    for (uint32_t l = 0; l < layers_.size(); ++l) {
+        VKMOE_TRY(file, source(l));
+        VKMOE_CHECK(copyWeights(std::move(file), *store, pageOf(weights, l * layer_experts_)));
+        groups.push_back({layer_experts_, &layers_[l].weights->table});
+    }
+    for (uint32_t kind = gradients; kind < kinds_; ++kind)
+        for (const Buffer& table : tables_[kind]) groups.push_back({layer_experts_, &table});
     uint64_t all = pages * words_ * 4;
     PagerOptions settings{.device_budget = options.device_budget.value_or(all),
                           .host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2)),
@@ -98,12 +105,6 @@ Result<void> PagedTraining::openPager(const formats::LayerSource& source, const 
         fmt::format("budgets of {} bytes on the device and {} on the host hold {} pages of {} bytes; an expert "
                     "in training needs 4",
                     settings.device_budget, settings.host_budget, pager_->slots(0) + pager_->slots(1), words_ * 4)};
-}
-
-Result<void> PagedTraining::setOthers(Kind kind, const Buffer& table) {
-    Commands commands;
-    commands.copy(table, uint64_t{experts_} * 8, tables_[kind], uint64_t{experts_} * 8, 16);
-    return submitAndWait(engine_->device(), commands);
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
@@ -167,16 +168,43 @@ Result<void> PagedTraining::zeroGradients() {
     return {};
 }
 
-Result<void> PagedTraining::forward(std::span<const uint32_t> experts, const Record& record) {
-    VKMOE_CHECK(catchUp(experts));
-    return turn(experts, {{weights}, 0}, {}, record);
+Result<void> PagedTraining::scaleGradients(const Kernel& kernel, float before, float after) {
+    auto scale = [&](Commands& commands, uint32_t e) {
+        ScaleGradients p{pointerTo<F32>(address(gradients, e)), uint32_t(words_), before, after, 0};
+        commands.dispatch(kernel, p, words_);
+        return Result<void>();
+    };
+    return turn(withGradients(), {{gradients}, 1}, scale, {});
 }
 
-Result<void> PagedTraining::backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record) {
-    for (uint32_t e : experts) has_gradient_[e] = ever_[e] = true;
-    if (chunk == Chunk::whole) return turn(experts, {{weights, gradients}, 0b10}, {}, record);
+// ---- a layer --------------------------------------------------------------------------------------------------------
+
+Result<void> PagedTraining::Layer::setOthers(Kind kind, const Buffer& from) const {
+    uint64_t at = uint64_t{all_->layer_experts_} * 8;
+    Commands commands;
+    commands.copy(from, at, table(kind), at, 16);
+    return submitAndWait(all_->engine_->device(), commands);
+}
+
+std::vector<uint32_t> PagedTraining::Layer::ofAll(std::span<const uint32_t> experts) const {
+    std::vector<uint32_t> numbered(experts.begin(), experts.end());
+    for (uint32_t& expert : numbered) expert += index_ * all_->layer_experts_;
+    return numbered;
+}
+
+Result<void> PagedTraining::Layer::forward(std::span<const uint32_t> some, const Record& record) const {
+    auto experts = ofAll(some);
+    VKMOE_CHECK(all_->catchUp(experts));
+    return all_->turn(experts, {{weights}, 0}, {}, record);
+}
+
+Result<void> PagedTraining::Layer::backward(std::span<const uint32_t> some, Chunk chunk, const Record& record) const {
+    assert(chunk == Chunk::whole || all_->kinds_ == kinds);
+    auto experts = ofAll(some);
+    for (uint32_t e : experts) all_->has_gradient_[e] = all_->ever_[e] = true;
+    if (chunk == Chunk::whole) return all_->turn(experts, {{weights, gradients}, 0b10}, {}, record);
     uint32_t changes = chunk == Chunk::last ? 0b0010 : 0b1100;
-    return turn(experts, {{weights, gradients, totals, partials}, changes}, {}, record);
+    return all_->turn(experts, {{weights, gradients, totals, partials}, changes}, {}, record);
 }
 
 // ---- results --------------------------------------------------------------------------------------------------------
@@ -197,14 +225,16 @@ Result<void> PagedTraining::fetch() {
 }
 
 std::string PagedTraining::place(uint32_t expert, uint64_t word) const {
-    for (const ParameterTensor& tensor : tensors_)
+    const Member& layer = memberOf(expert);
+    uint32_t in_layer = expert % layer_experts_;
+    for (const ParameterTensor& tensor : layer.tensors)
         if (tensor.offset <= word && word < tensor.offset + tensor.words)
-            return fmt::format("experts.{}{}, word {}", expert, tensor.name, word - tensor.offset);
-    return fmt::format("experts, word {}, which is no tensor's", expert * words_ + word);
+            return fmt::format("{}experts.{}{}, word {}", layer.prefix, in_layer, tensor.name, word - tensor.offset);
+    return fmt::format("{}experts, word {}, which is no tensor's", layer.prefix, in_layer * words_ + word);
 }
 
 // Gradients that are zero add nothing.
-Result<PagedTraining::Squares> PagedTraining::squares(float scale) {
+Result<void> PagedTraining::squares(float scale) {
     if (failure_) return *failure_;
     Commands commands;
     commands.fill(results_, 0, results_.size(), 0);
@@ -216,16 +246,19 @@ Result<PagedTraining::Squares> PagedTraining::squares(float scale) {
         return Result<void>();
     };
     VKMOE_CHECK(turn(withGradients(), {{gradients}, 0}, sum, {}));
-    VKMOE_CHECK(fetch());
-    Squares squares;
+    return fetch();
+}
+
+void PagedTraining::Layer::addSquares(SquareSum& sum) const {
+    if (!sum.fault.empty()) return;
+    const PagedTraining& all = *all_;
     SquaresFault fault;
-    for (uint32_t e = 0; e < experts_; ++e) {
-        fault.add(result(e * 8), [&](uint64_t word) { return place(e, word); });
-        const auto* sums = reinterpret_cast<const float*>(result(sumsAt(e)));
-        for (uint64_t i = 0; i < squaresPartials(words_); ++i) squares.sum += double(sums[i]);
+    for (uint32_t e = index_ * all.layer_experts_; e < (index_ + 1) * all.layer_experts_; ++e) {
+        fault.add(all.result(uint64_t{e} * 8), [&](uint64_t word) { return all.place(e, word); });
+        const auto* sums = reinterpret_cast<const float*>(all.result(all.sumsAt(e)));
+        for (uint64_t i = 0; i < squaresPartials(all.words_); ++i) sum.sum += double(sums[i]);
     }
-    if (fault.count != 0) squares.fault = fault.text("experts");
-    return squares;
+    if (fault.count != 0) sum.fault = fault.text(all.layers_[index_].prefix + "experts");
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
@@ -269,9 +302,9 @@ Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
         const uint32_t* status = result((uint64_t{experts_} + e) * 8);
         if (status[0] == 0) continue;
         return Error{ErrorCode::bad_input,
-                     fmt::format("experts: {} weights or moments are not finite or not below 2^63 after step {}, the "
-                                 "first in {}",
-                                 status[0], step_, place(e, ~status[1]))};
+                     fmt::format("{}experts: {} weights or moments are not finite or not below 2^63 after step {}, "
+                                 "the first in {}",
+                                 memberOf(e).prefix, status[0], step_, place(e, ~status[1]))};
     }
     return {};
 }
@@ -308,40 +341,73 @@ Result<void> PagedTraining::settle() {
 
 // ---- reading and restoring ------------------------------------------------------------------------------------------
 
-Result<std::vector<std::vector<float>>> PagedTraining::read(Kind kind) {
+std::vector<uint32_t> PagedTraining::expertsOf(uint32_t layer) const {
+    std::vector<uint32_t> experts(layer_experts_);
+    std::iota(experts.begin(), experts.end(), layer * layer_experts_);
+    return experts;
+}
+
+Result<std::vector<std::vector<float>>> PagedTraining::Layer::read(Kind kind) const {
+    if (kind != gradients) VKMOE_CHECK(all_->settle());
+    return all_->read(kind, index_);
+}
+
+Result<std::vector<std::vector<float>>> PagedTraining::read(Kind kind, uint32_t layer) {
     if (failure_) return *failure_;
     if (auto kept = pager_->writeBack(); !kept) {
         failure_ = kept.error();
         return *failure_;
     }
-    std::vector<std::vector<float>> pages(experts_, std::vector<float>(words_));
+    std::vector<std::vector<float>> pages;
     std::vector<std::byte> scratch;
-    for (uint32_t e = 0; e < experts_; ++e)
-        VKMOE_CHECK(pager_->store().read(pageOf(kind, e), std::as_writable_bytes(std::span(pages[e])), scratch));
+    for (uint32_t e : expertsOf(layer)) {
+        auto& page = pages.emplace_back(words_);
+        VKMOE_CHECK(pager_->store().read(pageOf(kind, e), std::as_writable_bytes(std::span(page)), scratch));
+    }
     return pages;
 }
 
-Result<void> PagedTraining::restore(std::span<const float> first_moments, std::span<const float> second_moments,
-                                    uint64_t step) {
-    step_ = step;
-    VKMOE_CHECK(settle());
-    VKMOE_TRY(staged, engine_->device().allocate(words_ * 8, Memory::upload, "moments"));
-    auto* to = reinterpret_cast<float*>(staged.mapped().data());
-    auto put = [&](Commands& commands, uint32_t e) -> Result<void> {
-        std::transform(first_moments.begin() + ptrdiff_t(e * words_),
-                       first_moments.begin() + ptrdiff_t((e + 1) * words_), to, state_rule);
-        std::transform(second_moments.begin() + ptrdiff_t(e * words_),
-                       second_moments.begin() + ptrdiff_t((e + 1) * words_), to + words_, state_rule);
-        for (Kind kind : {first, second}) {
-            const Slot* slot = pager_->slotHolding(pageOf(kind, e));
-            commands.copy(staged, kind == first ? 0 : words_ * 4, *slot->slab, slot->offset, words_ * 4);
+Result<void> PagedTraining::put(std::span<const uint32_t> experts, const std::vector<Kind>& into, const Fill& fill) {
+    VKMOE_TRY(staged, engine_->device().allocate(into.size() * words_ * 4, Memory::upload, "pages to restore"));
+    auto* values = reinterpret_cast<float*>(staged.mapped().data());
+    auto copy = [&](Commands& commands, uint32_t e) -> Result<void> {
+        VKMOE_CHECK(fill(e, {values, into.size() * words_}));
+        for (size_t i = 0; i < into.size(); ++i) {
+            const Slot* slot = pager_->slotHolding(pageOf(into[i], e));
+            commands.copy(staged, i * words_ * 4, *slot->slab, slot->offset, words_ * 4);
         }
         return submit(commands, true);
     };
-    std::vector<uint32_t> all(experts_);
-    std::iota(all.begin(), all.end(), 0u);
-    VKMOE_CHECK(turn(all, {{first, second}, 0b11}, put, {}));
+    return turn(experts, {into, (1u << into.size()) - 1}, copy, {});
+}
+
+Result<void> PagedTraining::restore(const Moments& first_moments, const Moments& second_moments, uint64_t step) {
+    step_ = step;
+    VKMOE_CHECK(settle());
+    auto fill = [&](uint32_t e, std::span<float> into) {
+        float* to = into.data();
+        for (const Moments* moments : {&first_moments, &second_moments}) {
+            auto page = (*moments)[e / layer_experts_].subspan(e % layer_experts_ * words_, words_);
+            to = std::transform(page.begin(), page.end(), to, state_rule);
+        }
+        return Result<void>();
+    };
+    for (uint32_t l = 0; l < layers_.size(); ++l) VKMOE_CHECK(put(expertsOf(l), {first, second}, fill));
     ever_.assign(experts_, true);
+    return {};
+}
+
+Result<void> PagedTraining::refill(const Source& source) {
+    VKMOE_CHECK(settle());
+    std::vector<std::byte> scratch;
+    for (uint32_t l = 0; l < layers_.size(); ++l) {
+        VKMOE_TRY(layer, source(l));
+        VKMOE_TRY(file, ExpertStore::create({std::move(layer)}, true));
+        auto fill = [&](uint32_t e, std::span<float> into) {
+            return file->read(e % layer_experts_, std::as_writable_bytes(into), scratch);
+        };
+        VKMOE_CHECK(put(expertsOf(l), {weights}, fill));
+    }
     return {};
 }
 

@@ -1,10 +1,12 @@
-// PagedTraining: what training a layer's routed experts takes, in pages: their weights, gradients and both moments, and
-// two accumulators between the chunks of a batch.
+// PagedTraining: what training the routed experts of one or more layers takes, in pages: their weights, gradients and
+// both moments, and two accumulators between the chunks of a batch. All layers share the budgets, so that the whole
+// memory serves the layer that is being worked on.
 //
 //     paged->zeroGradients();
-//     paged->forward(experts, record_experts);                      // experts: those with slots, ascending
-//     paged->backward(experts, Chunk::whole, record_down); ... backward(experts, Chunk::whole, record_up);
-//     paged->squares(scale); ... clip ...
+//     PagedTraining::Layer layer(*paged, 0);
+//     layer.forward(experts, record_experts);                       // experts: those with slots, ascending
+//     layer.backward(experts, Chunk::whole, record_down); ... layer.backward(experts, Chunk::whole, record_up);
+//     paged->squares(scale); ... layer.addSquares(sum); ... clip ...
 //     paged->adamw(numbers);
 //
 // An expert without a gradient misses the step: it is told of it when its pages are next wanted (forward, settle), and
@@ -34,28 +36,53 @@ public:
     enum class Chunk { whole, some, last };  // of a batch: all of it; one of several; the last of several
     using Record = std::function<void(Commands&)>;
 
-    // `layer`: loaded without experts (Weights::loadUnpaged, f32), which this gives it; it must stay where it is.
-    // `tensors`: of one page. Errors: what reading the experts has; out_of_memory for budgets below four pages; io.
-    static Result<std::unique_ptr<PagedTraining>> create(Engine& engine, const formats::LayerSource& source,
-                                                         const Weights& layer, std::vector<ParameterTensor> tensors,
-                                                         const TrainingPaging& options);
+    // A layer whose experts are to be paged.
+    struct Member {
+        const Weights* weights = nullptr;      // loaded without experts (Weights::loadUnpaged, f32); stays where it is
+        std::vector<ParameterTensor> tensors;  // of one page
+        std::string prefix;                    // of its names, in errors
+    };
+    // Where a layer's experts are read from.
+    using Source = std::function<Result<formats::LayerSource>(uint32_t layer)>;
 
-    // [experts + 2] addresses for BackwardPass, of gradients, totals or partials. The last two entries are for other
-    // gradients: copied from those of a table with all entries.
-    const Buffer& table(Kind kind) const { return tables_[kind]; }
-    Result<void> setOthers(Kind kind, const Buffer& table);
+    // All layers have the same shape. `chunks`: batches may come in chunks. Errors: what reading the experts has;
+    // out_of_memory for budgets below four pages; io.
+    static Result<std::unique_ptr<PagedTraining>> create(Engine& engine, std::vector<Member> layers,
+                                                         const Source& source, const TrainingPaging& options,
+                                                         bool chunks);
+
+    // One of the layers; its experts count from 0.
+    class Layer {
+    public:
+        Layer(PagedTraining& all, uint32_t index) : all_(&all), index_(index) {}
+
+        // [experts + 2] addresses for BackwardPass, of gradients, totals or partials. The last two entries are for
+        // other gradients: copied from those of a table with all entries.
+        const Buffer& table(Kind kind) const { return all_->tables_[kind][index_]; }
+        Result<void> setOthers(Kind kind, const Buffer& table) const;
+
+        // Works in waves; `record` is called for each and skips, as its kernels do, experts that are not there.
+        Result<void> forward(std::span<const uint32_t> experts, const Record& record) const;
+        Result<void> backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record) const;
+
+        // What squares() found.
+        void addSquares(SquareSum& sum) const;
+
+        // All pages of a kind, [experts][words]; of weights and moments with all steps made.
+        Result<std::vector<std::vector<float>>> read(Kind kind) const;
+
+    private:
+        std::vector<uint32_t> ofAll(std::span<const uint32_t> experts) const;
+
+        PagedTraining* all_;
+        uint32_t index_;
+    };
 
     Result<void> zeroGradients();
-    // Works in waves; `record` is called for each and skips, as its kernels do, experts that are not there.
-    Result<void> forward(std::span<const uint32_t> experts, const Record& record);
-    Result<void> backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record);
-
-    // Sums the squares of all gradients; ParameterSet::gradNorm goes on from `sum`.
-    struct Squares {
-        double sum = 0;
-        std::string fault;
-    };
-    Result<Squares> squares(float scale);
+    // Scales all gradients: `kernel` is scale_gradients.
+    Result<void> scaleGradients(const Kernel& kernel, float before, float after);
+    // Sums the squares of all gradients, each multiplied by `scale`.
+    Result<void> squares(float scale);
 
     // A step of the experts with gradients, which are zero afterwards. Errors: bad_input for a weight or moment that
     // went out of range, as ParameterSet::checkWeights.
@@ -63,13 +90,13 @@ public:
     // All missed steps of all experts.
     Result<void> settle();
 
-    // All pages of a kind, [experts][words]. Call settle() before, unless it is gradients.
-    Result<std::vector<std::vector<float>>> read(Kind kind);
-    // Moments of a checkpoint, [experts * words], as they are read: settled.
-    Result<void> restore(std::span<const float> first_moments, std::span<const float> second_moments, uint64_t step);
+    // Moments of a checkpoint, [layers][experts * words], as they are read.
+    using Moments = std::vector<std::span<const float>>;
+    Result<void> restore(const Moments& first_moments, const Moments& second_moments, uint64_t step);
+    // Reads the weights again.
+    Result<void> refill(const Source& source);
 
-    uint32_t experts() const { return experts_; }
-    uint64_t pageWords() const { return words_; }
+    uint64_t layerWords() const { return layer_experts_ * words_; }  // of a kind
     const Pager& pager() const { return *pager_; }
     PagingReport report() const;
 
@@ -81,13 +108,18 @@ private:
         uint32_t changes = 0;  // bit i: of kinds[i]
     };
 
-    PagedTraining(Engine& engine, const Weights& layer, std::vector<ParameterTensor> tensors)
+    // What a page of each of some kinds is to hold, one after the other.
+    using Fill = std::function<Result<void>(uint32_t expert, std::span<float> into)>;
+
+    PagedTraining(Engine& engine, std::vector<Member> layers, bool chunks)
         : engine_(&engine),
-          experts_(layer.description.experts),
-          words_(layer.routed.bytes() / 4),
-          tensors_(std::move(tensors)) {}
+          layers_(std::move(layers)),
+          kinds_(chunks ? kinds : totals),
+          layer_experts_(layers_.front().weights->description.experts),
+          experts_(layer_experts_ * uint32_t(layers_.size())),
+          words_(layers_.front().weights->routed.bytes() / 4) {}
     Result<void> allocate();
-    Result<void> openPager(const formats::LayerSource& source, const Weights& layer, const TrainingPaging& options);
+    Result<void> openPager(const Source& source, const TrainingPaging& options);
     Result<void> turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> tryTurn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> submit(Commands& commands, bool wait);
@@ -98,17 +130,22 @@ private:
     Result<void> catchUp(std::span<const uint32_t> experts);
     Result<void> makeSteps(Commands& commands, uint32_t expert);
     Result<void> stepAll(std::span<const uint32_t> experts);
+    Result<void> put(std::span<const uint32_t> experts, const std::vector<Kind>& into, const Fill& fill);
+    std::vector<uint32_t> expertsOf(uint32_t layer) const;
+    Result<std::vector<std::vector<float>>> read(Kind kind, uint32_t layer);
     Result<void> fetch();
     std::vector<uint32_t> withGradients() const;
+    const Member& memberOf(uint32_t expert) const { return layers_[expert / layer_experts_]; }
     std::string place(uint32_t expert, uint64_t word) const;
     const uint32_t* result(uint64_t offset) const;
     uint64_t sumsAt(uint32_t expert) const;
 
     Engine* engine_;
-    uint32_t experts_;
-    uint64_t words_;  // of a page
-    std::vector<ParameterTensor> tensors_;
-    Buffer tables_[kinds];  // that of weights is Weights::table
+    std::vector<Member> layers_;
+    uint32_t kinds_;                     // without chunks there are no totals and partials
+    uint32_t layer_experts_, experts_;   // of a layer; of all, which are numbered one layer after the other
+    uint64_t words_;                     // of a page
+    std::vector<Buffer> tables_[kinds];  // [layers]; those of weights are Weights::table
     // Words: status of squares [experts, 2], of weights [experts, 2], partial sums [experts][partials].
     Buffer results_, download_;
     const Kernel *adamw_ = nullptr, *grad_squares_ = nullptr;

@@ -163,18 +163,17 @@ std::string ParameterSet::place(size_t slab, uint64_t word) const {
                   : fmt::format("{}, word {}, which is no tensor's", slabs_[slab].name, word);
 }
 
-GradNorm ParameterSet::gradNorm(double before) const {
-    double sum = before;
+void ParameterSet::addSquares(size_t first, size_t last, SquareSum& sum) const {
     SquaresFault fault;
-    for (size_t i = 0; i < pieces_.size(); ++i) {
+    for (size_t i = 0; i < pieces_.size() && sum.fault.empty(); ++i) {
         const Piece& piece = pieces_[i];
+        if (piece.slab < first || piece.slab >= last) continue;
         fault.add(result(i * 8), [&](uint64_t word) { return place(piece.slab, piece.offset + word); });
         if (fault.count != 0 && (i + 1 == pieces_.size() || pieces_[i + 1].slab != piece.slab))
-            return {0, fault.text(slabs_[piece.slab].name)};
+            sum.fault = fault.text(slabs_[piece.slab].name);
         const auto* sums = reinterpret_cast<const float*>(result(piece.sums_at));
-        for (uint64_t k = 0; k < squaresPartials(piece.words); ++k) sum += double(sums[k]);
+        for (uint64_t k = 0; k < squaresPartials(piece.words); ++k) sum.sum += double(sums[k]);
     }
-    return {std::sqrt(sum), {}};
 }
 
 bool ParameterSet::skips(const ParameterSlab& slab, const Adamw& numbers) const {

@@ -10,6 +10,7 @@
 // What records begins and ends with a barrier; the set must not be moved before the commands are submitted.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,13 @@ struct GradNorm {
     bool finite() const { return fault.empty(); }
 };
 
+// Squares of gradients, added up slab after slab; of those that cannot be squared the first slab's sentence.
+struct SquareSum {
+    double sum = 0;
+    std::string fault;
+    GradNorm norm() const { return {fault.empty() ? std::sqrt(sum) : 0, fault}; }
+};
+
 // What a checkpoint keeps: moments of the owned words, slab after slab.
 struct OptimizerState {
     uint64_t step = 0;
@@ -78,8 +86,13 @@ public:
     // Sums the squares of all gradients, each multiplied by `scale`, and brings them to the host. Pages are summed each
     // by itself: where they lie does not matter.
     void squares(Commands& commands, float scale) const;
-    // `before`: what is summed already of gradients elsewhere that come first.
-    GradNorm gradNorm(double before = 0) const;
+    // Goes on with the sums of slabs [first, last), if none before was at fault.
+    void addSquares(size_t first, size_t last, SquareSum& sum) const;
+    GradNorm gradNorm() const {
+        SquareSum sum;
+        addSquares(0, slabs_.size(), sum);
+        return sum.norm();
+    }
 
     // One step of the owned tensors. `grad_scale` and `clip` as in adamwParams.
     void adamw(Commands& commands, const AdamwOptions& options, double rate, double grad_scale = 1, double clip = 1);

@@ -43,15 +43,14 @@ void addPage(ParameterSlab& slab, const std::string& name, const ExpertShape& s,
 }  // namespace
 
 Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, const formats::LayerSource& source,
-                                                               Precision precision, const TrainingPaging* paging) {
+                                                               Precision precision, bool in_pages) {
     VKMOE_CHECK(checkTrainable(source));
-    if (paging && precision == Precision::rounded)
+    if (in_pages && precision == Precision::rounded)
         return Error{ErrorCode::unsupported,
                      fmt::format("{}: experts are paged in exact precision only", source.bytes->name())};
     std::unique_ptr<TrainableLayer> layer(new TrainableLayer);
-    VKMOE_TRY(master, paging ? Weights::loadUnpaged(engine, source, true) : Weights::load(engine, source, true));
+    VKMOE_TRY(master, in_pages ? Weights::loadUnpaged(engine, source, true) : Weights::load(engine, source, true));
     layer->master_ = std::move(master);
-    if (paging) VKMOE_CHECK(layer->loadPaged(engine, source, *paging));
     layer->precision_ = precision;
     uint64_t experts = layer->description().experts;
     VKMOE_TRY(touched, upload(engine.device(), std::vector<uint32_t>(experts), "experts that were ever used"));
@@ -70,14 +69,11 @@ Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, c
     return layer;
 }
 
-Result<void> TrainableLayer::loadPaged(Engine& engine, const formats::LayerSource& source,
-                                       const TrainingPaging& paging) {
+PagedTraining::Member TrainableLayer::member(const std::string& prefix) const {
     ParameterSlab page;
     uint32_t position = 0;
     addPage(page, "", routedShape(description(), WeightFormat::f32, WeightFormat::f32), master_.routed, 0, position);
-    VKMOE_TRY(paged, PagedTraining::create(engine, source, master_, std::move(page.tensors), paging));
-    paged_ = std::move(paged);
-    return {};
+    return {&master_, std::move(page.tensors), prefix};
 }
 
 std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint32_t& position) const {
@@ -183,7 +179,6 @@ Result<void> TrainableLayer::addPages(LayerMemory& memory, PagedTraining::Kind k
 Result<LayerMemory> TrainableLayer::downloadWeights(Engine& engine) const {
     VKMOE_TRY(memory, v1::downloadWeights(engine, master_));
     if (!paged_) return memory;
-    VKMOE_CHECK(paged_->settle());
     LayerMemory all;
     VKMOE_CHECK(addPages(all, PagedTraining::weights));
     for (auto& slab : memory.slabs) all.slabs.push_back(std::move(slab));

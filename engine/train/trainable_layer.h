@@ -17,10 +17,10 @@ inline namespace v1 {
 
 class TrainableLayer {
 public:
-    // Errors: unsupported for a layer that cannot be trained; what Weights::load has. With `paging` the routed experts
-    // are paged(), in exact precision only.
+    // Errors: unsupported for a layer that cannot be trained; what Weights::load has. With `in_pages` it has no routed
+    // experts until page() gives it them, in exact precision only.
     static Result<std::unique_ptr<TrainableLayer>> create(Engine& engine, const formats::LayerSource& source,
-                                                          Precision precision, const TrainingPaging* paging = nullptr);
+                                                          Precision precision, bool in_pages = false);
     TrainableLayer(const TrainableLayer&) = delete;
 
     const Description& description() const { return master_.description; }
@@ -30,7 +30,10 @@ public:
     const ForwardPass& forward() const { return *forward_; }
     const BackwardPass& backward() const { return *backward_; }
 
-    PagedTraining* paged() const { return paged_.get(); }  // null: their memory is master()'s and a ParameterSet's
+    // Null: the routed experts' memory is master()'s and a ParameterSet's.
+    const PagedTraining::Layer* paged() const { return paged_ ? &*paged_ : nullptr; }
+    PagedTraining::Member member(const std::string& prefix) const;  // what PagedTraining is to know of it
+    void page(PagedTraining& all, uint32_t index) { paged_.emplace(all, index); }
 
     uint64_t weightBytes() const { return master_.bytes + (rounded_ ? rounded_->weights().bytes : 0); }
 
@@ -56,11 +59,10 @@ public:
 private:
     TrainableLayer() = default;
     Result<Buffer> tableOf(Engine& engine, std::span<const uint64_t> slabs) const;
-    Result<void> loadPaged(Engine& engine, const formats::LayerSource& source, const TrainingPaging& paging);
     Result<void> addPages(LayerMemory& memory, PagedTraining::Kind kind) const;
 
     Weights master_;
-    std::unique_ptr<PagedTraining> paged_;
+    std::optional<PagedTraining::Layer> paged_;
     std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
     std::unique_ptr<BackwardPass> backward_, chunked_;

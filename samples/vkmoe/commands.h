@@ -89,8 +89,7 @@ struct FitOptions {
     double learning_rate = 0.01, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
     double aux_weight = 0.01, z_weight = 0;
     std::string aux_scale = "reference";
-    PagingChoice paging;  // of it the budgets and the policy
-    std::string scratch;  // empty: the folder for temporary files
+    PagingChoice paging;  // of it what training() takes
 };
 int fit(const Context& context, const FitOptions& options);
 
@@ -110,6 +109,7 @@ struct TrainOptions {
     std::optional<uint32_t> bpe_merges;  // train a codec first
     double validation = 0.1;             // of each text: its end
     uint64_t save_every = 100, validate_every = 50;
+    PagingChoice paging;  // of it what training() takes
 };
 int train(const Context& context, const TrainOptions& options);
 

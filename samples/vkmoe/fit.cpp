@@ -38,18 +38,6 @@ Result<Job> readJob(const Context& context, const FitOptions& options) {
     return Job{std::move(layer), std::move(inputs), std::move(targets), moe0};
 }
 
-// With a budget experts are paged.
-std::optional<TrainingPaging> pagingOptions(const FitOptions& options) {
-    const PagingChoice& choice = options.paging;
-    if (!choice.device_budget && !choice.host_budget) return std::nullopt;
-    std::error_code none;
-    return TrainingPaging{
-        .device_budget = choice.device_budget,
-        .host_budget = choice.host_budget,
-        .policy = choice.options().policy,
-        .scratch = options.scratch.empty() ? std::filesystem::temp_directory_path(none).string() : options.scratch};
-}
-
 LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& options) {
     LayerTrainerOptions trainer;
     trainer.precision = context.chosenPrecision();
@@ -61,19 +49,8 @@ LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& opt
     trainer.aux_weight = float(options.aux_weight);
     trainer.aux_scale = options.aux_scale == "mean" ? AuxScale::mean : AuxScale::reference;
     trainer.z_weight = float(options.z_weight);
-    trainer.paging = pagingOptions(options);
+    trainer.paging = options.paging.training();
     return trainer;
-}
-
-// Since training began.
-Json pagesJson(const PagingReport& report) {
-    const PagerCounters& c = report.counters;
-    return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
-            {"bytes_read", c.bytes_read},
-            {"bytes_written", c.bytes_written},
-            {"evictions", c.evictions},
-            {"page_bytes", report.page_bytes},
-            {"slots", {{"tier1", report.device_slots}, {"tier2", report.host_slots}}}};
 }
 
 void printEpoch(const Context& context, uint64_t epoch, const EpochResult& result,

@@ -63,9 +63,7 @@ void addFit(CLI::App& command, FitOptions& options) {
         ->check(CLI::IsMember({"reference", "mean"}))
         ->capture_default_str();
     command.add_option("--z-weight", options.z_weight, "of the router's z-loss")->capture_default_str();
-    addBudgets(command, options.paging);
-    command.add_option("--scratch", options.scratch,
-                       "the folder of the file for experts beyond both budgets; default: for temporary files");
+    addTrainingPaging(command, options.paging);
 }
 
 void addModel(CLI::App& command, TrainOptions& options) {
@@ -123,6 +121,7 @@ void addTrain(CLI::App& command, TrainOptions& options) {
         ->capture_default_str();
     command.add_option("--validate-every", options.validate_every, "steps")->check(kCount)->capture_default_str();
     command.add_option("--save-every", options.save_every, "steps")->check(kCount)->capture_default_str();
+    addTrainingPaging(command, options.paging);
     command.add_option("--report", options.report, "an HTML file with the loss curves and the experts' load");
 }
 

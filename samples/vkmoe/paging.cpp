@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "engine/formats/residency_trace.h"
 
@@ -26,6 +27,15 @@ PagingOptions PagingChoice::options() const {
                                           : HostCompute::automatic;
     paging.trace = !trace.empty();
     return paging;
+}
+
+std::optional<TrainingPaging> PagingChoice::training() const {
+    if (!device_budget && !host_budget) return std::nullopt;
+    std::error_code none;
+    return TrainingPaging{.device_budget = device_budget,
+                          .host_budget = host_budget,
+                          .policy = options().policy,
+                          .scratch = scratch.empty() ? std::filesystem::temp_directory_path(none).string() : scratch};
 }
 
 std::optional<uint64_t> parseBytes(const std::string& text) {
@@ -63,6 +73,7 @@ Json pagesJson(const PagingReport& r) {
     return {{"hits", {{"tier1", c.tier1}, {"tier2", c.tier2}, {"tier3", c.tier3}}},
             {"bytes", r.opening_bytes + c.bytes_read},
             {"bytes_copied", c.bytes_copied},
+            {"bytes_written", c.bytes_written},
             {"evictions", c.evictions},
             {"cpu_computed", c.host_computed},
             {"stalls", c.read_waits},

@@ -6,23 +6,28 @@
 
 #include "samples/vkmoe/context.h"
 #include "vkmoe/stack.h"
+#include "vkmoe/training_paging.h"
 
 namespace vkmoe::program {
 
 struct PagingChoice {
     std::optional<uint64_t> device_budget, host_budget;
     std::string policy = "auto", prefetch = "on", host = "auto", trace;
+    std::string scratch;  // of training; empty: the folder for temporary files
     bool map = false;
 
     // Without a budget, a trace or a map everything is on the device, as it always was.
     bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
     PagingOptions options() const;
+    // With a budget training pages, too.
+    std::optional<TrainingPaging> training() const;
 };
 
 // "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.
 std::optional<uint64_t> parseBytes(const std::string& text);
 
-// {"hits":{"tier1":..,"tier2":..,"tier3":..},"bytes":..,"evictions":..,"cpu_computed":..} and more where pages move.
+// {"hits":{"tier1":..,"tier2":..,"tier3":..},"bytes":..,"evictions":..,"cpu_computed":..} and more where pages move;
+// bytes_written where they change.
 Json pagesJson(const Stack& stack, const StackResult& result);
 Json pagesJson(const PagingReport& report);
 

@@ -23,6 +23,12 @@ void addBudgets(CLI::App& command, PagingChoice& choice) {
         ->capture_default_str();
 }
 
+void addTrainingPaging(CLI::App& command, PagingChoice& choice) {
+    addBudgets(command, choice);
+    command.add_option("--scratch", choice.scratch,
+                       "the folder of the file for experts beyond both budgets; default: for temporary files");
+}
+
 void addPaging(CLI::App& command, PagingChoice& choice) {
     addBudgets(command, choice);
     command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")

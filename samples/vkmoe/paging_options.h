@@ -10,7 +10,10 @@ namespace vkmoe::program {
 // --vram-budget, --host-budget, --policy. `choice` outlives the parsing.
 void addBudgets(CLI::App& command, PagingChoice& choice);
 
-// These and --prefetch, --cpu-experts, --trace, --map.
+// These and --scratch, for commands that train.
+void addTrainingPaging(CLI::App& command, PagingChoice& choice);
+
+// The first and --prefetch, --cpu-experts, --trace, --map.
 void addPaging(CLI::App& command, PagingChoice& choice);
 
 }  // namespace vkmoe::program

@@ -138,7 +138,7 @@ private:
             return Error{ErrorCode::bad_input, fmt::format("step {}: the loss is not finite", state_.step)};
         state_.losses.push_back(float(done.loss));
         state_.loads.add(state_.step, done.expert_tokens);
-        display_.step(state_.step, done, smooth_.add(float(done.loss)), plan_.config.experts);
+        display_.step(state_.step, done, smooth_.add(float(done.loss)), plan_.config.experts, trainer_.paging());
         return {};
     }
 
@@ -189,8 +189,9 @@ private:
         if (interrupted)
             fmt::print(stderr, "vkmoe: interrupted after step {}; {} is saved, and --resume goes on from it\n",
                        state_.step, options_.output);
-        else if (!json_)
-            fmt::print("{}: {}, on {}\n", options_.output, summary(), device_);
+        if (json_) return;
+        if (auto paging = trainer_.paging()) fmt::print("{}", pagingPicture(*paging));
+        if (!interrupted) fmt::print("{}: {}, on {}\n", options_.output, summary(), device_);
     }
 
     const TrainOptions& options_;

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "samples/vkmoe/paging.h"
+
 namespace vkmoe::program {
 namespace {
 
@@ -47,20 +49,23 @@ double TrainDisplay::secondsLeft(uint64_t step) const {
     return seconds() / double(step - first_) * double(steps_.value_or(step) - step);
 }
 
-void TrainDisplay::step(uint64_t step, const LmStep& done, double smoothed, uint32_t experts) {
+void TrainDisplay::step(uint64_t step, const LmStep& done, double smoothed, uint32_t experts,
+                        const std::optional<PagingReport>& paging) {
     tokens_ += done.tokens;
     loss_ = done.loss, smoothed_ = smoothed;
     const double worst = balance(done.expert_tokens, experts);
     if (json_) {
-        print({{"step", step},
-               {"loss", done.loss},
-               {"smoothed_loss", smoothed},
-               {"learning_rate", done.learning_rate},
-               {"grad_norm", done.grad_norm},
-               {"skipped", done.skipped},
-               {"tokens", done.tokens},
-               {"seconds", done.seconds},
-               {"balance", worst}});
+        Json line = {{"step", step},
+                     {"loss", done.loss},
+                     {"smoothed_loss", smoothed},
+                     {"learning_rate", done.learning_rate},
+                     {"grad_norm", done.grad_norm},
+                     {"skipped", done.skipped},
+                     {"tokens", done.tokens},
+                     {"seconds", done.seconds},
+                     {"balance", worst}};
+        if (paging) line["pages"] = pagesJson(*paging);
+        print(line);
         std::fflush(stdout);
     }
     const double now = seconds();

@@ -34,7 +34,9 @@ public:
     TrainDisplay(bool json, uint64_t first, std::optional<uint64_t> steps, std::optional<double> minutes);
     ~TrainDisplay();
 
-    void step(uint64_t step, const LmStep& done, double smoothed, uint32_t experts);
+    // `paging`: since training began.
+    void step(uint64_t step, const LmStep& done, double smoothed, uint32_t experts,
+              const std::optional<PagingReport>& paging);
     void validation(uint64_t step, double loss);
     double seconds() const;  // since the start
     void clear();            // the live line

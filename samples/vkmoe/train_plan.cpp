@@ -49,6 +49,7 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.loss_scaling = options.loss_scaling;
     trainer.checkpoint_activations = options.checkpoint_activations;
     trainer.max_tokens = options.context * options.batch;
+    trainer.paging = options.paging.training();
     return trainer;
 }
 

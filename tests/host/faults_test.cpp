@@ -24,13 +24,13 @@ constexpr Fault kFaults[] = {Fault::out_of_host_memory, Fault::out_of_device_mem
 
 struct Outcome {
     std::vector<float> output, paged;
-    double loss = 0;
+    double loss = 0, paged_loss = 0;
 };
 
 // SwiftShader takes ten seconds to compile the kernels of training.
 bool trains(Engine& engine) { return engine.device().info().name.find("SwiftShader") == std::string::npos; }
 
-// Loads a layer, runs it forward, and trains it for one step.
+// Loads a layer, runs it forward, and trains it for one step, each in pages, too.
 Result<Outcome> serveAndTrain(Engine& engine) {
     static const test::RandomLayer random = test::makeRandomLayer(
         {.model_dim = 8, .hidden_dim = 8, .experts = 3, .top_k = 2, .score = Score::softmax, .renormalize = true},
@@ -46,9 +46,13 @@ Result<Outcome> serveAndTrain(Engine& engine) {
     VKMOE_TRY(paged, stack.forward(x));
     outcome.paged = std::move(paged.output);
     if (!trains(engine)) return outcome;
-    VKMOE_TRY(trainer, LayerTrainer::create(engine, random.source));
-    VKMOE_TRY(epoch, trainer.epoch(x, y));
-    outcome.loss = epoch.loss;
+    LayerTrainerOptions options;
+    for (double* loss : {&outcome.loss, &outcome.paged_loss}) {
+        if (loss == &outcome.paged_loss) options.paging = TrainingPaging{8192, 0};  // one expert of three
+        VKMOE_TRY(trainer, LayerTrainer::create(engine, random.source, options));
+        VKMOE_TRY(epoch, trainer.epoch(x, y));
+        *loss = epoch.loss;
+    }
     return outcome;
 }
 
@@ -57,6 +61,7 @@ void checkOutcome(Engine& engine, const Outcome& outcome) {
     CHECK(outcome.output == expected.output);
     CHECK(outcome.paged == expected.output);
     CHECK(outcome.loss == (trains(engine) ? expected.loss : 0));
+    CHECK(outcome.paged_loss == outcome.loss);
 }
 
 template <class T>

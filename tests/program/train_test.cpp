@@ -106,6 +106,48 @@ TEST_CASE("a run that goes on has the bits of one that never stopped", "[program
     CHECK((slurp(folder / "m.evermind") == whole));
 }
 
+TEST_CASE("a run with budgets has the bits of one without, and either goes on from the other", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    fs::create_directory(folder / "p");
+    const std::string shape =
+        " --model-dim 8 --layers 2 --hidden-dim 12 --experts 5 --top-k 2 --context 8 --batch 2 --precision exact ";
+    const std::string every = "--accumulate 2 --validate-every 5 ", budgets = "--vram-budget 6KiB --host-budget 4KiB ";
+    auto train = [&](const std::string& output, const std::string& more) {
+        auto ended = program(run(folder, output, every + more, shape));
+        INFO(ended.err);
+        REQUIRE(ended.code == 0);
+        return ended.out;
+    };
+    auto losses = [](const std::string& out) {
+        std::vector<json> all;
+        for (const json& line : lines(out))
+            all.push_back(line.contains("loss") ? line["loss"] : line["validation_loss"]);
+        return all;
+    };
+    const std::string plain = train("m.evermind", "--steps 8");
+    CHECK_FALSE(lines(plain)[0].contains("pages"));
+    const std::string paged = train("p/m.evermind", "--steps 8 " + budgets + "--scratch " + (folder / "."));
+    CHECK(losses(paged) == losses(plain));
+    const json pages = lines(paged)[0]["pages"];
+    CHECK(pages["bytes_written"] > 0);
+    CHECK(pages["evictions"] > 0);
+    CHECK(pages["pages"] == 4 * 2 * 5);
+    const std::string model = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
+    CHECK((slurp(folder / "p/m.evermind") == model));
+    CHECK((slurp(folder / "p/m.evermind.state") == state));
+
+    train("p/m.evermind", "--steps 3 " + budgets);
+    train("p/m.evermind", "--steps 5 --resume");
+    train("p/m.evermind", "--steps 8 --policy lru --resume " + budgets);
+    CHECK((slurp(folder / "p/m.evermind") == model));
+
+    checkRefused(run(folder, "q.evermind", "--steps 1 --vram-budget 5KiB --host-budget 0", shape),
+                 "an expert in training needs 4");
+    checkRefused(run(folder, "q.evermind", "--steps 1 --scratch /nowhere/at/all " + budgets, shape), "/nowhere/at/all");
+    CHECK_FALSE(fs::exists(folder / "q.evermind"));
+}
+
 TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
     Folder folder;
     write(folder / "text", poem());

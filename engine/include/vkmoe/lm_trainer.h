@@ -1,9 +1,10 @@
 // LmTrainer: trains a LanguageModel's parameters: next-token cross-entropy, AdamW, accumulation over micro-batches,
-// clipping, schedules, dynamic loss scaling, recomputed activations. Same bits on every device.
+// clipping, schedules, dynamic loss scaling, recomputed activations, experts in pages. Same bits on every device.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,7 +12,9 @@
 #include "vkmoe/engine.h"
 #include "vkmoe/lm_config.h"
 #include "vkmoe/optimizer.h"
+#include "vkmoe/paging.h"
 #include "vkmoe/training_memory.h"
+#include "vkmoe/training_paging.h"
 
 namespace vkmoe {
 
@@ -36,6 +39,10 @@ struct LmTrainerOptions {
     bool loss_scaling = false;
     LossScalerOptions scaler;
     uint32_t max_tokens = 0;  // of a micro-batch that the caller will use; sizes the activations
+    // All layers' routed experts in pages, in exact precision (unsupported in rounded): same bits, in less memory. A
+    // step waits for each layer's routes once a micro-batch, and moves the pages of the experts that it uses; the
+    // budgets serve the layer at work. An error of reading or writing pages ends the trainer's use.
+    std::optional<TrainingPaging> paging = {};
 };
 
 struct LmStep {
@@ -69,14 +76,16 @@ public:
     // What a micro-batch of `tokens` takes: activations of T*(V + 4*D) words, of every layer (with recomputation: of
     // one layer, and T*D for each of the others) T*(4*D + 2) and those of LayerTrainer::memory, its backward part once.
     TrainingMemory memory(uint32_t tokens) const;
-    uint64_t peakBytes() const;  // that the engine's device has given out at once so far
+    std::optional<PagingReport> paging() const;  // since it was made; nothing without pages
+    uint64_t peakBytes() const;                  // that the engine's device has given out at once so far
 
     // One optimiser step over micro-batches of sequences (each of two tokens or more; shorter ones are passed over).
     // The gradient is the mean over all sequences of all micro-batches.
     Result<LmStep> step(std::span<const std::vector<Sequence>> micro_batches);
 
     // Adds one micro-batch's gradients to those of earlier calls, or, if it is the `first`, to zero; returns its loss
-    // summed over sequences. gradients() are the sums so far, in canonical order. step() starts from zero.
+    // summed over sequences. gradients() are the sums so far, in canonical order. step() starts from zero, and what it
+    // leaves there means nothing.
     Result<double> accumulate(std::span<const Sequence> sequences, bool first = true);
     Result<std::vector<float>> gradients();
 

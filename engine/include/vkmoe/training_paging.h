@@ -12,8 +12,8 @@ inline namespace v1 {
 
 struct TrainingPaging {
     // Bytes of pages in device memory (tier 1) and in host memory that the device reads (tier 2); together at least an
-    // expert's four pages. Not given: on the device half of what is free of its memory, on the host half of the
-    // machine's memory; never more than all pages take.
+    // expert's four pages. Not given: as many as all pages take, on the host at most half of the machine's memory.
+    // Never more than four fifths of what is free: activations need the rest.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
     Placement placement = Placement::automatic;

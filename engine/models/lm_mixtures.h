@@ -1,0 +1,53 @@
+// LmMixtures: a language model's mixtures of experts in training, on the device or with routed experts in pages, which
+// all layers' experts share the memory for.
+#pragma once
+
+#include <optional>
+
+#include "engine/models/lm_pass.h"
+#include "engine/train/trainable_layer.h"
+
+namespace vkmoe {
+inline namespace v1 {
+
+class LmMixtures {
+public:
+    // From all parameters in canonical order. Errors: as TrainableLayer and PagedTraining.
+    static Result<LmMixtures> create(Engine& engine, const LmConfig& config, std::span<const float> parameters,
+                                     Precision precision, const std::optional<TrainingPaging>& paging);
+
+    static std::string prefix(uint32_t layer);  // "layers.0.moe."
+
+    uint32_t count() const { return uint32_t(layers_.size()); }
+    TrainableLayer& layer(uint32_t l) const { return *layers_[l]; }
+    const Description& description() const { return layers_.front()->description(); }
+    PagedTraining* paged() const { return paged_.get(); }  // null: everything is on the device
+    std::span<const ForwardPass* const> forwards() const { return forwards_; }
+    std::span<const BackwardPass* const> backwards() const { return backwards_; }
+    std::span<const uint64_t> touched() const { return touched_; }  // TrainableLayer::touched's addresses
+    uint64_t weightBytes() const;
+
+    // What LmPass asks of mixtures, over `tokens` of a micro-batch. Experts in pages: the pass is submitted piece by
+    // piece, and waits once a layer on its way forward.
+    LmPass::Mixture forward(const LmActivations& a, uint32_t tokens);
+    LmPass::Mixture again(const LmActivations& a, uint32_t tokens);
+    LmPass::MixtureBackward backward();
+
+    // Other parameters in the place of these; every expert counts as used. Errors: as create.
+    Result<void> refill(const LmConfig& config, std::span<const float> parameters);
+
+private:
+    explicit LmMixtures(Engine& engine) : engine_(&engine) {}
+    Result<void> page(const LmConfig& config, std::span<const float> parameters, const TrainingPaging& paging);
+
+    Engine* engine_;
+    std::vector<std::unique_ptr<TrainableLayer>> layers_;
+    std::unique_ptr<PagedTraining> paged_;
+    std::vector<const ForwardPass*> forwards_;
+    std::vector<const BackwardPass*> backwards_;
+    std::vector<uint64_t> touched_;
+    std::vector<std::vector<uint32_t>> chosen_;  // [layers] experts with tokens in the last pass forward, in pages
+};
+
+}  // namespace v1
+}  // namespace vkmoe
