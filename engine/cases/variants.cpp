@@ -35,27 +35,33 @@ void addKeepingForms(std::vector<Constants>& all, Constants form) {
         }
 }
 
-// Every activation in every format and precision; biases and the dense form with each.
+// Every format in every precision, which the sums depend on; and with two of them every activation, bias and the dense
+// form, which they do not depend on. (Drivers take seconds for each form: all products of these would be minutes.)
 std::vector<Constants> expertForms(bool up) {
     std::vector<Constants> all;
+    auto add = [&](uint32_t format, uint32_t fused, uint32_t activation, uint32_t bias, uint32_t dense) {
+        all.push_back({.weight_format = format,
+                       .operand_bits = up ? operandBits(format, fused != 0) : 0u,
+                       .fused = fused,
+                       .activation = activation,
+                       .bias = bias,
+                       .dense = dense});
+    };
+    const uint32_t activation = up ? kSiluGlu : kRelu, biases = up ? kBias | kGateBias : kBias;
     for (uint32_t format : {kF32, kF16, kBf16, kMxfp4})
-        for (uint32_t fused : {0u, 1u})
-            for (uint32_t activation : up ? std::vector{kRelu, kSiluGlu, kGeluGlu, kClampedSwiglu} : std::vector{kRelu})
-                for (uint32_t bias : {0u, kBias, kGateBias, kBias | kGateBias})
-                    for (uint32_t dense : {0u, 1u}) {
-                        bool gated = activation != kRelu;
-                        if ((fused && format == kF32) || (!gated && bias > kBias)) continue;
-                        bool one_bias = gated && (bias == kBias || bias == kGateBias);
-                        if (one_bias && (dense || activation != kSiluGlu)) continue;  // as in silu_glu
-                        if (activation > kSiluGlu && (bias == 0 || dense)) continue;
-                        uint32_t bits = operandBits(format, fused != 0);
-                        all.push_back({.weight_format = format,
-                                       .operand_bits = up ? bits : 0u,
-                                       .fused = fused,
-                                       .activation = activation,
-                                       .bias = bias,
-                                       .dense = dense});
-                    }
+        for (uint32_t fused : {0u, 1u}) {
+            if (fused && format == kF32) continue;
+            add(format, fused, activation, 0, 0);
+            add(format, fused, activation, biases, 1);
+        }
+    for (auto [format, fused] : {std::pair{kF32, 0u}, {kBf16, 1u}}) {
+        add(format, fused, activation, biases, 0);
+        add(format, fused, activation, 0, 1);
+        if (!up) continue;
+        for (uint32_t bias : {kBias, kGateBias}) add(format, fused, kSiluGlu, bias, 0);
+        for (uint32_t gated : {kGeluGlu, kClampedSwiglu}) add(format, fused, gated, biases, 0);
+        for (uint32_t bias : {0u, kBias}) add(format, fused, kRelu, bias, bias != 0);
+    }
     if (up) addKeepingForms(all, {});
     return all;
 }
