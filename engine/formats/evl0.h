@@ -50,6 +50,9 @@ Result<LmSource> readEvl0(std::shared_ptr<const ByteSource> file, Evl0Options op
 // row and column.
 Result<std::vector<float>> readParameters(const LmSource& model);
 
+// Some of them, from parameter `first` on, whatever they are.
+Result<void> readParameters(const LmSource& model, uint64_t first, std::span<float> into);
+
 // A file's bytes. `parameters` are in canonical order, as many as the config says.
 Result<std::vector<std::byte>> writeEvl0(const LmConfig& config, std::span<const float> parameters, bool fp16 = false);
 

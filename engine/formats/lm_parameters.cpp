@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <stdexcept>
@@ -45,21 +46,22 @@ Result<std::vector<float>> zeroFloats(uint64_t count) { return zeros<float>(coun
 Result<std::vector<float>> readParameters(const LmSource& model) {
     VKMOE_CHECK(checkValues(*model.bytes, model.tensors));
     VKMOE_TRY(parameters, zeroFloats(parameterCount(model.config)));
-    if (model.format == WeightFormat::f32) {
-        VKMOE_CHECK(model.bytes->read(kEvl0HeaderBytes, std::as_writable_bytes(std::span(parameters))));
-        return parameters;
-    }
-    size_t at = 0;
-    const auto decode = [&](std::span<const std::byte> bytes) -> Result<void> {
-        for (; !bytes.empty(); bytes = bytes.subspan(2)) {
-            uint16_t bits = 0;
-            std::memcpy(&bits, bytes.data(), sizeof bits);
-            parameters[at++] = fp16TruncateDecode(bits);
-        }
-        return {};
-    };
-    for (const TensorRange& tensor : model.tensors) VKMOE_CHECK(copyTensor(*model.bytes, tensor, decode));
+    VKMOE_CHECK(readParameters(model, 0, parameters));
     return parameters;
+}
+
+Result<void> readParameters(const LmSource& model, uint64_t first, std::span<float> into) {
+    uint64_t from = kEvl0HeaderBytes + formatBytes(model.format, first);
+    if (model.format == WeightFormat::f32) return model.bytes->read(from, std::as_writable_bytes(into));
+    std::array<uint16_t, 8192> piece;
+    while (!into.empty()) {
+        auto some = std::span(piece).first(std::min(piece.size(), into.size()));
+        VKMOE_CHECK(model.bytes->read(from, std::as_writable_bytes(some)));
+        std::transform(some.begin(), some.end(), into.begin(), fp16TruncateDecode);
+        from += some.size_bytes();
+        into = into.subspan(some.size());
+    }
+    return {};
 }
 
 Result<std::vector<float>> initialLm(const LmConfig& config, std::optional<uint32_t> seed) {

@@ -87,10 +87,10 @@ Result<Header> readHeader(const ByteSource& file) {
     return header;
 }
 
-// Lists tensors one after the other from the end of the header.
+// Lists tensors one after the other.
 class TensorList {
 public:
-    explicit TensorList(WeightFormat format) : format_(format) {}
+    TensorList(WeightFormat format, uint64_t offset) : format_(format), offset_(offset) {}
 
     void add(std::string name, std::vector<uint64_t> shape) {
         uint64_t bytes = format_ == WeightFormat::f16 ? 2 : 4;
@@ -108,12 +108,12 @@ public:
 
 private:
     WeightFormat format_;
-    uint64_t offset_ = kMoe0HeaderBytes;
+    uint64_t offset_;
     std::vector<TensorRange> tensors_;
 };
 
-std::vector<TensorRange> listTensors(const Moe0Config& config, bool fp16) {
-    TensorList list(fp16 ? WeightFormat::f16 : WeightFormat::f32);
+std::vector<TensorRange> listTensors(const Moe0Config& config, WeightFormat format, uint64_t offset) {
+    TensorList list(format, offset);
     list.add("router.weight", {config.experts, config.model_dim});
     list.addExpert("shared", config.model_dim, config.hidden_dim);
     for (uint32_t expert = 0; expert < config.experts; ++expert)
@@ -271,13 +271,20 @@ Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options
         return Error{ErrorCode::unsupported, fmt::format("{}: numExperts is {}; at most {} are supported", file->name(),
                                                          header.experts, kMoe0MaxExperts)};
 
-    LayerSource layer;
-    layer.bytes = file;
+    LayerSource layer =
+        moe0Layer(header.config(), file, kMoe0HeaderBytes, fp16 ? WeightFormat::f16 : WeightFormat::f32);
     if (!known)
         layer.warnings.push_back(fmt::format("{}: version is {}; read as float32", file->name(), header.version));
     if (!exact) VKMOE_CHECK(acceptLength(layer, header, *expected, options.max_completed_bytes));
-    layer.description = describe(header.config());
-    layer.tensors = listTensors(header.config(), fp16);
+    return layer;
+}
+
+LayerSource moe0Layer(const Moe0Config& config, std::shared_ptr<const ByteSource> bytes, uint64_t offset,
+                      WeightFormat format) {
+    LayerSource layer;
+    layer.description = describe(config);
+    layer.tensors = listTensors(config, format, offset);
+    layer.bytes = std::move(bytes);
     layer.index();
     return layer;
 }

@@ -54,6 +54,10 @@ Result<uint64_t> moe0ParameterCount(const Moe0Config& config);
 // tensors are ranges of `file`, unless compat completed it: then of a copy in memory, as LayerSource::bytes tells.
 Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options options = {});
 
+// The layer whose parameters lie in canonical order in `bytes`, from byte `offset` on, in f32 or f16. For a valid config.
+LayerSource moe0Layer(const Moe0Config& config, std::shared_ptr<const ByteSource> bytes, uint64_t offset,
+                      WeightFormat format);
+
 // A file's bytes. `parameters` are the P numbers in canonical order.
 Result<std::vector<std::byte>> writeMoe0(const Moe0Config& config, std::span<const float> parameters,
                                          bool fp16 = false);

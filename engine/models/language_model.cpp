@@ -6,10 +6,10 @@
 #include <cmath>
 #include <optional>
 
+#include "engine/formats/bf16_layer.h"
 #include "engine/models/lm_pass.h"
 #include "engine/models/sampler.h"
 #include "engine/moe/paged_experts.h"
-#include "engine/train/rounded_weights.h"
 #include "host/transfer.h"
 #include "host/views.h"
 
@@ -43,9 +43,8 @@ struct LanguageModel::State {
     std::vector<Visit>* trace = nullptr;
     std::vector<Visit> visits;
 
-    Result<void> addLayer(std::span<const float> parameters, uint32_t layer, Precision precision);
-    Result<void> addPaged(const formats::LmSource& source, std::span<const float> parameters,
-                          const PagingOptions& paging);
+    Result<void> addMixtures(const formats::LmSource& source, const PagingOptions* paging, Precision precision);
+    Result<void> openPages(std::vector<formats::LayerSource> sources, const PagingOptions& paging);
     Result<void> recordForward(Commands& commands, uint32_t tokens);
     Result<void> mixtureInTurns(Commands& commands, uint32_t layer, uint32_t tokens);
     void notePages(uint32_t tokens);
@@ -71,32 +70,26 @@ LanguageModel::~LanguageModel() {
 
 const LmConfig& LanguageModel::config() const { return state_->trunk.config; }
 
-Result<void> LanguageModel::State::addLayer(std::span<const float> parameters, uint32_t layer, Precision precision) {
-    VKMOE_TRY(source, mixtureSource(trunk.config, parameters, layer));
-    VKMOE_TRY(loaded, Weights::load(*engine, source));
-    weights.push_back(std::make_unique<Weights>(std::move(loaded)));
-    if (precision == Precision::rounded) {
-        VKMOE_TRY(rounded, roundedCopy(*engine, *weights.back()));
-        weights.back() = std::make_unique<Weights>(std::move(rounded));
-    }
-    VKMOE_TRY(mixture, ForwardPass::create(*engine, *weights.back(), precision, false));
-    mixtures.push_back(std::move(mixture));
-    return {};
-}
-
-Result<void> LanguageModel::State::addPaged(const formats::LmSource& source, std::span<const float> parameters,
-                                            const PagingOptions& paging) {
+// Each layer's mixture from the file; with pages, without its routed experts.
+Result<void> LanguageModel::State::addMixtures(const formats::LmSource& source, const PagingOptions* paging,
+                                               Precision precision) {
     std::vector<formats::LayerSource> sources;
-    std::vector<const Buffer*> tables;
     for (uint32_t l = 0; l < trunk.config.layers; ++l) {
-        VKMOE_TRY(mixture, mixtureInFile(source, parameters, l));
-        VKMOE_TRY(loaded, Weights::loadUnpaged(*engine, mixture));
-        weights.push_back(std::make_unique<Weights>(std::move(loaded)));
-        VKMOE_TRY(forward, ForwardPass::create(*engine, *weights.back(), Precision::exact, false));
+        formats::LayerSource mixture = mixtureInFile(source, l);
+        if (precision == Precision::rounded) mixture = formats::asBf16(std::move(mixture));
+        auto loaded = paging ? Weights::loadUnpaged(*engine, mixture) : Weights::load(*engine, mixture);
+        if (!loaded) return std::move(loaded).error();
+        weights.push_back(std::make_unique<Weights>(std::move(loaded).value()));
+        VKMOE_TRY(forward, ForwardPass::create(*engine, *weights.back(), precision, false));
         mixtures.push_back(std::move(forward));
-        tables.push_back(&weights.back()->table);
         sources.push_back(std::move(mixture));
     }
+    return paging ? openPages(std::move(sources), *paging) : Result<void>();
+}
+
+Result<void> LanguageModel::State::openPages(std::vector<formats::LayerSource> sources, const PagingOptions& paging) {
+    std::vector<const Buffer*> tables;
+    for (const auto& layer : weights) tables.push_back(&layer->table);
     PagingOptions options = paging;
     options.host_compute = HostCompute::never;
     VKMOE_TRY(made, PagedExperts::open(*engine, std::move(sources), tables, options));
@@ -111,8 +104,6 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
 
 Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSource& source,
                                             const PagingOptions& paging, Precision precision) {
-    if (precision != Precision::exact)
-        return Error{ErrorCode::unsupported, "a language model pages its experts in exact precision only"};
     return create(engine, source, &paging, precision);
 }
 
@@ -123,14 +114,11 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
                      fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
                                  source.config.conv_kernel, kMostVocabulary, kMostTaps)};
     std::lock_guard lock(engine.mutex());
-    VKMOE_TRY(parameters, formats::readParameters(source));
-    VKMOE_TRY(trunk, Trunk::create(engine, source.config, parameters));
+    VKMOE_TRY(trunk, Trunk::create(engine, source));
     auto state = std::make_unique<State>();
     state->engine = &engine;
     state->trunk = std::move(trunk);
-    if (paging) VKMOE_CHECK(state->addPaged(source, parameters, *paging));
-    for (uint32_t l = 0; !paging && l < source.config.layers; ++l)
-        VKMOE_CHECK(state->addLayer(parameters, l, precision));
+    VKMOE_CHECK(state->addMixtures(source, paging, precision));
     for (const ForwardPass& mixture : state->mixtures) state->passes.push_back(&mixture);
     VKMOE_TRY(pass, LmPass::create(engine, state->trunk, false));
     state->pass = std::move(pass);

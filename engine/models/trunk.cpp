@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/formats/check_values.h"
 #include "engine/formats/moe0.h"
 #include "engine/moe/carver.h"
 #include "engine/moe/page_layout.h"
@@ -44,15 +45,31 @@ Trunk Trunk::layout(const LmConfig& config, uint64_t& bytes) {
     return trunk;
 }
 
-Result<Trunk> Trunk::create(Engine& engine, const LmConfig& config, std::span<const float> parameters) {
+Result<Trunk> Trunk::create(Engine& engine, const LmConfig& config, const Read& read) {
     uint64_t bytes = 0;
     Trunk trunk = layout(config, bytes);
     std::vector<float> words((bytes + 255) / 256 * 64);  // the whole buffer: an optimiser goes over all of it
-    trunk.pack(parameters, words);
+    VKMOE_CHECK(trunk.pack(read, words));
     for (float& word : words) word = operand_rule(word);
     VKMOE_TRY(memory, upload(engine.device(), words, "embedding, convolutions and norms"));
     trunk.memory = std::move(memory);
     return trunk;
+}
+
+Result<Trunk> Trunk::create(Engine& engine, const LmConfig& config, std::span<const float> parameters) {
+    return create(engine, config, [&](uint64_t first, std::span<float> into) {
+        std::copy_n(parameters.begin() + ptrdiff_t(first), into.size(), into.begin());
+        return Result<void>();
+    });
+}
+
+Result<Trunk> Trunk::create(Engine& engine, const formats::LmSource& source) {
+    std::vector<formats::TensorRange> own;
+    for (const formats::TensorRange& tensor : source.tensors)
+        if (tensor.name.find(".moe.") == std::string::npos) own.push_back(tensor);
+    VKMOE_CHECK(formats::checkValues(*source.bytes, own));
+    return create(engine, source.config,
+                  [&](uint64_t first, std::span<float> into) { return formats::readParameters(source, first, into); });
 }
 
 uint64_t Trunk::embeddingWords() const { return packedWords(config.vocab_size, config.model_dim, WeightFormat::f32); }
@@ -68,16 +85,18 @@ void Trunk::unpack(std::span<const float> words, std::span<float> parameters) co
     }
 }
 
-void Trunk::pack(std::span<const float> parameters, std::span<float> words) const {
+Result<void> Trunk::pack(const Read& read, std::span<float> words) const {
     uint64_t D = config.model_dim;
-    packPanels(parameters, config.vocab_size, config.model_dim, words.first(embeddingWords()));
+    std::vector<float> embedding(config.vocab_size * D);
+    VKMOE_CHECK(read(0, embedding));
+    packPanels(embedding, config.vocab_size, config.model_dim, words.first(embeddingWords()));
     for (uint32_t l = 0; l < config.layers; ++l) {
-        auto from = parameters.begin() + ptrdiff_t(layerFirst(config, l));
-        std::copy_n(from, D * config.conv_kernel, words.begin() + ptrdiff_t(layers[l].conv / 4));
-        from += ptrdiff_t(D * config.conv_kernel);
-        std::copy_n(from, D, words.begin() + ptrdiff_t(layers[l].norm_conv / 4));
-        std::copy_n(from + ptrdiff_t(D), D, words.begin() + ptrdiff_t(layers[l].norm_moe / 4));
+        uint64_t first = layerFirst(config, l), taps = D * config.conv_kernel;
+        VKMOE_CHECK(read(first, words.subspan(layers[l].conv / 4, taps)));
+        VKMOE_CHECK(read(first + taps, words.subspan(layers[l].norm_conv / 4, D)));
+        VKMOE_CHECK(read(first + taps + D, words.subspan(layers[l].norm_moe / 4, D)));
     }
+    return {};
 }
 
 ParameterRange mixtureRange(const LmConfig& config, uint32_t layer) {
@@ -92,22 +111,15 @@ Result<formats::LayerSource> mixtureSource(const LmConfig& c, std::span<const fl
     return formats::readMoe0(memorySource(fmt::format("layers.{}.moe", layer), std::move(bytes)));
 }
 
-// The mixture's parameters lie in the file in the order of MoE0, from its router on.
-Result<formats::LayerSource> mixtureInFile(const formats::LmSource& model, std::span<const float> parameters,
-                                           uint32_t layer) {
-    VKMOE_TRY(source, mixtureSource(model.config, parameters, layer));
-    std::string prefix = fmt::format("layers.{}.moe.", layer);
-    auto router = std::find_if(model.tensors.begin(), model.tensors.end(),
-                               [&](const auto& tensor) { return tensor.name == prefix + "router.weight"; });
-    assert(router != model.tensors.end());
-    uint64_t size = formats::formatBytes(model.format, 1), first = source.tensors.front().offset;
-    for (formats::TensorRange& tensor : source.tensors) {
-        tensor.label = prefix + tensor.shown();
-        tensor.offset = router->offset + (tensor.offset - first) / 4 * size;
-        tensor.bytes = tensor.bytes / 4 * size;
-        tensor.format = model.format;
-    }
-    source.bytes = model.bytes;
+// The mixture's parameters lie in the file in the order of MoE0.
+formats::LayerSource mixtureInFile(const formats::LmSource& model, uint32_t layer) {
+    const LmConfig& c = model.config;
+    uint64_t first = mixtureRange(c, layer).first;
+    auto source =
+        formats::moe0Layer({c.model_dim, c.hidden_dim, c.experts, c.top_k}, model.bytes,
+                           formats::kEvl0HeaderBytes + formats::formatBytes(model.format, first), model.format);
+    for (formats::TensorRange& tensor : source.tensors)
+        tensor.label = fmt::format("layers.{}.moe.{}", layer, tensor.name);
     return source;
 }
 

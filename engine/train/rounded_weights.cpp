@@ -1,7 +1,5 @@
 #include "engine/train/rounded_weights.h"
 
-#include "host/transfer.h"
-
 namespace vkmoe {
 inline namespace v1 {
 
@@ -45,14 +43,6 @@ void RoundedWeights::refreshFamily(Commands& commands, bool shared) const {
     copy(shared ? d.shared_gate_bias : d.gate_bias, F, from.gate_bias, to.gate_bias);
     copy(shared ? d.shared_up_bias : d.up_bias, F, from.up_bias, to.up_bias);
     copy(shared ? d.shared_down_bias : d.down_bias, D, from.down_bias, to.down_bias);
-}
-
-Result<Weights> roundedCopy(Engine& engine, const Weights& master) {
-    VKMOE_TRY(rounded, RoundedWeights::create(engine, master));
-    Commands commands;
-    rounded.refresh(commands);
-    VKMOE_CHECK(submitAndWait(engine.device(), commands));
-    return std::move(*rounded.weights_);
 }
 
 }  // namespace v1

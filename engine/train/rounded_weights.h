@@ -19,7 +19,6 @@ public:
     void refresh(Commands& commands) const;
 
 private:
-    friend Result<Weights> roundedCopy(Engine& engine, const Weights& master);
     explicit RoundedWeights(const Weights& master) : master_(&master) {}
     void refreshFamily(Commands& commands, bool shared) const;
 
@@ -27,9 +26,6 @@ private:
     std::unique_ptr<Weights> weights_;
     const Kernel *round_ = nullptr, *copy_ = nullptr;
 };
-
-// Once and for all.
-Result<Weights> roundedCopy(Engine& engine, const Weights& master);
 
 }  // namespace v1
 }  // namespace vkmoe

@@ -152,7 +152,7 @@ double largest(const std::vector<double>& values) {
 
 }  // namespace
 
-TEST_CASE("outputs match a double-precision oracle and are the same bits on every device", "[layer][device]") {
+TEST_CASE("outputs match a double-precision oracle and are the same bits on every device", "[layer][device][wide]") {
     const std::vector<Form> all = forms();
     for (const Form& form : all) {
         for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {
@@ -228,7 +228,7 @@ Description randomDescription(std::mt19937& random) {
 
 }  // namespace
 
-TEST_CASE("random descriptions match the oracle and have the same bits on every device", "[layer][device]") {
+TEST_CASE("random descriptions match the oracle and have the same bits on every device", "[layer][device][wide]") {
     uint32_t seed = Catch::getSeed(), close_calls = 0;
     std::mt19937 random(seed);
     for (uint32_t round = 0; round < 10; ++round) {
@@ -259,7 +259,7 @@ TEST_CASE("random descriptions match the oracle and have the same bits on every 
     CHECK(close_calls <= 5);
 }
 
-TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer][device]") {
+TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer][device][wide]") {
     for (const Form& form : forms()) {  // capacity: the same call in other batches
         DYNAMIC_SECTION(form.name) {
             test::RandomLayer layer = test::makeRandomLayer(form.d, WeightFormat::f16, 7);

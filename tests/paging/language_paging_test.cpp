@@ -14,12 +14,16 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
     REQUIRE(parameters);
     std::vector<uint32_t> prompt = {3, 1, 4, 1, 5, 9, 2, 6, 5, 35};
     for (Engine* engine : test::engines())
-        for (bool fp16 : {false, true}) {
+        for (auto [fp16, precision] : {std::pair{false, Precision::exact},
+                                       {true, Precision::exact},
+                                       {false, Precision::rounded},
+                                       {true, Precision::rounded}}) {
             INFO(engine->device().info().name);
+            CAPTURE(precision == Precision::rounded);
             auto file =
                 formats::readEvl0(memorySource("model.evl0", formats::writeEvl0(config, *parameters, fp16).value()));
             REQUIRE(file);
-            auto whole = LanguageModel::create(*engine, *file);
+            auto whole = LanguageModel::create(*engine, *file, precision);
             REQUIRE(whole);
             auto text = whole->generate(prompt, {.max_new_tokens = 12});
             auto logits = whole->logits(prompt);
@@ -31,7 +35,8 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
                     auto paged = LanguageModel::create(
                         *engine, *file,
                         PagingOptions{
-                            .device_budget = slots * page, .host_budget = page, .placement = placement, .trace = true});
+                            .device_budget = slots * page, .host_budget = page, .placement = placement, .trace = true},
+                        precision);
                     if (!paged) FAIL(paged.error().detail);
                     auto paged_text = paged->generate(prompt, {.max_new_tokens = 12});
                     auto report = paged->takePaging();
@@ -44,8 +49,4 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
                     if (slots == 1) CHECK(report->counters.tier3 > 0);
                 }
         }
-    auto file = formats::readEvl0(memorySource("model.evl0", formats::writeEvl0(config, *parameters).value()));
-    auto rounded = LanguageModel::create(*test::engines()[0], *file, PagingOptions{}, Precision::rounded);
-    REQUIRE(!rounded);
-    CHECK(rounded.error().code == ErrorCode::unsupported);
 }

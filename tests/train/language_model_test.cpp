@@ -215,7 +215,7 @@ TEST_CASE("incremental decoding gives the bits of the full forward pass", "[lm][
     }
 }
 
-TEST_CASE("recomputed activations, and either precision, give the same bits on every device", "[lm][device]") {
+TEST_CASE("recomputed activations, and either precision, give the same bits on every device", "[lm][device][wide]") {
     formats::LmSource source = smallModel();
     auto sequences = randomSequences(9, 37, 3);
     std::vector<std::vector<Sequence>> batches{{sequences.begin(), sequences.begin() + 5},

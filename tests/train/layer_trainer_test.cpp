@@ -108,7 +108,7 @@ TEST_CASE("layers train as the reference engine's do, with the same bits on ever
     }
 }
 
-TEST_CASE("gradients of any description are the oracle's", "[train][device]") {
+TEST_CASE("gradients of any description are the oracle's", "[train][device][wide]") {
     std::mt19937 random(20261121);
     for (uint32_t seed = 0; seed < 24; ++seed) {
         Description d;
@@ -164,7 +164,7 @@ TEST_CASE("gradients of any description are the oracle's", "[train][device]") {
     }
 }
 
-TEST_CASE("a batch in chunks gives the bits of a whole one", "[train][device]") {
+TEST_CASE("a batch in chunks gives the bits of a whole one", "[train][device][wide]") {
     for (uint32_t seed = 0; seed < 3; ++seed) {
         Description d{.model_dim = 20, .hidden_dim = 24, .experts = 5, .top_k = 2};
         d.score = Score::softmax_selected;
@@ -204,7 +204,7 @@ TEST_CASE("an expert may have as many slots as a pass has tokens", "[train][devi
     }
 }
 
-TEST_CASE("200 steps of a layer end in the same weights on every device, in both precisions", "[train][device]") {
+TEST_CASE("200 steps of a layer end in the same weights on every device, in both precisions", "[train][device][wide]") {
     Description d;
     d.model_dim = 24;
     d.hidden_dim = 40;

@@ -2,6 +2,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/adamw.cpp"
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -14,6 +15,8 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
+constexpr size_t kAhead = 512;  // words that are fetched ahead: four streams are more than the processor follows well
+
 // The formulas of adamw.h. Quotients and roots are the vector's own, which IEEE rounds correctly: under the state rule
 // only the last quotient may be subnormal, and the rule makes it zero. `below(move, 1)`: a move of zero.
 void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
@@ -24,6 +27,7 @@ void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
     const V epsilon = hn::Set(d, p.epsilon), decay = hn::Set(d, p.weight_decay);
     for (uint64_t i = begin; i < end; i += kLanes) {
         const size_t count = end - i;
+        for (const float* from : {p.grads.at, p.weights.at, p.first.at, p.second.at}) hwy::Prefetch(from + i + kAhead);
         V g = loadSome(p.grads.at + i, count, 0.0f), w = loadSome(p.weights.at + i, count, 0.0f);
         V m = loadSome(p.first.at + i, count, 0.0f), v = loadSome(p.second.at + i, count, 0.0f);
         g = stateRule(hn::Mul(stateRule(hn::Mul(g, scale)), clip));

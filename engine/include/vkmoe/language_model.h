@@ -38,7 +38,7 @@ public:
     // Errors: bad_input (non-finite values among them), out_of_memory.
     static Result<LanguageModel> create(Engine& engine, const formats::LmSource& source,
                                         Precision precision = Precision::exact);
-    // The same with the experts in pages of the file: paging.h. Exact precision only (else unsupported). Same bits.
+    // The same with the experts in pages of the file, which is not read at opening: paging.h. Same bits.
     static Result<LanguageModel> create(Engine& engine, const formats::LmSource& source, const PagingOptions& paging,
                                         Precision precision = Precision::exact);
     LanguageModel(LanguageModel&&) noexcept;
