@@ -45,7 +45,8 @@ public:
     }
 
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        if (offset < source_->size() || into.empty()) return source_->read(offset, into);
+        if (into.empty()) return {};
+        if (offset < source_->size()) return source_->read(offset, into);
         const View& view = viewAt(offset);
         assert(offset % 2 == view.begin % 2 && into.size() % 2 == 0 && offset + into.size() <= view.begin + view.bytes);
         uint64_t width = formatBytes(view.format, 1), from = view.source + (offset - view.begin) / 2 * width;

@@ -118,8 +118,10 @@ formats::LayerSource mixtureInFile(const formats::LmSource& model, uint32_t laye
     auto source =
         formats::moe0Layer({c.model_dim, c.hidden_dim, c.experts, c.top_k}, model.bytes,
                            formats::kEvl0HeaderBytes + formats::formatBytes(model.format, first), model.format);
-    for (formats::TensorRange& tensor : source.tensors)
-        tensor.label = fmt::format("layers.{}.moe.{}", layer, tensor.name);
+    auto own = std::find_if(model.tensors.begin(), model.tensors.end(), [&](const formats::TensorRange& tensor) {
+        return tensor.name == fmt::format("layers.{}.moe.router.weight", layer);
+    });
+    for (formats::TensorRange& tensor : source.tensors) tensor.label = (own++)->name;
     return source;
 }
 

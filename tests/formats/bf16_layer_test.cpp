@@ -75,7 +75,8 @@ TEST_CASE("a layer's matrices are rounded to bf16 as they are read", "[formats]"
 TEST_CASE("pieces of rounded matrices are those of the whole, and of float16 the same", "[formats]") {
     std::mt19937 random(Catch::getSeed());
     std::vector<float> values(moe0ParameterCount(kShape).value());
-    for (float& value : values) value = std::ldexp(float(int(random() % 4095) - 2047), -int(random() % 12));  // float16 has them
+    for (float& value : values)
+        value = std::ldexp(float(int(random() % 4095) - 2047), -int(random() % 12));  // float16 has them
     auto plain = readMoe0(memorySource("layer", writeMoe0(kShape, values).value()));
     auto half = readMoe0(memorySource("layer", writeMoe0(kShape, values, true).value()));
     REQUIRE((plain && half));

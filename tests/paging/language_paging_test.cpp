@@ -1,6 +1,9 @@
 // A language model with its experts in pages of its file: the texts and logits of one that is all on the device.
 #include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <cstring>
 
+#include "engine/formats/crc_trailer.h"
 #include "engine/formats/evl0.h"
 #include "tests/engines.h"
 #include "vkmoe/language_model.h"
@@ -49,4 +52,33 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
                     if (slots == 1) CHECK(report->counters.tier3 > 0);
                 }
         }
+}
+
+TEST_CASE("a number in an expert that cannot be computed with is named as the file names it", "[paging][lm]") {
+    LmConfig config{
+        .vocab_size = 9, .model_dim = 8, .layers = 2, .conv_kernel = 2, .hidden_dim = 5, .experts = 3, .top_k = 3};
+    auto parameters = formats::initialLm(config, 5);
+    REQUIRE(parameters);
+    for (const LmTensor& tensor : lmTensors(config)) {
+        auto bytes = formats::writeEvl0(config, *parameters).value();
+        bytes.resize(bytes.size() - formats::kTrailerBytes);
+        const float infinity = INFINITY;
+        std::memcpy(&bytes[formats::kEvl0HeaderBytes + 4 * (tensor.first + tensor.count - 1)], &infinity, 4);
+        formats::appendTrailer(bytes);
+        auto file = formats::readEvl0(memorySource("model.evl0", std::move(bytes)));
+        REQUIRE(file);
+        for (Precision precision : {Precision::exact, Precision::rounded}) {
+            CAPTURE(tensor.name, precision == Precision::rounded);
+            auto whole = LanguageModel::create(*test::engines()[0], *file, precision);
+            REQUIRE(!whole);
+            CHECK(whole.error().code == ErrorCode::bad_input);
+            CHECK(whole.error().detail.find(tensor.name + " ") != std::string::npos);
+            auto paged = LanguageModel::create(*test::engines()[0], *file,
+                                               PagingOptions{.device_budget = 1024, .host_budget = 1024}, precision);
+            auto logits =
+                paged ? paged->logits(std::vector<uint32_t>{1, 2, 3}) : Result<std::vector<float>>(paged.error());
+            REQUIRE(!logits);
+            CHECK(logits.error().detail.find(tensor.name + " ") != std::string::npos);
+        }
+    }
 }
