@@ -5,7 +5,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-restrict)  # gcc 12 warns of std::string's own code at -O3 (GCC bug 105651)
 endif()
 if(VKMOE_SANITIZE)
-  # What null pointers and sizes of objects are to UBSan, ASan sees when it happens; both double the time to compile.
+  # ASan sees null pointers and objects that are too small when they are used; without these checks a file compiles a fifth faster.
   add_compile_options(-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
 endif()
