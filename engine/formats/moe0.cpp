@@ -90,7 +90,9 @@ Result<Header> readHeader(const ByteSource& file) {
 // Lists tensors one after the other.
 class TensorList {
 public:
-    TensorList(WeightFormat format, uint64_t offset) : format_(format), offset_(offset) {}
+    TensorList(WeightFormat format, uint64_t offset, size_t tensors) : format_(format), offset_(offset) {
+        tensors_.reserve(tensors);
+    }
 
     void add(std::string name, std::vector<uint64_t> shape) {
         uint64_t bytes = format_ == WeightFormat::f16 ? 2 : 4;
@@ -113,7 +115,7 @@ private:
 };
 
 std::vector<TensorRange> listTensors(const Moe0Config& config, WeightFormat format, uint64_t offset) {
-    TensorList list(format, offset);
+    TensorList list(format, offset, 5 + size_t{4} * config.experts);
     list.add("router.weight", {config.experts, config.model_dim});
     list.addExpert("shared", config.model_dim, config.hidden_dim);
     for (uint32_t expert = 0; expert < config.experts; ++expert)
@@ -165,20 +167,23 @@ Result<std::vector<std::byte>> complete(const ByteSource& file, const Moe0Config
     return bytes;
 }
 
-// Compat: makes a file of the wrong length right, in `layer`, with a warning.
-Result<void> acceptLength(LayerSource& layer, const Header& header, uint64_t expected, uint64_t limit) {
-    const ByteSource& file = *layer.bytes;
-    if (file.size() > expected) {
-        layer.warnings.push_back(
-            fmt::format("{}: the {} bytes after the parameters are ignored", file.name(), file.size() - expected));
-        return {};
-    }
-    VKMOE_TRY(bytes, complete(file, header.config(), expected, limit));
-    layer.warnings.push_back(fmt::format(
-        "{}: the file ends after {} of {} parameters; the others are those of a cold start, seed {}", file.name(),
-        (file.size() - kMoe0HeaderBytes) / 4, (expected - kMoe0HeaderBytes) / 4, kMoe0DefaultSeed));
-    layer.bytes = memorySource(file.name(), std::move(bytes));
-    return {};
+// Compat: a file whose length was wrong, made right.
+struct Accepted {
+    std::shared_ptr<const ByteSource> bytes;
+    std::string warning;
+};
+
+Result<Accepted> acceptLength(std::shared_ptr<const ByteSource> file, const Header& header, uint64_t expected,
+                              uint64_t limit) {
+    if (file->size() > expected)
+        return Accepted{file, fmt::format("{}: the {} bytes after the parameters are ignored", file->name(),
+                                          file->size() - expected)};
+    VKMOE_TRY(bytes, complete(*file, header.config(), expected, limit));
+    return Accepted{memorySource(file->name(), std::move(bytes)),
+                    fmt::format("{}: the file ends after {} of {} parameters; the others are those of a cold start, "
+                                "seed {}",
+                                file->name(), (file->size() - kMoe0HeaderBytes) / 4, (expected - kMoe0HeaderBytes) / 4,
+                                kMoe0DefaultSeed)};
 }
 
 // --------------------------------------------------------------------------------------------------------- writing
@@ -271,11 +276,17 @@ Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options
         return Error{ErrorCode::unsupported, fmt::format("{}: numExperts is {}; at most {} are supported", file->name(),
                                                          header.experts, kMoe0MaxExperts)};
 
+    // The length first: only a file that has the parameters is worth a list of them.
+    std::vector<std::string> warnings;
+    if (!known) warnings.push_back(fmt::format("{}: version is {}; read as float32", file->name(), header.version));
+    if (!exact) {
+        VKMOE_TRY(accepted, acceptLength(file, header, *expected, options.max_completed_bytes));
+        file = std::move(accepted.bytes);
+        warnings.push_back(std::move(accepted.warning));
+    }
     LayerSource layer =
         moe0Layer(header.config(), file, kMoe0HeaderBytes, fp16 ? WeightFormat::f16 : WeightFormat::f32);
-    if (!known)
-        layer.warnings.push_back(fmt::format("{}: version is {}; read as float32", file->name(), header.version));
-    if (!exact) VKMOE_CHECK(acceptLength(layer, header, *expected, options.max_completed_bytes));
+    layer.warnings = std::move(warnings);
     return layer;
 }
 
