@@ -8,6 +8,7 @@
 // after it the timeline value guards them.
 #pragma once
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <vector>
@@ -63,13 +64,18 @@ public:
     // page table; offset and size are multiples of 4.
     void update(const Buffer& to, uint64_t offset, std::span<const std::byte> bytes);
 
+    // The list starts once this transfer (Device::transfer) is finished, and sees what it wrote.
+    void awaitTransfer(uint64_t value) { awaited_ = std::max(awaited_, value); }
+
     // Adds another list's operations after these.
     void append(const Commands& other) {
         operations_.insert(operations_.end(), other.operations_.begin(), other.operations_.end());
+        awaitTransfer(other.awaited_);
     }
 
     const std::vector<Operation>& operations() const { return operations_; }
     bool empty() const { return operations_.empty(); }
+    uint64_t awaitedTransfer() const { return awaited_; }  // 0: none
 
 private:
     template <class Params>
@@ -80,6 +86,7 @@ private:
     Operation& add(const Kernel& kernel, const void* params, size_t size, Kind kind);
 
     std::vector<Operation> operations_;
+    uint64_t awaited_ = 0;
 };
 
 }  // namespace v1

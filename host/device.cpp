@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "host/host_memory.h"
 
@@ -151,6 +152,16 @@ Result<uint64_t> Device::submit(const Commands& commands) {
     VKMOE_TRY(value, submitWork(commands));
     ++counters_.submits;
     for (const auto& operation : commands.operations()) counters_.dispatches += operation.kernel != nullptr;
+    return value;
+}
+
+Result<uint64_t> Device::transfer(const Commands& copies, uint64_t after) {
+    if (lost_) return lostError();
+    assert(transfer_queue_ && std::all_of(copies.operations().begin(), copies.operations().end(),
+                                          [](const auto& o) { return o.kind == Commands::Kind::copy; }));
+    VKMOE_CHECK(checkOurs(copies));
+    VKMOE_TRY(value, submitTransfer(copies, after));
+    ++counters_.transfers;
     return value;
 }
 

@@ -51,7 +51,10 @@ struct DeviceOptions {
     std::optional<DeviceLimits> clamp;  // the smaller of each limit and this holds
     uint32_t threads = 0;               // CPU: 0 = all
     bool simd = true;                   // CPU: use the SIMD twins
-    bool backwards = false;    // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
+    bool backwards = false;  // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
+    // For tests: transfers where there is no queue for them. Vulkan: they go to the one queue, with their own timeline.
+    // CPU: they run as late as what is told of them allows (shows work that should have awaited one).
+    bool emulate_transfer_queue = false;
     std::string break_kernel;  // Vulkan: subtract where this kernel's shader adds (shows that probes notice)
     std::string cache_folder;  // pipeline cache and verdicts; empty: none are kept
     // For tests: calls that fail (host/faults.h). Null: only those that fail by themselves.
@@ -60,7 +63,7 @@ struct DeviceOptions {
 
 // What a device has done so far.
 struct DeviceCounters {
-    uint64_t submits = 0, waits = 0, dispatches = 0;
+    uint64_t submits = 0, waits = 0, dispatches = 0, transfers = 0;
 };
 
 class Device {
@@ -95,6 +98,14 @@ public:
     // Waits until the timeline has passed `value`.
     Result<void> wait(uint64_t value);
 
+    // There is a queue for transfers, which may run beside other work.
+    bool transferQueue() const { return transfer_queue_; }
+    // Starts copies on it, once the timeline of other work has passed `after`. The value passes on the timeline of
+    // transfers, which other work does not wait for unless it says so (Commands::awaitTransfer).
+    Result<uint64_t> transfer(const Commands& copies, uint64_t after);
+    // The last transfer that has passed.
+    virtual Result<uint64_t> transferred() = 0;
+
     // The last value that has passed.
     virtual Result<uint64_t> passed() = 0;
 
@@ -119,6 +130,7 @@ protected:
     virtual Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) = 0;
     virtual Result<uint64_t> submitWork(const Commands& commands) = 0;
     virtual Result<void> waitFor(uint64_t value) = 0;
+    virtual Result<uint64_t> submitTransfer(const Commands& copies, uint64_t after) = 0;
 
     Error lostError() const;
     void giveBack(const Block& block, uint64_t bytes);
@@ -126,7 +138,7 @@ protected:
     DeviceInfo info_;
     Ledger ledger_, host_ledger_;
     DeviceCounters counters_;
-    bool lost_ = false;
+    bool lost_ = false, transfer_queue_ = false;
 
 private:
     Buffer bufferOf(const Block& block, uint64_t bytes);

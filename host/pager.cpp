@@ -47,6 +47,7 @@ Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageG
     pages_.resize(index_.pages());
     entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
+    beside_ = options.transfer_queue && device.transferQueue() && !store_->writable();
     flat_ = options.placement == Placement::flat || (options.placement == Placement::automatic && !device.ownMemory());
 }
 
@@ -66,8 +67,11 @@ Result<void> Pager::allocate(const PagerOptions& options) {
     uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
     if (!flat_ && first + second > 0) second = std::max<uint64_t>({second, 2, options.unit});  // reads pass through it
     Memory mapped = store_->writable() || options.host_reads ? Memory::download : Memory::upload;
-    tiers_[0] = Slots::create(device_, flat_ ? mapped : Memory::device, slot_bytes_, first, "pages in tier 1");
-    tiers_[1] = Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2");
+    Memory near = flat_ ? mapped : Memory::device;
+    VKMOE_TRY(device_slots, Slots::create(device_, near, slot_bytes_, first, "pages in tier 1"));
+    VKMOE_TRY(host_slots, Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2"));
+    tiers_[0] = std::move(device_slots);
+    tiers_[1] = std::move(host_slots);
     if (slots(0) + slots(1) > 0 && (flat_ || slots(1) > 0)) return {};
     return Error{ErrorCode::out_of_memory,
                  fmt::format("budgets of {} bytes on the device and {} on the host hold no page of {} bytes",
@@ -113,7 +117,11 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
     return {};
 }
 
-void Pager::rebalance(Commands& commands) {
+Result<void> Pager::rebalance(Commands& commands) {
+    if (!moved_.empty()) entry_.assign(entry_.size(), UINT64_MAX);  // the last pass was not submitted
+    abandon();
+    VKMOE_CHECK(startTransfers());
+    VKMOE_CHECK(land(commands));
     judgeCopies();
     if (!flat_ && slots(0) > 0) {
         std::vector<PageId> best;
@@ -129,6 +137,7 @@ void Pager::rebalance(Commands& commands) {
     }
     publish(commands);
     commands.barrier();
+    return {};
 }
 
 void Pager::note(uint32_t group, std::span<const PageId> pages) {
@@ -139,12 +148,9 @@ void Pager::note(uint32_t group, std::span<const PageId> pages) {
 // ---- turns ----------------------------------------------------------------------------------------------------------
 
 void Pager::count(PageId page) {
-    const Page& p = pages_[page];
-    if (!p.resident())
-        ++counters_.tier3;
-    else
-        ++(p.slot[0] >= 0 ? counters_.tier1 : counters_.tier2);
-    trial_hits_ += p.promoted && p.slot[0] >= 0;
+    int tier = tierOf(page);
+    ++(tier < 0 ? counters_.tier3 : tier == 0 ? counters_.tier1 : counters_.tier2);
+    trial_hits_ += tier == 0 && pages_[page].promoted;
 }
 
 // Copies to tier 1 must be worth what they cost, or a policy that errs would be worse than none.
@@ -167,6 +173,7 @@ void Pager::visit(std::span<const PageId> pages, uint32_t unit) {
 
 Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t changes) {
     abandon();
+    VKMOE_CHECK(startTransfers());
     turn_.assign(pages.begin(), pages.end());
     collectAhead();
     if (pause_ > 0) --pause_;
@@ -196,6 +203,8 @@ void Pager::leaveToHost(PageId page) {
 
 Result<void> Pager::next(Commands& commands) {
     endWave();
+    VKMOE_CHECK(startTransfers());
+    VKMOE_CHECK(land(commands));
     ++counters_.waves;
     auto take = [&](std::vector<Unit>& units, size_t count) {
         for (size_t i = 0; i < count; ++i) wave_.insert(wave_.end(), units[i].begin(), units[i].end());
@@ -253,6 +262,7 @@ void Pager::submitted(uint64_t value) {
     for (Slot* slot : touched_) slot->busy_until = value;
     touched_.clear();
     moved_.clear();
+    landed_ = 0;
 }
 
 // A turn that an error ended: what was recorded but never submitted did not happen.
@@ -266,6 +276,7 @@ void Pager::abandon() {
                 pages_[page].reading = false;
             }
     for (PageId page : moved_) forget(page);
+    std::erase_if(departing_, [&](const Move& move) { return slotOf(move.to).page == kNoPage; });
     for (PageId page : turn_) {
         pages_[page].needed = pages_[page].now = pages_[page].host = pages_[page].changes = false;
         if (!touched_.empty()) entry_[page] = UINT64_MAX;

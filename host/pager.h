@@ -6,7 +6,7 @@
 //
 // Everything fits (allResident after preload): nothing is read any more, and work is recorded without a host wait:
 //
-//     pager.rebalance(commands);                    // hot pages to tier 1, as the noted history says
+//     VKMOE_CHECK(pager.rebalance(commands));       // hot pages to tier 1, as the noted history says
 //     ... dispatches ...
 //     pager.submitted(value);
 //     ... later: pager.note(group, pages used) ...
@@ -19,6 +19,9 @@
 //         ... dispatches over all pages: those of other waves are null ...
 //         ... if (!pager.done()) submit; pager.submitted(value) after every submit ...
 //     }
+//
+// Copies between the tiers are recorded before the work that wants them, or, with a transfer queue, run beside it: a
+// page is used where it is until its copy has arrived.
 //
 // One thread at a time. Slots are reused only when the device's timeline has passed their last use.
 #pragma once
@@ -57,6 +60,8 @@ struct PagerOptions {
     // that gain less than they cost end for a while.
     double gain = 1;
     bool host_reads = false;  // pages may be left to the host: slots that are mapped are fast to read there
+    // Pages go to tier 1 on the device's transfer queue, where it has one and the store is not written to.
+    bool transfer_queue = false;
 };
 
 struct PagerCounters {
@@ -84,7 +89,7 @@ public:
     // Reads all pages if they fit, else nothing. `progress` is told pages done and all; false cancels.
     Result<void> preload(const std::function<bool(uint64_t, uint64_t)>& progress = {});
     bool allResident() const { return all_resident_; }
-    void rebalance(Commands& commands);
+    Result<void> rebalance(Commands& commands);
     // Group `group` used these pages, in a pass that needed no turn.
     void note(uint32_t group, std::span<const PageId> pages);
 
@@ -124,6 +129,7 @@ public:
     uint32_t slots(int tier) const { return tiers_[tier].size(); }            // tier 0: device, 1: host
     uint64_t bytes() const { return tiers_[0].bytes() + tiers_[1].bytes(); }  // of all slots
     bool flat() const { return flat_; }
+    bool usesTransferQueue() const { return beside_; }
     // For displays: the tier (0, 1) of the page, or -1.
     int tierOf(PageId page) const;
 
@@ -137,6 +143,7 @@ private:
         bool ahead = false;     // was read ahead and not used yet
         bool changes = false;   // of the turn: its work writes it
         bool promoted = false;  // was copied to the tier 1 slot it has
+        bool arriving = false;  // ... or will have been, when a transfer is over: it is still used in tier 2
         bool dirty = false;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
     };
@@ -177,6 +184,11 @@ private:
     Place promotionSlot(double worth, std::vector<Move>& out);
     Place demotionSlot(double worth);
     void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);
+    size_t flying() const;
+    Result<void> startTransfers();
+    Result<void> land(Commands& commands);
+    void land(uint64_t transferred);
+    Result<bool> landOne();
     void recordTable(Commands& commands);
     void publish(Commands& commands);
     void setEntries(Commands& commands, std::vector<PageId> changed);
@@ -199,7 +211,7 @@ private:
     std::unique_ptr<Residency> residency_;
     std::unique_ptr<PageReader> reader_;
     uint64_t slot_bytes_ = 256;
-    bool flat_ = true, prefetch_ = true, all_resident_ = false;
+    bool flat_ = true, prefetch_ = true, all_resident_ = false, beside_ = false;
     double gain_ = 1;
     PagerCounters counters_;
     // The turn:
@@ -208,12 +220,19 @@ private:
     bool quiet_ = false;                             // the turn is neither counted nor told the policy
     std::vector<Slot*> touched_;                     // since the last submit
     uint64_t last_value_ = 0;                        // the last submit
-    std::vector<PageId> moved_;                      // ... by recorded copies
-    std::vector<PageId> ahead_;                      // being read ahead
-    uint64_t trial_issued_ = 0, trial_used_ = 0;     // of read-ahead, lately
-    uint32_t pause_ = 0;                             // turns for which nothing is read ahead
-    uint64_t trial_copies_ = 0, trial_hits_ = 0;     // of copies between the tiers, lately, and what they gained
-    uint32_t copy_pause_ = 0;                        // turns for which nothing is copied to a tier 1 that is full
+    std::vector<PageId> moved_;                      // ... by recorded copies, or to be by transfers
+    struct Flight {
+        uint64_t value = 0;  // of the transfer
+        std::vector<Move> moves;
+    };
+    std::vector<Move> departing_;                 // to be transferred when the work that made way is submitted
+    std::vector<Flight> flights_;                 // on their way
+    uint64_t landed_ = 0;                         // the next submit awaits it
+    std::vector<PageId> ahead_;                   // being read ahead
+    uint64_t trial_issued_ = 0, trial_used_ = 0;  // of read-ahead, lately
+    uint32_t pause_ = 0;                          // turns for which nothing is read ahead
+    uint64_t trial_copies_ = 0, trial_hits_ = 0;  // of copies between the tiers, lately, and what they gained
+    uint32_t copy_pause_ = 0;                     // turns for which nothing is copied to a tier 1 that is full
 };
 
 }  // namespace v1

@@ -1,4 +1,4 @@
-// The pager's memory: which slot is taken next, what moves between the tiers, and what the tables say.
+// The pager's memory: which slot is taken next, and what the tables say.
 #include <algorithm>
 #include <limits>
 
@@ -20,7 +20,7 @@ uint64_t Pager::address(PageId page) const {
 
 int Pager::tierOf(PageId page) const {
     const Page& p = pages_[page];
-    return p.resident() ? (p.slot[0] >= 0 ? 0 : 1) : -1;
+    return p.resident() ? (p.slot[0] >= 0 && !p.arriving ? 0 : 1) : -1;
 }
 
 // ---- slots ----------------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ Pager::Place Pager::victim(uint64_t passed, bool any_time) {
             const Slot& slot = tiers_[tier][i];
             if (slot.page == kNoPage || slot.busy_until > (any_time ? UINT64_MAX - 1 : passed)) continue;
             const Page& p = pages_[slot.page];
-            if (p.reading || p.now) continue;
+            if (p.reading || p.now || p.arriving) continue;
             bool copy = !flat_ && p.slot[0] >= 0;
             if (!copy && (p.needed || quiet_)) continue;
             double worth = copy ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);
@@ -67,7 +67,9 @@ Result<Pager::Place> Pager::acquire(bool may_wait, bool ahead) {
     for (; !place;) {
         place = freeSlot(passed, true);
         if (!place) place = victim(passed, true);
-        if (!place && !dropOneAhead()) return Place{};
+        if (place || dropOneAhead()) continue;
+        VKMOE_TRY(landed, landOne());
+        if (!landed) return Place{};
     }
     if (slotOf(place).busy_until > passed) VKMOE_CHECK(device_.wait(slotOf(place).busy_until));
     if (slotOf(place).page != kNoPage) VKMOE_CHECK(clear(place));
@@ -131,105 +133,6 @@ Result<void> Pager::writeBack() {
     for (PageId page = 0; page < pages_.size(); ++page)
         if (pages_[page].dirty) VKMOE_CHECK(keepChanges(page));
     return {};
-}
-
-// ---- moving ---------------------------------------------------------------------------------------------------------
-
-// Where a page that leaves tier 1 may go: a slot of nothing, of a copy, or of what is worth less. While everything is
-// resident nothing may leave memory.
-Pager::Place Pager::demotionSlot(double worth) {
-    Place best;
-    for (uint32_t i = 0; i < tiers_[1].size(); ++i) {
-        const Slot& slot = tiers_[1][i];
-        if (slot.page == kNoPage && slot.busy_until != UINT64_MAX) return {1, i};
-        if (slot.page == kNoPage) continue;
-        const Page& p = pages_[slot.page];
-        if (p.reading || p.needed || slot.busy_until == UINT64_MAX) continue;
-        double here = p.slot[0] >= 0 ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);
-        if (here >= worth || (all_resident_ && p.slot[0] < 0)) continue;
-        worth = here;
-        best = {1, i};
-    }
-    return best;
-}
-
-// A slot of tier 1 for a page of this worth; what gave way goes to tier 2, or leaves memory where that is full of
-// better.
-Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
-    Place best;
-    for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
-        const Slot& slot = tiers_[0][i];
-        if (slot.page == kNoPage) return {0, i};
-        if (copy_pause_ > 0 || pages_[slot.page].needed || quiet_ || slot.busy_until == UINT64_MAX) continue;
-        double here = residency_->worth(slot.page);
-        if (here >= worth) continue;
-        worth = here;
-        best = {0, i};
-    }
-    if (!best) return best;
-    PageId leaves = slotOf(best).page;
-    if (pages_[leaves].slot[1] < 0) {
-        Place to = demotionSlot(worth);
-        if (!to && all_resident_) return {};
-        if (to) {
-            if (slotOf(to).page != kNoPage && !clear(to)) return {};
-            slotOf(to).page = leaves;
-            pages_[leaves].slot[1] = int32_t(to.slot);
-            out.push_back({best, to});
-            hold(slotOf(to));
-            moved_.push_back(leaves);
-        }
-    }
-    if (!clear(best)) return {};
-    return best;
-}
-
-double Pager::promotionBar() const {
-    double bar = std::numeric_limits<double>::infinity();
-    for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
-        const Slot& slot = tiers_[0][i];
-        if (slot.page == kNoPage) return -std::numeric_limits<double>::infinity();
-        if (copy_pause_ == 0 && !pages_[slot.page].needed) bar = std::min(bar, residency_->worth(slot.page));
-    }
-    return bar;
-}
-
-// To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted.
-Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
-    Page& p = pages_[page];
-    if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.host) return {};
-    Place to = promotionSlot(residency_->worth(page), out);
-    if (!to) return {};
-    in.push_back({{1, uint32_t(p.slot[1])}, to});
-    hold(slotOf(in.back().from));  // nothing may take it before it is copied
-    hold(slotOf(to));
-    slotOf(to).page = page;
-    p.slot[0] = int32_t(to.slot);
-    p.promoted = true;
-    moved_.push_back(page);
-    return {};
-}
-
-// The work changes these pages in tier 1: copies in tier 2 would be out of date. Only once all moves are decided, for
-// what moves down runs before what moves up.
-Result<void> Pager::dropOldCopies() {
-    for (PageId page : wave_) {
-        const Page& p = pages_[page];
-        if (p.changes && p.slot[0] >= 0 && p.slot[1] >= 0) VKMOE_CHECK(clear({1, uint32_t(p.slot[1])}));
-    }
-    return {};
-}
-
-void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in) {
-    for (const auto* moves : {&out, &in}) {
-        for (const Move& move : *moves) {
-            Slot &from = slotOf(move.from), &to = slotOf(move.to);
-            commands.copy(*from.slab, from.offset, *to.slab, to.offset, slot_bytes_);
-            counters_.bytes_copied += slot_bytes_;
-            ++trial_copies_;
-        }
-        if (!moves->empty()) commands.barrier();
-    }
 }
 
 // Recorded work uses the slot: nothing may be read into it until that is submitted and done.

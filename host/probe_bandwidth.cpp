@@ -16,6 +16,7 @@ constexpr uint64_t kMost = uint64_t{32} << 20, kMostOnHost = uint64_t{8} << 20, 
 constexpr uint32_t kSteps = 64;    // words a thread reads
 constexpr double kEnough = 0.003;  // seconds of one measurement
 constexpr uint32_t kMostTimes = 256;
+constexpr double kHelps = 0.9;  // of the time on one queue: a transfer queue is worth its waits
 
 // The parameters of peak_read, see params.h.
 struct ReadParams {
@@ -51,6 +52,38 @@ Result<double> measure(Device& device, uint64_t most, const Record& record) {
     }
 }
 
+// Copies of `bytes` and about as much work of kernels, one after the other and side by side: the best of three each.
+template <class Copy, class Read>
+Result<bool> probeTransferQueue(Device& device, uint64_t bytes, uint32_t reads, const Copy& copy, const Read& read) {
+    auto seconds = [&](bool beside) -> Result<double> {
+        Commands copies, work;
+        copy(copies, bytes);
+        for (uint32_t i = 0; i < reads; ++i) {
+            read(work, bytes);
+            work.barrier();
+        }
+        auto start = Clock::now();
+        Commands last;
+        if (beside) {
+            VKMOE_TRY(value, device.transfer(copies, 0));
+            last.awaitTransfer(value);
+        } else {
+            VKMOE_CHECK(device.submit(copies));
+        }
+        VKMOE_CHECK(device.submit(work));
+        VKMOE_CHECK(submitAndWait(device, last));
+        return std::chrono::duration<double>(Clock::now() - start).count();
+    };
+    double one = 1e9, two = 1e9;
+    for (int i = 0; i < 3; ++i) {
+        VKMOE_TRY(in_order, seconds(false));
+        VKMOE_TRY(beside, seconds(true));
+        one = std::min(one, in_order);
+        two = std::min(two, beside);
+    }
+    return two < kHelps * one;
+}
+
 uint64_t bytesToUse(Device& device) {
     const auto& limits = device.info().limits;
     uint64_t used = device.ledger().used(), free = limits.memory_budget - std::min(limits.memory_budget, used);
@@ -71,17 +104,22 @@ Result<MemorySpeeds> probeBandwidth(Device& device, const KernelCode& peak_read)
     Commands fill;
     fill.fill(local, 0, most, 1);
     VKMOE_CHECK(submitAndWait(device, fill));
-    auto reading = [&](const Buffer& from) {
-        return measure(device, most, [&](Commands& commands, uint64_t bytes) {
-            auto threads = uint32_t(bytes / 4 / kSteps);
-            commands.dispatch(*kernel, ReadParams{from.address(), result.address(), threads, kSteps}, threads);
-        });
+    auto read = [&](Commands& commands, const Buffer& from, uint64_t bytes) {
+        auto threads = uint32_t(bytes / 4 / kSteps);
+        commands.dispatch(*kernel, ReadParams{from.address(), result.address(), threads, kSteps}, threads);
     };
-    VKMOE_TRY(device_read, reading(local));
-    VKMOE_TRY(host_read, reading(host));
-    VKMOE_TRY(copy, measure(device, most,
-                            [&](Commands& commands, uint64_t bytes) { commands.copy(host, 0, local, 0, bytes); }));
-    return MemorySpeeds{device_read, host_read, copy};
+    auto readLocal = [&](Commands& commands, uint64_t bytes) { read(commands, local, bytes); };
+    auto readHost = [&](Commands& commands, uint64_t bytes) { read(commands, host, bytes); };
+    auto copyUp = [&](Commands& commands, uint64_t bytes) { commands.copy(host, 0, local, 0, bytes); };
+    VKMOE_TRY(device_read, measure(device, most, readLocal));
+    VKMOE_TRY(host_read, measure(device, most, readHost));
+    VKMOE_TRY(copy, measure(device, most, copyUp));
+    MemorySpeeds speeds{device_read, host_read, copy};
+    if (!device.transferQueue()) return speeds;
+    auto reads = uint32_t(std::clamp(device_read / copy, 1.0, 64.0));  // as long as the copies take
+    VKMOE_TRY(helps, probeTransferQueue(device, most, reads, copyUp, readLocal));
+    speeds.transfer_queue = helps;
+    return speeds;
 }
 
 }  // namespace v1

@@ -1,5 +1,5 @@
-// How fast a device's kernels read its own memory and the host's, measured in a few dozen milliseconds: what a pager
-// decides by.
+// How fast a device's kernels read its own memory and the host's, and whether copies are better made beside them: what
+// a pager decides by, measured in a few dozen milliseconds.
 #pragma once
 
 #include "host/device.h"
@@ -12,6 +12,8 @@ struct MemorySpeeds {
     double device_read = 0;  // kernels from Memory::device
     double host_read = 0;    // kernels from Memory::upload
     double copy = 0;         // from Memory::upload to Memory::device
+    // Copies on the transfer queue and kernels are done sooner than copies and kernels on one queue.
+    bool transfer_queue = false;
 };
 
 // `peak_read` is the kernel of that name. Takes memory of the device for as long as it runs: an eighth of what is free,

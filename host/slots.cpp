@@ -9,7 +9,8 @@ namespace {
 constexpr uint64_t kSlabBytes = uint64_t{1} << 30;
 }
 
-Slots Slots::create(Device& device, Memory memory, uint64_t slot_bytes, uint64_t count, const std::string& what) {
+Result<Slots> Slots::create(Device& device, Memory memory, uint64_t slot_bytes, uint64_t count,
+                            const std::string& what) {
     Slots slots;
     uint64_t most = std::min(device.info().limits.max_allocation, kSlabBytes) / slot_bytes;
     // Pages of over a slab's size get a slab each, where the device allows it at all.
@@ -17,6 +18,7 @@ Slots Slots::create(Device& device, Memory memory, uint64_t slot_bytes, uint64_t
     while (per_slab > 0 && slots.slots_.size() < count) {
         uint64_t some = std::min(per_slab, count - slots.slots_.size());
         auto slab = device.allocate(some * slot_bytes, memory, what);
+        if (!slab && slab.error().code != ErrorCode::out_of_memory) return std::move(slab).error();
         if (!slab) {
             per_slab = some / 2;
             continue;

@@ -25,8 +25,9 @@ struct Slot {
 class Slots {
 public:
     // Memory for up to `count` slots of `slot_bytes` (a multiple of 256) in slabs of at most 1 GiB; fewer if the device
-    // refuses more. None at all is no error.
-    static Slots create(Device& device, Memory memory, uint64_t slot_bytes, uint64_t count, const std::string& what);
+    // has no more. None at all is no error, a lost device is.
+    static Result<Slots> create(Device& device, Memory memory, uint64_t slot_bytes, uint64_t count,
+                                const std::string& what);
 
     uint32_t size() const { return uint32_t(slots_.size()); }
     Slot& operator[](uint32_t i) { return slots_[i]; }

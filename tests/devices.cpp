@@ -16,7 +16,7 @@ struct Opened {
 
 Opened openAll() {
     Opened opened;
-    opened.owned.push_back(vkmoe::openCpuDevice());
+    opened.owned.push_back(vkmoe::openCpuDevice({.emulate_transfer_queue = true}));
     auto candidates = vkmoe::listVulkanDevices();
     auto clamp = vkmoe::clampFromEnvironment();
     if (!clamp) {
@@ -25,7 +25,7 @@ Opened openAll() {
     }
     if (candidates) {
         for (uint32_t i = 0; i < candidates->size(); ++i) {
-            auto device = vkmoe::openVulkanDevice(i, {.clamp = *clamp});
+            auto device = vkmoe::openVulkanDevice(i, {.clamp = *clamp, .emulate_transfer_queue = true});
             if (!device) {
                 std::fprintf(stderr, "%s\n", device.error().detail.c_str());
                 std::exit(1);
@@ -47,6 +47,11 @@ Opened openAll() {
 const std::vector<vkmoe::Device*>& devices() {
     static Opened opened = openAll();
     return opened.all;
+}
+
+uint32_t vulkanDevices() {
+    auto candidates = vkmoe::listVulkanDevices();
+    return candidates ? uint32_t(candidates->size()) : 0;
 }
 
 std::vector<vkmoe::Device*> gpus() { return {devices().begin() + 1, devices().end()}; }

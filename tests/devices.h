@@ -1,5 +1,5 @@
 // The devices every test runs on: the CPU with SIMD, and each Vulkan device the machine offers (the suite is run once
-// per driver).
+// per driver). All have a queue for transfers, emulated if need be.
 #pragma once
 
 #include <vector>
@@ -13,5 +13,8 @@ const std::vector<vkmoe::Device*>& devices();
 
 // The Vulkan ones among them.
 std::vector<vkmoe::Device*> gpus();
+
+// How many Vulkan devices the loader offers, for tests that open their own.
+uint32_t vulkanDevices();
 
 }  // namespace test

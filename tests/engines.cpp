@@ -17,18 +17,20 @@ std::unique_ptr<Engine> mustOpen(const vkmoe::EngineOptions& options) {
     std::exit(1);
 }
 
-struct Opened {
+struct OpenedEngines {
     std::vector<std::unique_ptr<Engine>> owned;
     std::vector<Engine*> all;
 };
 
-Opened openAll() {
-    Opened opened;
-    opened.owned.push_back(mustOpen({.device = "cpu", .device_options = {.simd = false}}));
-    opened.owned.push_back(mustOpen({.device = "cpu"}));
+OpenedEngines openEngines() {
+    OpenedEngines opened;
+    opened.owned.push_back(
+        mustOpen({.device = "cpu", .device_options = {.simd = false, .emulate_transfer_queue = true}}));
+    opened.owned.push_back(mustOpen({.device = "cpu", .device_options = {.emulate_transfer_queue = true}}));
     auto candidates = vkmoe::listVulkanDevices();
     for (size_t i = 0; candidates && i < candidates->size(); ++i)
-        opened.owned.push_back(mustOpen({.device = "gpu:" + std::to_string(i)}));
+        opened.owned.push_back(
+            mustOpen({.device = "gpu:" + std::to_string(i), .device_options = {.emulate_transfer_queue = true}}));
     for (auto& engine : opened.owned) opened.all.push_back(engine.get());
     return opened;
 }
@@ -36,7 +38,7 @@ Opened openAll() {
 }  // namespace
 
 const std::vector<vkmoe::Engine*>& engines() {
-    static Opened opened = openAll();
+    static OpenedEngines opened = openEngines();
     return opened.all;
 }
 

@@ -3,10 +3,13 @@
 
 #include <vector>
 
+#include "host/device.h"
 #include "vkmoe/engine.h"
 
 namespace test {
 
 const std::vector<vkmoe::Engine*>& engines();
+
+inline bool isHost(vkmoe::Engine& engine) { return engine.device().info().type == vkmoe::DeviceType::cpu; }
 
 }  // namespace test

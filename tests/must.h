@@ -1,4 +1,4 @@
-// The value of a Result; an error fails the test with its sentence.
+// What tests want of a Result: its value, where an error fails the test with its sentence, or a certain error.
 #pragma once
 
 #include <catch2/catch_test_macros.hpp>
@@ -11,6 +11,11 @@ template <class T>
 T must(vkmoe::Result<T> result) {
     if (!result) FAIL(result.error().detail);
     return std::move(result).value();
+}
+
+template <class T>
+bool saysLost(const vkmoe::Result<T>& result) {
+    return !result && result.error().code == vkmoe::ErrorCode::device_lost;
 }
 
 }  // namespace test

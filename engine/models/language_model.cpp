@@ -150,7 +150,7 @@ Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
 Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t tokens) {
     const LmActivations& a = *activations;
     bool turns = paged && !paged->pager().allResident();
-    if (paged && !turns) paged->pager().rebalance(commands);
+    if (paged && !turns) VKMOE_CHECK(paged->pager().rebalance(commands));
     auto mixture = [&](Commands& into, uint32_t l) -> Result<void> {
         if (turns) return mixtureInTurns(into, l, tokens);
         const Workspace& w = a.mixtures[a.layers[l].workspace];

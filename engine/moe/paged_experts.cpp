@@ -37,11 +37,11 @@ PagerCounters since(const PagerCounters& before, PagerCounters now) {
 // How fast a GPU reads, where its tiers or the host's share depend on it; nothing measured: zeros.
 Result<MemorySpeeds> measure(Engine& engine, const PagingOptions& options) {
     Device& device = engine.device();
-    if (device.info().type == DeviceType::cpu) return MemorySpeeds{};
     if (options.speeds) return *options.speeds;
     bool tiers = options.placement == Placement::automatic && options.policy == Policy::automatic;
     bool share = options.placement != Placement::flat && options.host_compute == HostCompute::automatic;
-    if (!isGpu(device) || !(tiers || share)) return MemorySpeeds{};
+    bool queues = options.placement != Placement::flat && device.transferQueue();
+    if (!isGpu(device) || !(tiers || share || queues)) return MemorySpeeds{};
     auto speeds = probeBandwidth(device, kernels().peak_read);
     if (!speeds && speeds.error().code == ErrorCode::out_of_memory) return MemorySpeeds{};
     return speeds;
@@ -60,12 +60,13 @@ PagerOptions settings(Engine& engine, const PagingOptions& options, const PageSt
                         .readers = options.readers};
     if (options.placement == Placement::automatic && options.policy != Policy::automatic)
         chosen.placement = Placement::tiered;
-    if (chosen.placement == Placement::automatic && speeds.device_read > 0)
+    const bool cpu = engine.device().info().type == DeviceType::cpu;  // reads all memory alike
+    if (chosen.placement == Placement::automatic && speeds.device_read > 0 && !cpu)
         chosen.placement = speeds.host_read >= kAsFast * speeds.device_read ? Placement::flat : Placement::tiered;
     bool measured = chosen.placement == Placement::tiered && speeds.device_read > 0;
-    chosen.host_reads =
-        engine.device().info().type != DeviceType::cpu &&
-        (options.host_compute == HostCompute::always || (options.host_compute == HostCompute::automatic && measured));
+    chosen.host_reads = !cpu && (options.host_compute == HostCompute::always ||
+                                 (options.host_compute == HostCompute::automatic && measured));
+    chosen.transfer_queue = speeds.transfer_queue;
     if (measured && speeds.host_read > 0 && speeds.copy > 0)
         chosen.gain = (1 / speeds.host_read - 1 / speeds.device_read) * speeds.copy;
     return chosen;
@@ -105,6 +106,7 @@ PagingReport reportOf(const Pager& pager) {
                         .page_bytes = pager.slotBytes(),
                         .device_slots = pager.slots(0),
                         .host_slots = pager.slots(1),
+                        .transfer_queue = pager.usesTransferQueue(),
                         .read_seconds = pager.reading().seconds};
     for (PageId page = 0; page < report.pages; ++page) report.tiers.push_back(int8_t(pager.tierOf(page)));
     return report;

@@ -164,7 +164,7 @@ Result<void> Runner::submit(Commands& commands, Area& area) {
 // Recorded whole, in submits that no watchdog minds.
 Result<void> Runner::runWhole(Area& area) {
     Commands commands = withInput(area);
-    if (pager_) pager_->rebalance(commands);
+    if (pager_) VKMOE_CHECK(pager_->rebalance(commands));
     double largest = 0, recorded = 0;
     for (const Station& s : stations_) largest = std::max(largest, s.operations);
     for (size_t i = 0; i < stations_.size(); ++i) {

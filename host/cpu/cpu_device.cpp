@@ -8,12 +8,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <deque>
 #include <new>
 
 #include "host/cpu/float_environment.h"
 #include "host/device.h"
-#include "host/host_memory.h"
 #include "host/faults.h"
+#include "host/host_memory.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -79,9 +80,18 @@ public:
           threads_(size_t(threads)),
           faults_(options.faults),
           simd_(options.simd),
-          backwards_(options.backwards) {}
+          backwards_(options.backwards) {
+        transfer_queue_ = options.emulate_transfer_queue;
+    }
 
     Result<uint64_t> passed() override { return value_; }
+
+    // What was started before the last time that somebody asked.
+    Result<uint64_t> transferred() override {
+        uint64_t value = transferred_;
+        runTransfers(transfer_value_);
+        return value;
+    }
 
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override {
@@ -96,6 +106,7 @@ private:
     }
 
     void releaseBlock(const Block& block, uint64_t bytes) override {
+        runTransfers(transfer_value_);
         std::free(block.allocation);
         giveBack(block, bytes);
     }
@@ -103,6 +114,7 @@ private:
     Result<uint64_t> buildPipeline(const KernelCode&, const ConstantWords&) override { return uint64_t{0}; }
 
     Result<uint64_t> submitWork(const Commands& commands) override {
+        runTransfers(commands.awaitedTransfer());
         auto begin = commands.operations().begin(), end = commands.operations().end();
         while (begin != end) {
             auto barrier = std::find_if(begin, end, [](const auto& o) { return o.kind == Commands::Kind::barrier; });
@@ -113,6 +125,18 @@ private:
     }
 
     Result<void> waitFor(uint64_t) override { return {}; }
+
+    Result<uint64_t> submitTransfer(const Commands& copies, uint64_t) override {
+        transfers_.push_back(copies);
+        return ++transfer_value_;
+    }
+
+    void runTransfers(uint64_t last) {
+        for (; transferred_ < last; ++transferred_) {
+            runBetweenBarriers(transfers_.front().operations());
+            transfers_.pop_front();
+        }
+    }
 
     static std::byte* bytesOf(const Buffer* buffer, uint64_t offset) {
         return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(buffer->address() + offset));
@@ -198,6 +222,8 @@ private:
     std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
     uint64_t value_ = 0;
+    std::deque<Commands> transfers_;  // not run yet
+    uint64_t transfer_value_ = 0, transferred_ = 0;
 };
 
 }  // namespace

@@ -65,6 +65,7 @@ Result<Device::Block> VulkanDevice::importBlock(std::span<std::byte> memory, con
     VkBufferCreateInfo create{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO, &external};
     create.size = memory.size();
     create.usage = kBufferUsage;
+    shareQueues(create);
     VkBuffer buffer = VK_NULL_HANDLE;
     VkResult result = vk_.vkCreateBuffer(device_, &create, nullptr, &buffer);
     if (result != VK_SUCCESS) return failure(result, what + ": a buffer of the host's memory");

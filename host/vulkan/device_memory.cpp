@@ -10,6 +10,7 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     VkBufferCreateInfo buffer{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO};
     buffer.size = bytes;
     buffer.usage = kBufferUsage;
+    shareQueues(buffer);
     VmaAllocationCreateInfo create{};
     create.usage = VMA_MEMORY_USAGE_AUTO_PREFER_DEVICE;
     if (memory != Memory::device) {
@@ -27,8 +28,8 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     };
     VkResult result = make();
     if (result != VK_SUCCESS) {
-        auto waited = waitFor(submitted_);  // frees what was given back
-        if (lost_) return waited.error();   // and called it a lack of memory
+        auto waited = waitFor(work_.submitted());  // frees what was given back
+        if (lost_) return waited.error();          // and called it a lack of memory
         if (waited) result = make();
     }
     if (result != VK_SUCCESS) return failure(result, fmt::format("{}: allocating {} bytes", what, bytes));
@@ -38,6 +39,14 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     return block;
 }
 
+// Families of queues use a buffer at once, each its parts.
+void VulkanDevice::shareQueues(VkBufferCreateInfo& create) {
+    if (families_.size() < 2) return;
+    create.sharingMode = VK_SHARING_MODE_CONCURRENT;
+    create.queueFamilyIndexCount = uint32_t(families_.size());
+    create.pQueueFamilyIndices = families_.data();
+}
+
 uint64_t VulkanDevice::addressOf(VkBuffer buffer) {
     VkBufferDeviceAddressInfo address{VK_STRUCTURE_TYPE_BUFFER_DEVICE_ADDRESS_INFO};
     address.buffer = buffer;
@@ -45,9 +54,10 @@ uint64_t VulkanDevice::addressOf(VkBuffer buffer) {
 }
 
 void VulkanDevice::releaseBlock(const Block& block, uint64_t bytes) {
-    retired_.push_back({submitted_, bytes, block});
-    if (idle_for_good_) return collect(UINT64_MAX);
-    if (auto value = passed()) collect(*value);
+    retired_.push_back({work_.submitted(), transfers_.submitted(), bytes, block});
+    if (idle_for_good_) return collectAll();
+    auto value = passed(), transfer = transferred();
+    if (value && transfer) collect(*value, *transfer);
 }
 
 void VulkanDevice::freeBlock(const Block& block) {
@@ -57,19 +67,17 @@ void VulkanDevice::freeBlock(const Block& block) {
     vk_.vkFreeMemory(device_, reinterpret_cast<VkDeviceMemory>(block.allocation), nullptr);
 }
 
-// Frees what the timeline has passed.
-void VulkanDevice::collect(uint64_t value) {
+// Frees what both timelines have passed.
+void VulkanDevice::collect(uint64_t value, uint64_t transferred) {
     auto free = [&](const Retired& retired) {
-        if (retired.value > value) return false;
+        if (retired.value > value || retired.transfer > transferred) return false;
         freeBlock(retired.block);
         giveBack(retired.block, retired.bytes);
         return true;
     };
     std::erase_if(retired_, free);
-    while (!running_.empty() && running_.front().first <= value) {
-        idle_.push_back(running_.front().second);
-        running_.pop_front();
-    }
+    work_.collect(value);
+    transfers_.collect(transferred);
 }
 
 }  // namespace v1

@@ -18,27 +18,6 @@ constexpr VkAccessFlags2 kAccesses = kWrites | VK_ACCESS_2_SHADER_STORAGE_READ_B
 
 }  // namespace
 
-Result<VkCommandBuffer> VulkanDevice::beginCommands() {
-    VkCommandBuffer command = VK_NULL_HANDLE;
-    if (!idle_.empty()) {
-        command = idle_.back();
-        idle_.pop_back();
-    } else {
-        VkCommandBufferAllocateInfo allocate{VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO};
-        allocate.commandPool = pool_;
-        allocate.level = VK_COMMAND_BUFFER_LEVEL_PRIMARY;
-        allocate.commandBufferCount = 1;
-        VkResult result = vk_.vkAllocateCommandBuffers(device_, &allocate, &command);
-        if (result != VK_SUCCESS) return failure(result, "allocating a command buffer");
-    }
-    VkCommandBufferBeginInfo begin{VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO};
-    begin.flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT;
-    VkResult result = vk_.vkBeginCommandBuffer(command, &begin);
-    if (result == VK_SUCCESS) return command;
-    vk_.vkFreeCommandBuffers(device_, pool_, 1, &command);
-    return failure(result, "beginning a command buffer");
-}
-
 void VulkanDevice::recordBarrier(VkCommandBuffer command, VkPipelineStageFlags2 to, VkAccessFlags2 access) {
     VkMemoryBarrier2 barrier{VK_STRUCTURE_TYPE_MEMORY_BARRIER_2};
     barrier.srcStageMask = kWorkStages;
@@ -69,6 +48,12 @@ Result<void> VulkanDevice::recordDispatch(VkCommandBuffer command, const Command
     return {};
 }
 
+void VulkanDevice::recordCopy(VkCommandBuffer command, const Commands::Operation& operation) {
+    VkBufferCopy region{operation.from_offset, operation.to_offset, operation.bytes};
+    vk_.vkCmdCopyBuffer(command, reinterpret_cast<VkBuffer>(operation.from->native()),
+                        reinterpret_cast<VkBuffer>(operation.to->native()), 1, &region);
+}
+
 Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& commands) {
     recordBarrier(command, kWorkStages, kAccesses);  // after everything submitted before
     for (const auto& operation : commands.operations()) {
@@ -77,12 +62,9 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
             case Commands::Kind::dispatch_indirect:
                 VKMOE_CHECK(recordDispatch(command, operation));
                 break;
-            case Commands::Kind::copy: {
-                VkBufferCopy region{operation.from_offset, operation.to_offset, operation.bytes};
-                vk_.vkCmdCopyBuffer(command, reinterpret_cast<VkBuffer>(operation.from->native()),
-                                    reinterpret_cast<VkBuffer>(operation.to->native()), 1, &region);
+            case Commands::Kind::copy:
+                recordCopy(command, operation);
                 break;
-            }
             case Commands::Kind::fill:
                 vk_.vkCmdFillBuffer(command, reinterpret_cast<VkBuffer>(operation.to->native()), operation.to_offset,
                                     operation.bytes, operation.word);
@@ -102,53 +84,65 @@ Result<void> VulkanDevice::record(VkCommandBuffer command, const Commands& comma
 
 Result<uint64_t> VulkanDevice::submitWork(const Commands& commands) {
     VKMOE_TRY(value, passed());
-    collect(value);
-    VKMOE_TRY(command, beginCommands());
+    VKMOE_TRY(transfer, transferred());
+    collect(value, transfer);
+    VkCommandBuffer command = VK_NULL_HANDLE;
+    VkResult result = work_.begin(command);
+    if (result != VK_SUCCESS) return failure(result, "beginning a command buffer");
     auto recorded = record(command, commands);
-    VkResult result = vk_.vkEndCommandBuffer(command);
+    result = vk_.vkEndCommandBuffer(command);
     if (!recorded || result != VK_SUCCESS) {
-        vk_.vkFreeCommandBuffers(device_, pool_, 1, &command);  // whatever state it was left in
+        work_.drop(command);
         return recorded ? failure(result, "recording commands") : std::move(recorded).error();
     }
-    VkCommandBufferSubmitInfo buffer{VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO};
-    buffer.commandBuffer = command;
-    VkSemaphoreSubmitInfo signal{VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO};
-    signal.semaphore = timeline_;
-    signal.value = submitted_ + 1;
-    signal.stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT;
-    VkSubmitInfo2 submit{VK_STRUCTURE_TYPE_SUBMIT_INFO_2};
-    submit.commandBufferInfoCount = 1;
-    submit.pCommandBufferInfos = &buffer;
-    submit.signalSemaphoreInfoCount = 1;
-    submit.pSignalSemaphoreInfos = &signal;
-    result = vk_.vkQueueSubmit2(queue_, 1, &submit, VK_NULL_HANDLE);
+    std::optional<VulkanQueue::After> after;
+    if (commands.awaitedTransfer() > 0) after = {&transfers_, commands.awaitedTransfer()};
+    result = work_.submit(command, after);
+    if (result != VK_SUCCESS) return failure(result, "submitting work");
+    return work_.submitted();
+}
+
+// The host's writes are visible to what is submitted after them, and both timelines order all else.
+Result<uint64_t> VulkanDevice::submitTransfer(const Commands& copies, uint64_t after) {
+    VkCommandBuffer command = VK_NULL_HANDLE;
+    VkResult result = transfers_.begin(command);
+    if (result != VK_SUCCESS) return failure(result, "beginning a command buffer of transfers");
+    for (const auto& operation : copies.operations()) recordCopy(command, operation);
+    result = vk_.vkEndCommandBuffer(command);
     if (result != VK_SUCCESS) {
-        idle_.push_back(command);
-        return failure(result, "submitting work");
+        transfers_.drop(command);
+        return failure(result, "recording transfers");
     }
-    running_.emplace_back(++submitted_, command);
-    return submitted_;
+    result = transfers_.submit(command, VulkanQueue::After{&work_, after});
+    if (result != VK_SUCCESS) return failure(result, "submitting transfers");
+    return transfers_.submitted();
 }
 
 Result<uint64_t> VulkanDevice::passed() {
     if (lost_) return lostError();
     uint64_t value = 0;
-    VkResult result = vk_.vkGetSemaphoreCounterValue(device_, timeline_, &value);
+    VkResult result = work_.passed(value);
     if (result != VK_SUCCESS) return failure(result, "reading the timeline");
-    return std::min(value, submitted_);  // a device about to be lost may say anything
+    return value;
+}
+
+Result<uint64_t> VulkanDevice::transferred() {
+    if (lost_) return lostError();
+    if (transfers_.submitted() == 0) return uint64_t{0};
+    uint64_t value = 0;
+    VkResult result = transfers_.passed(value);
+    if (result != VK_SUCCESS) return failure(result, "reading the timeline of transfers");
+    return value;
 }
 
 Result<void> VulkanDevice::waitFor(uint64_t value) {
-    if (value > submitted_)  // it would never pass
-        return Error{ErrorCode::internal,
-                     fmt::format("{}: waiting for work {}, of which {} were submitted", info_.name, value, submitted_)};
-    VkSemaphoreWaitInfo wait{VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO};
-    wait.semaphoreCount = 1;
-    wait.pSemaphores = &timeline_;
-    wait.pValues = &value;
-    VkResult result = vk_.vkWaitSemaphores(device_, &wait, UINT64_MAX);
+    if (value > work_.submitted())  // it would never pass
+        return Error{ErrorCode::internal, fmt::format("{}: waiting for work {}, of which {} were submitted", info_.name,
+                                                      value, work_.submitted())};
+    VkResult result = work_.wait(value);
     if (result != VK_SUCCESS) return failure(result, "waiting for the device");
-    collect(value);
+    VKMOE_TRY(transfer, transferred());
+    collect(value, transfer);
     return {};
 }
 

@@ -64,7 +64,7 @@ VKAPI_ATTR VkResult VKAPI_CALL allocateCommandBuffers(VkDevice device, const VkC
 
 }  // namespace
 
-void installFaults(VolkDeviceTable& table, VkDevice device, VkQueue queue, std::shared_ptr<Faults> faults) {
+void installFaults(VolkDeviceTable& table, VkDevice device, std::shared_ptr<Faults> faults) {
     using Table = VolkDeviceTable;
     auto installed = std::make_shared<const Installed>(Installed{std::move(faults), table});
     wrap<&Table::vkAllocateMemory, FaultyCall::allocation>(table);
@@ -88,7 +88,13 @@ void installFaults(VolkDeviceTable& table, VkDevice device, VkQueue queue, std::
     table.vkDeviceWaitIdle = waitIdle;
     table.vkAllocateCommandBuffers = allocateCommandBuffers;
     std::lock_guard lock(mutex);
-    byHandle()[device] = byHandle()[queue] = installed;
+    byHandle()[device] = installed;
+}
+
+void addFaultyQueue(VkDevice device, VkQueue queue) {
+    auto installed = find(device);
+    std::lock_guard lock(mutex);
+    byHandle()[queue] = installed;
 }
 
 void removeFaults(VkDevice device) {

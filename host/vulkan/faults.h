@@ -10,7 +10,8 @@ namespace vkmoe {
 inline namespace v1 {
 
 // Puts the wrappers into the table of a device, for as long as it exists.
-void installFaults(VolkDeviceTable& table, VkDevice device, VkQueue queue, std::shared_ptr<Faults> faults);
+void installFaults(VolkDeviceTable& table, VkDevice device, std::shared_ptr<Faults> faults);
+void addFaultyQueue(VkDevice device, VkQueue queue);
 
 // Before the device is destroyed.
 void removeFaults(VkDevice device);

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <mutex>
 
 #include "host/vulkan/faults.h"
@@ -118,18 +120,38 @@ uint64_t hostImportAlignment(VkPhysicalDevice device, Faults* faults) {
     return std::max<uint64_t>(host.minImportedHostPointerAlignment, 256);
 }
 
-// The dedicated compute family if there is one, else any with compute; -1: none.
-int computeFamily(VkPhysicalDevice device) {
+std::vector<VkQueueFamilyProperties> queueFamilies(VkPhysicalDevice device) {
     uint32_t count = 0;
     vkGetPhysicalDeviceQueueFamilyProperties(device, &count, nullptr);
     std::vector<VkQueueFamilyProperties> families(count);
     vkGetPhysicalDeviceQueueFamilyProperties(device, &count, families.data());
+    return families;
+}
+
+// The dedicated compute family if there is one, else any with compute; -1: none.
+int computeFamily(const std::vector<VkQueueFamilyProperties>& families) {
     int found = -1;
-    for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t i = 0; i < families.size(); ++i) {
         if (!(families[i].queueFlags & VK_QUEUE_COMPUTE_BIT) || families[i].queueCount == 0) continue;
         if (!(families[i].queueFlags & VK_QUEUE_GRAPHICS_BIT)) return int(i);
         if (found < 0) found = int(i);
     }
+    return found;
+}
+
+// The family that can do least beside transfers (others decode video, too), else a second queue of the compute family.
+std::optional<PhysicalDevice::TransferQueue> transferQueue(const std::vector<VkQueueFamilyProperties>& families,
+                                                           uint32_t compute) {
+    std::optional<PhysicalDevice::TransferQueue> found;
+    int least = std::numeric_limits<int>::max();
+    for (uint32_t i = 0; i < families.size(); ++i) {
+        VkQueueFlags flags = families[i].queueFlags;
+        bool alone = (flags & VK_QUEUE_TRANSFER_BIT) && !(flags & (VK_QUEUE_COMPUTE_BIT | VK_QUEUE_GRAPHICS_BIT));
+        if (!alone || families[i].queueCount == 0 || std::popcount(flags) >= least) continue;
+        least = std::popcount(flags);
+        found = {i, 0};
+    }
+    if (!found && compute < families.size() && families[compute].queueCount > 1) found = {compute, 1};
     return found;
 }
 
@@ -158,9 +180,11 @@ PhysicalDevice describe(VkPhysicalDevice handle, Faults* faults) {
     info.type = typeOf(basic.deviceType);
     info.api = versionText(basic.apiVersion);
     info.memory = largestLocalHeap(handle);
-    int family = computeFamily(handle);
+    const auto families = queueFamilies(handle);
+    int family = computeFamily(families);
     device.candidate.unusable = whatIsMissing(handle, basic.apiVersion, family);
     device.queue_family = uint32_t(std::max(family, 0));
+    device.transfer_queue = transferQueue(families, device.queue_family);
     device.vendor = basic.vendorID;
     device.device = basic.deviceID;
     std::copy_n(basic.pipelineCacheUUID, VK_UUID_SIZE, device.pipeline_cache_uuid.begin());

@@ -1,6 +1,7 @@
 // Instance: the Vulkan loader, and what it offers, read once and ordered best first.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "host/device.h"
@@ -19,6 +20,11 @@ struct PhysicalDevice {
     VkPhysicalDevice handle = VK_NULL_HANDLE;
     VulkanCandidate candidate;
     uint32_t queue_family = 0;  // one with compute, dedicated if there is one
+    // For transfers beside its work: a family for nothing else, or a second queue of the same family.
+    struct TransferQueue {
+        uint32_t family = 0, index = 0;
+    };
+    std::optional<TransferQueue> transfer_queue;
     uint32_t vendor = 0, device = 0;
     std::array<uint8_t, VK_UUID_SIZE> pipeline_cache_uuid{};
 };

@@ -46,6 +46,7 @@ VulkanDevice::VulkanDevice(Instance instance, PhysicalDevice physical, const Dev
       physical_(std::move(physical)),
       break_kernel_(options.break_kernel),
       faults_(options.faults) {
+    transfer_queue_ = physical_.transfer_queue || options.emulate_transfer_queue;
     if (!options.cache_folder.empty()) cache_path_ = pipelineCachePath(options.cache_folder, physical_);
 }
 
@@ -53,7 +54,7 @@ Result<void> VulkanDevice::open() {
     VKMOE_CHECK(createDevice());
     VKMOE_CHECK(createAllocator());
     VKMOE_CHECK(createLayoutAndCache());
-    return createTimeline();
+    return createQueues();
 }
 
 VulkanDevice::~VulkanDevice() {
@@ -63,10 +64,10 @@ VulkanDevice::~VulkanDevice() {
         return;
     }
     if (cache_) storeCache();
-    collect(UINT64_MAX);
+    collectAll();
     for (VkPipeline pipeline : pipelines_) vk_.vkDestroyPipeline(device_, pipeline, nullptr);
-    vk_.vkDestroyCommandPool(device_, pool_, nullptr);
-    vk_.vkDestroySemaphore(device_, timeline_, nullptr);
+    transfers_.destroy();
+    work_.destroy();
     vk_.vkDestroyPipelineCache(device_, cache_, nullptr);
     vk_.vkDestroyPipelineLayout(device_, layout_, nullptr);
     if (allocator_) vmaDestroyAllocator(allocator_);
@@ -79,22 +80,28 @@ Result<void> VulkanDevice::createDevice() {
     v13.synchronization2 = v13.maintenance4 = VK_TRUE;
     VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, &v13};
     v12.bufferDeviceAddress = v12.timelineSemaphore = v12.scalarBlockLayout = VK_TRUE;
-    float priority = 1;
-    VkDeviceQueueCreateInfo queue{VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO};
-    queue.queueFamilyIndex = physical_.queue_family;
-    queue.queueCount = 1;
-    queue.pQueuePriorities = &priority;
+    const float priorities[] = {1, 1};
+    VkDeviceQueueCreateInfo queues[2] = {{VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO},
+                                         {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO}};
+    families_ = {physical_.queue_family};
+    if (const auto& other = physical_.transfer_queue; other && other->family != physical_.queue_family)
+        families_.push_back(other->family);
+    for (size_t i = 0; i < families_.size(); ++i) {
+        queues[i].queueFamilyIndex = families_[i];
+        queues[i].queueCount = 1;
+        queues[i].pQueuePriorities = priorities;
+    }
+    if (families_.size() == 1 && physical_.transfer_queue) queues[0].queueCount = 2;
     const char* extensions[] = {VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME};
     VkDeviceCreateInfo create{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, &v12};
     create.enabledExtensionCount = info_.limits.host_import_alignment != 0 ? 1 : 0;
     create.ppEnabledExtensionNames = extensions;
-    create.queueCreateInfoCount = 1;
-    create.pQueueCreateInfos = &queue;
+    create.queueCreateInfoCount = uint32_t(families_.size());
+    create.pQueueCreateInfos = queues;
     VKMOE_VK(faultOr(faults_.get(), [&] { return vkCreateDevice(physical_.handle, &create, nullptr, &device_); }),
              info_.name + ": creating the device");
     volkLoadDeviceTable(&vk_, device_);
-    vk_.vkGetDeviceQueue(device_, physical_.queue_family, 0, &queue_);
-    if (faults_) installFaults(vk_, device_, queue_, faults_);
+    if (faults_) installFaults(vk_, device_, faults_);
     return {};
 }
 
@@ -137,16 +144,18 @@ Result<void> VulkanDevice::createLayoutAndCache() {
     return {};
 }
 
-Result<void> VulkanDevice::createTimeline() {
-    VkSemaphoreTypeCreateInfo type{VK_STRUCTURE_TYPE_SEMAPHORE_TYPE_CREATE_INFO};
-    type.semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE;
-    VkSemaphoreCreateInfo semaphore{VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, &type};
-    VKMOE_VK(vk_.vkCreateSemaphore(device_, &semaphore, nullptr, &timeline_), info_.name + ": creating the timeline");
-    VkCommandPoolCreateInfo pool{VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO};
-    pool.flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT;
-    pool.queueFamilyIndex = physical_.queue_family;
-    VKMOE_VK(vk_.vkCreateCommandPool(device_, &pool, nullptr, &pool_), info_.name + ": creating the command pool");
-    return {};
+Result<void> VulkanDevice::createQueues() {
+    auto create = [&](VulkanQueue& queue, uint32_t family, uint32_t index) -> Result<void> {
+        VkQueue handle = VK_NULL_HANDLE;
+        vk_.vkGetDeviceQueue(device_, family, index, &handle);
+        if (faults_) addFaultyQueue(device_, handle);
+        VKMOE_VK(queue.create(vk_, device_, handle, family), info_.name + ": creating a timeline and a command pool");
+        return {};
+    };
+    VKMOE_CHECK(create(work_, physical_.queue_family, 0));
+    if (!transfer_queue_) return {};
+    auto other = physical_.transfer_queue.value_or(PhysicalDevice::TransferQueue{physical_.queue_family, 0});
+    return create(transfers_, other.family, other.index);
 }
 
 // The cache is a convenience: a folder that cannot be written costs the next start some time, nothing else.
@@ -176,7 +185,7 @@ Error VulkanDevice::failure(VkResult result, const std::string& what) {
     if (result == VK_ERROR_DEVICE_LOST && !lost_) {
         lost_ = true;
         idle_for_good_ = drain();
-        if (idle_for_good_) collect(UINT64_MAX);
+        if (idle_for_good_) collectAll();
     }
     return vulkanError(result, info_.name + ": " + what);
 }

@@ -1,11 +1,11 @@
-// The Vulkan device: memory from VMA with addresses, one pipeline layout for every kernel, one queue, one timeline.
+// The Vulkan device: memory from VMA with addresses, one pipeline layout for every kernel, a queue for work
+// and, where there is another, one for transfers beside it.
 #pragma once
-
-#include <deque>
 
 #include "host/device.h"
 #include "host/faults.h"
 #include "host/vulkan/instance.h"
+#include "host/vulkan/vulkan_queue.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -17,6 +17,7 @@ public:
 
     Result<void> open();
     Result<uint64_t> passed() override;
+    Result<uint64_t> transferred() override;
 
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override;
@@ -25,16 +26,19 @@ private:
     Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) override;
     Result<uint64_t> submitWork(const Commands& commands) override;
     Result<void> waitFor(uint64_t value) override;
+    Result<uint64_t> submitTransfer(const Commands& copies, uint64_t after) override;
 
     Result<void> createDevice();
     Result<void> createAllocator();
     Result<void> createLayoutAndCache();
-    Result<void> createTimeline();
-    Result<VkCommandBuffer> beginCommands();
+    Result<void> createQueues();
+    void shareQueues(VkBufferCreateInfo& create);
     Result<void> record(VkCommandBuffer command, const Commands& commands);
     Result<void> recordDispatch(VkCommandBuffer command, const Commands::Operation& operation);
     void recordBarrier(VkCommandBuffer command, VkPipelineStageFlags2 to, VkAccessFlags2 access);
-    void collect(uint64_t value);
+    void recordCopy(VkCommandBuffer command, const Commands::Operation& operation);
+    void collect(uint64_t value, uint64_t transferred);
+    void collectAll() { collect(UINT64_MAX, UINT64_MAX); }
     void freeBlock(const Block& block);
     uint64_t addressOf(VkBuffer buffer);
     Result<uint32_t> importType(VkBuffer buffer, std::span<std::byte> memory, const std::string& what);
@@ -45,7 +49,8 @@ private:
     Error failure(VkResult result, const std::string& what);
 
     struct Retired {
-        uint64_t value = 0, bytes = 0;
+        uint64_t value = 0, transfer = 0;  // once both have passed
+        uint64_t bytes = 0;
         Block block;
     };
 
@@ -55,17 +60,13 @@ private:
     std::shared_ptr<Faults> faults_;
     VolkDeviceTable vk_{};
     VkDevice device_ = VK_NULL_HANDLE;
-    VkQueue queue_ = VK_NULL_HANDLE;
+    VulkanQueue work_, transfers_;
+    std::vector<uint32_t> families_;  // of the queues
     VmaAllocator allocator_ = VK_NULL_HANDLE;
     VkPipelineLayout layout_ = VK_NULL_HANDLE;
     VkPipelineCache cache_ = VK_NULL_HANDLE;
-    VkSemaphore timeline_ = VK_NULL_HANDLE;
-    VkCommandPool pool_ = VK_NULL_HANDLE;
     std::vector<VkPipeline> pipelines_;
-    std::deque<std::pair<uint64_t, VkCommandBuffer>> running_;  // by the value that ends them
-    std::vector<VkCommandBuffer> idle_;
     std::vector<Retired> retired_;
-    uint64_t submitted_ = 0;
     bool idle_for_good_ = false;  // lost, and nothing of it runs any more
 };
 

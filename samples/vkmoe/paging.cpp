@@ -74,6 +74,7 @@ Json pagesJson(const PagingReport& r) {
             {"bytes", r.opening_bytes + c.bytes_read},
             {"bytes_copied", c.bytes_copied},
             {"bytes_written", c.bytes_written},
+            {"transfer_queue", r.transfer_queue},
             {"evictions", c.evictions},
             {"cpu_computed", c.host_computed},
             {"stalls", c.read_waits},

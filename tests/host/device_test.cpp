@@ -31,11 +31,6 @@ std::vector<float> forwardOn(Engine& engine, const test::RandomLayer& random, co
     return result->output;
 }
 
-uint32_t vulkanDevices() {
-    auto candidates = listVulkanDevices();
-    return candidates ? uint32_t(candidates->size()) : 0;
-}
-
 }  // namespace
 
 TEST_CASE("copies and fills move bytes, and freed memory returns to the ledger", "[host][device]") {
@@ -104,7 +99,8 @@ TEST_CASE("the ledger refuses what exceeds the budget, with numbers", "[host][de
                        .preserve_special = true};
     std::vector<std::unique_ptr<Device>> clamped;
     clamped.push_back(openCpuDevice({.clamp = clamp}));
-    for (uint32_t i = 0; i < vulkanDevices(); ++i) clamped.push_back(openVulkanDevice(i, {.clamp = clamp}).value());
+    for (uint32_t i = 0; i < test::vulkanDevices(); ++i)
+        clamped.push_back(openVulkanDevice(i, {.clamp = clamp}).value());
     for (auto& device : clamped) {
         auto a = device->allocate(1 << 19, Memory::device, "first");
         auto b = device->allocate(1 << 18, Memory::device, "second");
@@ -131,7 +127,7 @@ TEST_CASE("a poorer device gives the same bits", "[host][device]") {
                        .subgroup_size = 4,
                        .round_to_nearest = false,
                        .preserve_special = false};
-    for (uint32_t i = 0; i <= vulkanDevices(); ++i) {
+    for (uint32_t i = 0; i <= test::vulkanDevices(); ++i) {
         EngineOptions options{.device = i == 0 ? "cpu" : "gpu:" + std::to_string(i - 1),
                               .device_options = {.clamp = clamp}};
         auto engine = Engine::open(options);
@@ -170,7 +166,7 @@ TEST_CASE("the CPU gives the same bits with any number of threads", "[host]") {
 }
 
 TEST_CASE("a device that computes wrong is refused, and the row is named", "[host][device]") {
-    for (uint32_t i = 0; i < vulkanDevices(); ++i) {
+    for (uint32_t i = 0; i < test::vulkanDevices(); ++i) {
         std::string gpu = "gpu:" + std::to_string(i);
         auto broken_math = Engine::open({.device = gpu, .device_options = {.break_kernel = "math_probe"}});
         REQUIRE(!broken_math);
@@ -199,7 +195,7 @@ TEST_CASE("a dispatch beyond one row of workgroups is folded", "[host][device]")
                        .round_to_nearest = true,
                        .preserve_special = true};
     auto scalar = openCpuDevice({.simd = false});
-    for (uint32_t i = 0; i < vulkanDevices(); ++i) {
+    for (uint32_t i = 0; i < test::vulkanDevices(); ++i) {
         auto device = openVulkanDevice(i, {.clamp = clamp});
         REQUIRE(device);
         Case fits = mathCase(0, 1, 16 * 15 * 64 + 1);

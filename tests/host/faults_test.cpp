@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "engine/formats/model_source.h"
+#include "host/slots.h"
+#include "tests/devices.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
 #include "vkmoe/layer.h"
@@ -23,7 +25,7 @@ namespace {
 constexpr Fault kFaults[] = {Fault::out_of_host_memory, Fault::out_of_device_memory, Fault::device_lost};
 
 struct Outcome {
-    std::vector<float> output, paged;
+    std::vector<float> output, paged, moved;
     double loss = 0, paged_loss = 0;
 };
 
@@ -45,6 +47,13 @@ Result<Outcome> serveAndTrain(Engine& engine) {
     VKMOE_TRY(stack, Stack::create(engine, model, {.device_budget = 2048, .host_budget = 0}));  // one page of three
     VKMOE_TRY(paged, stack.forward(x));
     outcome.paged = std::move(paged.output);
+    const PagingOptions tiers{.device_budget = 2048,
+                              .host_budget = 8192,
+                              .placement = Placement::tiered,
+                              .speeds = MemorySpeeds{.transfer_queue = true}};
+    VKMOE_TRY(tiered, Stack::create(engine, model, tiers));
+    VKMOE_TRY(moved, tiered.forward(x, {.max_batch = 1}));
+    outcome.moved = std::move(moved.output);
     if (!trains(engine)) return outcome;
     LayerTrainerOptions options;
     for (double* loss : {&outcome.loss, &outcome.paged_loss}) {
@@ -60,22 +69,15 @@ void checkOutcome(Engine& engine, const Outcome& outcome) {
     static const Outcome expected = must(serveAndTrain(*must(Engine::open({.device = "cpu"}))));
     CHECK(outcome.output == expected.output);
     CHECK(outcome.paged == expected.output);
+    CHECK(outcome.moved == expected.output);
     CHECK(outcome.loss == (trains(engine) ? expected.loss : 0));
     CHECK(outcome.paged_loss == outcome.loss);
 }
 
-template <class T>
-bool saysLost(const Result<T>& result) {
-    return !result && result.error().code == ErrorCode::device_lost;
-}
-
-uint32_t vulkanDevices() {
-    auto candidates = listVulkanDevices();
-    return candidates ? uint32_t(candidates->size()) : 0;
-}
-
 EngineOptions optionsFor(uint32_t gpu, std::shared_ptr<Faults> faults) {
-    return {.device = "gpu:" + std::to_string(gpu), .device_options = {.faults = std::move(faults)}, .probe = false};
+    return {.device = "gpu:" + std::to_string(gpu),
+            .device_options = {.emulate_transfer_queue = true, .faults = std::move(faults)},
+            .probe = false};
 }
 
 void checkError(const Error& error, Fault fault) {
@@ -185,7 +187,7 @@ TEST_CASE("on the CPU, whichever allocation fails", "[faults]") {
 }
 
 TEST_CASE("whichever call of opening or closing a device fails", "[faults][device]") {
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         uint64_t calls = callsOfLife(gpu);
         for (uint64_t n = 1; n <= calls; ++n)
             for (Fault fault : kFaults)
@@ -203,7 +205,7 @@ TEST_CASE("whichever call for memory or work fails, the engine serves the next",
     uint64_t seed = std::random_device{}();
     CAPTURE(seed);
     std::mt19937_64 random(seed);
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         auto engine = must(Engine::open(optionsFor(gpu, faults)));
         checkOutcome(*engine, must(serveAndTrain(*engine)));  // kernels are built from here on
@@ -223,7 +225,7 @@ TEST_CASE("whichever call fails on a device that builds its kernels, or loses it
     uint64_t seed = std::random_device{}();
     CAPTURE(seed);
     std::mt19937_64 random(seed);
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         auto start = std::chrono::steady_clock::now();
         must(serveAndTrain(*must(Engine::open(optionsFor(gpu, faults)))));
@@ -240,7 +242,7 @@ TEST_CASE("whichever call fails on a device that builds its kernels, or loses it
 TEST_CASE("every call fails in every way", "[.every-fault]") {
     uint64_t seed = std::random_device{}();
     CAPTURE(seed);
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         must(serveAndTrain(*must(Engine::open(optionsFor(gpu, faults)))));
         std::vector<FaultPlan> plans;
@@ -253,7 +255,7 @@ TEST_CASE("every call fails in every way", "[.every-fault]") {
 }
 
 TEST_CASE("a device that is lost says so at once, and lets go of its memory", "[faults][device]") {
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         auto device = must(openVulkanDevice(gpu, {.faults = faults}));
         Buffer first = must(device->allocate(1 << 20, Memory::device, "first"));
@@ -269,11 +271,12 @@ TEST_CASE("a device that is lost says so at once, and lets go of its memory", "[
         CHECK(device->lost());
         CHECK(device->ledger().used() == 256);
         uint64_t calls = faults->seen();
-        CHECK(saysLost(device->allocate(1, Memory::device, "a")));
-        CHECK(saysLost(device->submit({})));
-        CHECK(saysLost(device->wait(value)));
-        CHECK(saysLost(device->passed()));
-        CHECK(saysLost(device->build(kernels().copy_words, {})));
+        CHECK(test::saysLost(device->allocate(1, Memory::device, "a")));
+        CHECK(test::saysLost(device->submit({})));
+        CHECK(test::saysLost(device->wait(value)));
+        CHECK(test::saysLost(device->passed()));
+        CHECK(test::saysLost(device->transferred()));
+        CHECK(test::saysLost(device->build(kernels().copy_words, {})));
         CHECK(faults->seen() == calls);
         upload.mapped()[0] = std::byte{1};
         upload.reset();
@@ -281,20 +284,29 @@ TEST_CASE("a device that is lost says so at once, and lets go of its memory", "[
     }
 }
 
+TEST_CASE("slots of a device that is lost are no fewer slots but an error", "[faults][device]") {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
+        auto faults = std::make_shared<Faults>();
+        auto device = must(openVulkanDevice(gpu, {.faults = faults}));
+        faults->arm({.call = FaultyCall::allocation, .nth = 1});
+        CHECK(test::saysLost(Slots::create(*device, Memory::device, 256, 4, "slots")));
+    }
+}
+
 TEST_CASE("work of one device is refused by another, and waits for work that is not there", "[faults][device]") {
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto one = must(openVulkanDevice(gpu)), other = must(openVulkanDevice(gpu));
         Buffer buffer = must(one->allocate(256, Memory::device, "buffer"));
         Commands commands;
         commands.fill(buffer, 0, 256, 1);
-        CHECK(saysLost(other->submit(commands)));
+        CHECK(test::saysLost(other->submit(commands)));
         CHECK(other->wait(1).error().code == ErrorCode::internal);
         REQUIRE(one->wait(must(one->submit(commands))));
     }
 }
 
 TEST_CASE("faults of one device are no other's", "[faults][device]") {
-    for (uint32_t gpu = 0; gpu < vulkanDevices(); ++gpu) {
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto quiet_faults = std::make_shared<Faults>(), faults = std::make_shared<Faults>();
         auto quiet_device = must(openVulkanDevice(gpu, {.faults = quiet_faults}));
         auto device = must(openVulkanDevice(gpu, {.faults = faults}));

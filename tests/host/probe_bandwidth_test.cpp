@@ -20,6 +20,7 @@ TEST_CASE("the speeds of a device's memory are measured", "[device][narrow]") {
             CHECK(speed > 1e6);
             CHECK(speed < 1e15);
         }
+        if (!device->transferQueue()) CHECK(!speeds->transfer_queue);
         CHECK(device->ledger().used() == used);
     }
 }

@@ -47,11 +47,6 @@ std::vector<float> onCpu() {
     return must(must(Layer::create(*engine, randomLayer().source)).forward(tokens())).output;
 }
 
-template <class T>
-bool saysLost(const Result<T>& result) {
-    return !result && result.error().code == ErrorCode::device_lost;
-}
-
 template <class Body>
 void onEachGpu(const Body& body) {
     auto candidates = listVulkanDevices();
@@ -78,7 +73,7 @@ TEST_CASE("an engine recovers from a loss with the same bits", "[faults][device]
 
         Device* old = &engine.device();
         lossy.lose();
-        CHECK(saysLost(engine.kernel(kernels().copy_words, {})));
+        CHECK(test::saysLost(engine.kernel(kernels().copy_words, {})));
         CHECK(must(first->forward(tokens())).output == expected);  // it opens the device again, and loads itself
         CHECK(engine.generation() == 1);
         CHECK(&engine.device() != old);
@@ -108,11 +103,11 @@ TEST_CASE("a trainer of a lost device says so, before and after the engine recov
         lossy.faults->arm({.call = FaultyCall::submit, .nth = 2});
         for (bool recovered : {false, true}) {
             CAPTURE(recovered);
-            CHECK(saysLost(trainer->epoch(tokens(), tokens())));
+            CHECK(test::saysLost(trainer->epoch(tokens(), tokens())));
             auto more = test::randomTokens(50, 8, 4);  // needs memory anew
-            CHECK(saysLost(trainer->epoch(more, more)));
-            CHECK(saysLost(trainer->backward(more, more)));
-            CHECK(saysLost(trainer->weights()));
+            CHECK(test::saysLost(trainer->epoch(more, more)));
+            CHECK(test::saysLost(trainer->backward(more, more)));
+            CHECK(test::saysLost(trainer->weights()));
             REQUIRE(lossy.engine->recover());
             CHECK(!lossy.engine->device().lost());
         }
@@ -129,7 +124,7 @@ TEST_CASE("after three losses within a minute the CPU serves", "[faults][device]
         for (uint64_t loss = 1; loss <= 3; ++loss) {
             buffers.push_back(must(engine.device().allocate(1000, Memory::upload, "buffer")));
             lossy.faults->arm({.call = FaultyCall::submit, .nth = 1});
-            CHECK(saysLost(engine.device().submit({})));
+            CHECK(test::saysLost(engine.device().submit({})));
             REQUIRE(engine.recover());
             CHECK(engine.generation() == loss);
             bool cpu = engine.device().info().type == DeviceType::cpu;
@@ -139,7 +134,7 @@ TEST_CASE("after three losses within a minute the CPU serves", "[faults][device]
         CHECK(engine.notes()[0].ends_with("was lost (for the third time within a minute): the CPU serves"));
         Commands commands;
         commands.fill(buffers[0], 0, 4, 0);
-        CHECK(saysLost(engine.device().submit(commands)));
+        CHECK(test::saysLost(engine.device().submit(commands)));
         CHECK(must(lossy.layer().forward(tokens())).output == onCpu());
     });
 }
@@ -148,7 +143,7 @@ TEST_CASE("a device that does not come back is replaced by the CPU", "[faults][d
     onEachGpu([](uint32_t gpu) {
         Lossy lossy(gpu);
         lossy.faults->arm({.nth = 1, .lasting = true});  // it stays lost
-        CHECK(saysLost(Layer::create(*lossy.engine, randomLayer().source)));
+        CHECK(test::saysLost(Layer::create(*lossy.engine, randomLayer().source)));
         REQUIRE(lossy.engine->recover());
         CHECK(lossy.engine->device().info().type == DeviceType::cpu);
         REQUIRE(lossy.engine->notes().size() == 1);

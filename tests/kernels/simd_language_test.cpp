@@ -28,13 +28,13 @@ std::string firstDifference(Device& scalar, Device& device, const KernelCode& co
     return "";
 }
 
-constexpr uint32_t kTokens = 3, kDim = 77;
+constexpr uint32_t kPositions = 3, kDim = 77;
 
 // Arguments of all kernels, one value of which is poison.
 struct Arguments {
-    Floats x = Floats(kTokens * kDim, 0.5f), weight = Floats(kDim, 0.75f), roots = Floats(kTokens, 0.5f);
-    Floats out = Floats(kTokens * kDim, 0.25f), few = Floats(kDim);
-    Words targets{1, kAbsent, 70}, positions{0, 1, 2}, ids{4}, offsets{0, kTokens}, panel = Words(kDim * kPanel);
+    Floats x = Floats(kPositions * kDim, 0.5f), weight = Floats(kDim, 0.75f), roots = Floats(kPositions, 0.5f);
+    Floats out = Floats(kPositions * kDim, 0.25f), few = Floats(kDim);
+    Words targets{1, kAbsent, 70}, positions{0, 1, 2}, ids{4}, offsets{0, kPositions}, panel = Words(kDim * kPanel);
     Words status = Words(2);
 };
 
@@ -50,21 +50,23 @@ void run(size_t kernel, CpuKernel KernelCode::*form, Arguments& a) {
     const Kernels& k = kernels();
     const F32 x{a.x.data()}, weight{a.weight.data()}, roots{a.roots.data()}, out{a.out.data()}, few{a.few.data()};
     const U32 positions{a.positions.data()}, status{a.status.data()};
-    if (kernel == 0) call(k.add_rows, form, AddRows{x, out, out, status, kTokens * kDim});
-    if (kernel == 1) call(k.rms_norm, form, RmsNorm{x, weight, out, roots, status, kTokens, kDim, 1e-5f});
+    if (kernel == 0) call(k.add_rows, form, AddRows{x, out, out, status, kPositions * kDim});
+    if (kernel == 1) call(k.rms_norm, form, RmsNorm{x, weight, out, roots, status, kPositions, kDim, 1e-5f});
     if (kernel == 2)
-        call(k.rms_norm_backward, form, RmsNormBackward{out, weight, roots, x, out, out, status, kTokens, kDim});
-    if (kernel == 3) call(k.rms_norm_weight_grad, form, RmsNormWeightGrad{out, roots, x, few, status, kTokens, kDim});
-    if (kernel == 4) call(k.causal_conv, form, CausalConv{x, x, weight, positions, out, status, kTokens, kDim, 1});
+        call(k.rms_norm_backward, form, RmsNormBackward{out, weight, roots, x, out, out, status, kPositions, kDim});
+    if (kernel == 3)
+        call(k.rms_norm_weight_grad, form, RmsNormWeightGrad{out, roots, x, few, status, kPositions, kDim});
+    if (kernel == 4) call(k.causal_conv, form, CausalConv{x, x, weight, positions, out, status, kPositions, kDim, 1});
     if (kernel == 5)
         call(k.causal_conv_backward, form, CausalConvBackward{x, weight, positions, out, status, 1, kDim, 1});
     if (kernel == 6)
-        call(k.causal_conv_weight_grad, form, CausalConvWeightGrad{x, out, positions, few, status, kTokens, kDim, 1});
+        call(k.causal_conv_weight_grad, form,
+             CausalConvWeightGrad{x, out, positions, few, status, kPositions, kDim, 1});
     if (kernel == 7)
         call(k.embed_backward, form,
              EmbedBackward{x, {a.ids.data()}, {a.offsets.data()}, positions, {a.panel.data()}, status, 1, kDim});
     if (kernel == kEntropy)
-        call(k.cross_entropy, form, CrossEntropy{x, {a.targets.data()}, roots, out, few, status, kTokens, kDim});
+        call(k.cross_entropy, form, CrossEntropy{x, {a.targets.data()}, roots, out, few, status, kPositions, kDim});
 }
 
 Words statusOf(size_t kernel, CpuKernel KernelCode::*form, uint32_t at, float poison) {

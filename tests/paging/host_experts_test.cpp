@@ -8,6 +8,7 @@
 #include "engine/moe/cost_model.h"
 #include "tests/engines.h"
 #include "tests/moe/random_layer.h"
+#include "tests/paging/pages.h"
 #include "vkmoe/stack.h"
 
 using namespace vkmoe;
@@ -63,12 +64,6 @@ PagingOptions budgets(uint64_t page, uint64_t slots, Placement placement, HostCo
             .host_compute = host};
 }
 
-uint64_t slotBytes(Engine& engine, const formats::ModelSource& model) {
-    auto stack = Stack::create(engine, model, PagingOptions{});
-    REQUIRE(stack);
-    return stack->pager()->slotBytes();
-}
-
 bool isCpu(Engine& engine) { return engine.device().info().type == DeviceType::cpu; }
 
 }  // namespace
@@ -112,7 +107,7 @@ TEST_CASE("experts that the host computes have the device's bits", "[paging][dev
         INFO(engine->device().info().name);
         auto unpaged = Stack::create(*engine, model);
         REQUIRE(unpaged);
-        uint64_t page = slotBytes(*engine, model);
+        uint64_t page = test::slotBytes(*engine, model);
         for (const Run& run : runs) {
             auto x = std::span(all).first(run.tokens * kDim);
             auto expected = unpaged->forward(x, {.precision = run.precision});
@@ -161,7 +156,7 @@ TEST_CASE("without introspection, with forced routes, and layer by layer: the ho
         for (Engine* engine : test::engines()) {
             INFO(engine->device().info().name);
             CAPTURE(int(dispatch));
-            uint64_t page = slotBytes(*engine, model);
+            uint64_t page = test::slotBytes(*engine, model);
             auto unpaged = Stack::create(*engine, model);
             auto paged = Stack::create(*engine, model, budgets(page, 6, Placement::tiered, HostCompute::always));
             REQUIRE(unpaged);
@@ -199,7 +194,7 @@ formats::ModelSource twoLayers(uint32_t hidden_dim) {
 std::string overflows(Engine& engine, const formats::ModelSource& model, float scale) {
     auto unpaged = Stack::create(engine, model);
     REQUIRE(unpaged);
-    uint64_t page = slotBytes(engine, model);
+    uint64_t page = test::slotBytes(engine, model);
     auto x = test::randomTokens(13, kDim, 8), calm = test::randomTokens(13, kDim, 9);
     for (float& value : x) value *= scale;
     auto expected = unpaged->forward(x), usual = unpaged->forward(calm);

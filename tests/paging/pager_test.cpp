@@ -8,6 +8,8 @@
 
 #include "host/transfer.h"
 #include "tests/devices.h"
+#include "tests/must.h"
+#include "tests/paging/pages.h"
 
 using namespace vkmoe;
 
@@ -99,11 +101,14 @@ TEST_CASE("whatever turns come, a wave's pages are theirs and have addresses, th
     CAPTURE(seed);
     for (Device* device : test::devices()) {
         INFO(device->info().name);
-        for (Placement placement : {Placement::flat, Placement::tiered})
+        for (auto [placement, transfers] : test::kPlacements)
             for (uint64_t slots : {1, 3, 9, 40}) {
                 std::mt19937 random(seed);
-                PagerOptions options{
-                    .device_budget = slots / 2 * 768, .host_budget = (slots - slots / 2) * 768, .placement = placement};
+                uint64_t before = device->counters().transfers;
+                PagerOptions options{.device_budget = slots / 2 * 768,
+                                     .host_budget = (slots - slots / 2) * 768,
+                                     .placement = placement,
+                                     .transfer_queue = transfers};
                 Fixture f(*device, {8, 8, 16}, options);
                 for (int turn = 0; turn < 12; ++turn) {
                     uint32_t group = random() % 3;
@@ -133,6 +138,7 @@ TEST_CASE("whatever turns come, a wave's pages are theirs and have addresses, th
                 }
                 auto counters = f.pager->counters();
                 CHECK(counters.bytes_read > 0);
+                CHECK((device->counters().transfers > before) == (transfers && slots > 1));
                 CHECK(f.pager->slots(0) + f.pager->slots(1) <= std::max<uint64_t>(slots, 2));
             }
     }
@@ -141,20 +147,21 @@ TEST_CASE("whatever turns come, a wave's pages are theirs and have addresses, th
 TEST_CASE("with room for all, everything is read once and stays", "[paging][device]") {
     for (Device* device : test::devices()) {
         INFO(device->info().name);
-        for (Placement placement : {Placement::flat, Placement::tiered})
+        for (auto [placement, transfers] : test::kPlacements)
             for (auto [first, second] : {std::pair<uint64_t, uint64_t>{40, 0}, {0, 40}, {5, 28}, {20, 20}}) {
                 PagerOptions options{.device_budget = first * 768,
                                      .host_budget = second * 768,
                                      .policy = Policy::lru,
-                                     .placement = placement};
+                                     .placement = placement,
+                                     .transfer_queue = transfers};
                 Fixture f(*device, {8, 8, 16}, options);
                 uint64_t last = 0;
                 REQUIRE(f.pager->preload([&](uint64_t done, uint64_t all) { return last = done, all == 32; }));
                 CHECK(last == 32);
                 REQUIRE(f.pager->allResident());
-                for (int pass = 0; pass < 3; ++pass) {
+                for (int pass = 0; pass < 6; ++pass) {
                     Commands commands;
-                    f.pager->rebalance(commands);
+                    REQUIRE(f.pager->rebalance(commands));
                     auto value = device->submit(commands);
                     REQUIRE(value);
                     f.pager->submitted(*value);
@@ -312,7 +319,7 @@ TEST_CASE("10,000 random page-ins by eight threads put every page's bytes in its
 TEST_CASE("slots beyond 4 GiB have addresses of their own", "[paging][large]") {
     auto device = openCpuDevice();
     const uint64_t slot_bytes = uint64_t{96} << 20, count = 56;  // 5.25 GiB, of which next to nothing is touched
-    Slots slots = Slots::create(*device, Memory::upload, slot_bytes, count, "slots");
+    Slots slots = test::must(Slots::create(*device, Memory::upload, slot_bytes, count, "slots"));
     REQUIRE(slots.size() == count);
     uint64_t lowest = UINT64_MAX, highest = 0;
     for (uint32_t i = 0; i < count; ++i) {

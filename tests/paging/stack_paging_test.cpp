@@ -7,6 +7,7 @@
 #include "host/faults.h"
 #include "tests/engines.h"
 #include "tests/moe/random_layer.h"
+#include "tests/paging/pages.h"
 #include "vkmoe/stack.h"
 
 using namespace vkmoe;
@@ -46,12 +47,6 @@ bool sameFacts(const StackResult& a, const StackResult& b) {
     return same;
 }
 
-uint64_t slotBytes(Engine& engine, const formats::ModelSource& model) {
-    auto stack = Stack::create(engine, model, PagingOptions{});
-    REQUIRE(stack);
-    return stack->pager()->slotBytes();
-}
-
 }  // namespace
 
 TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier and batch", "[paging][device]") {
@@ -63,19 +58,21 @@ TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier an
         REQUIRE(unpaged);
         auto expected = unpaged->forward(x);
         REQUIRE(expected);
-        uint64_t page = slotBytes(*engine, model);
+        uint64_t page = test::slotBytes(*engine, model);
         for (uint64_t slots : {1, 4, 20, 40})
             for (Policy policy : {Policy::lru, Policy::lfu, Policy::expected, Policy::fixed, Policy::automatic})
                 for (uint32_t batch : {0u, 1u}) {
                     Placement placement =
                         (slots / 4 + uint64_t(policy) + batch) % 2 == 0 ? Placement::flat : Placement::tiered;
                     bool prefetch = (slots + uint64_t(policy)) % 2 == 0;
-                    CAPTURE(slots, name(policy), placement == Placement::flat, prefetch);
+                    bool transfers = placement == Placement::tiered && uint64_t(policy) % 2 == batch;
+                    CAPTURE(slots, name(policy), placement == Placement::flat, prefetch, transfers);
                     auto paged = Stack::create(*engine, model,
                                                {.device_budget = slots / 3 * page,
                                                 .host_budget = (slots - slots / 3) * page,
                                                 .policy = policy,
                                                 .placement = placement,
+                                                .speeds = MemorySpeeds{.transfer_queue = transfers},
                                                 .prefetch = prefetch});
                     REQUIRE(paged);
                     auto result = paged->forward(x, {.max_batch = batch});
@@ -84,6 +81,7 @@ TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier an
                     REQUIRE(result->paging);
                     const PagerCounters& c = result->paging->counters;
                     CHECK(result->paging->all_resident == (slots == 40));
+                    CHECK(result->paging->transfer_queue == transfers);
                     CHECK((slots == 40 ? c.tier3 == 0 : c.tier1 + c.tier2 + c.tier3 > 0));
                 }
     }
@@ -94,10 +92,13 @@ TEST_CASE("the host waits for results alone while everything is in memory, else 
     auto x = test::randomTokens(40, 48, 3);
     for (Engine* engine : test::engines()) {
         INFO(engine->device().info().name);
-        uint64_t page = slotBytes(*engine, model);
-        for (Placement placement : {Placement::flat, Placement::tiered}) {
+        uint64_t page = test::slotBytes(*engine, model);
+        for (auto [placement, transfers] : test::kPlacements) {
             auto all = Stack::create(*engine, model,
-                                     {.device_budget = 10 * page, .host_budget = 40 * page, .placement = placement});
+                                     {.device_budget = 10 * page,
+                                      .host_budget = 40 * page,
+                                      .placement = placement,
+                                      .speeds = MemorySpeeds{.transfer_queue = transfers}});
             REQUIRE(all);
             auto whole = all->forward(x);
             REQUIRE(whole);
@@ -107,7 +108,10 @@ TEST_CASE("the host waits for results alone while everything is in memory, else 
             CHECK(decode->host_waits <= 6);  // 1, 2, 4, 8, 16 and 9 tokens in flight
             CHECK(decode->submits >= 40);
             auto some = Stack::create(*engine, model,
-                                      {.device_budget = 8 * page, .host_budget = 16 * page, .placement = placement});
+                                      {.device_budget = 8 * page,
+                                       .host_budget = 16 * page,
+                                       .placement = placement,
+                                       .speeds = MemorySpeeds{.transfer_queue = transfers}});
             REQUIRE(some);
             auto turns = some->forward(x, {.max_batch = 1});
             REQUIRE(turns);
@@ -120,7 +124,7 @@ TEST_CASE("the host waits for results alone while everything is in memory, else 
 TEST_CASE("a trace tells every use, in order", "[paging]") {
     auto engine = Engine::open({.device = "cpu"});
     auto model = fourLayers();
-    uint64_t page = slotBytes(**engine, model);
+    uint64_t page = test::slotBytes(**engine, model);
     auto x = test::randomTokens(3, 48, 3);
     for (uint64_t slots : {6, 40}) {
         auto paged = Stack::create(**engine, model, {.device_budget = slots * page, .host_budget = 0, .trace = true});
@@ -157,7 +161,7 @@ TEST_CASE("capacity and fixed-budget layers page, too", "[paging]") {
         auto expected = unpaged->forward(x, {.max_batch = 5});
         REQUIRE(expected);
         auto paged =
-            Stack::create(**engine, model, {.device_budget = 3 * slotBytes(**engine, model), .host_budget = 0});
+            Stack::create(**engine, model, {.device_budget = 3 * test::slotBytes(**engine, model), .host_budget = 0});
         REQUIRE(paged);
         auto result = paged->forward(x, {.max_batch = 5});
         REQUIRE(result);

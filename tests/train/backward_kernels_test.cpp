@@ -8,14 +8,13 @@
 #include "engine/cases/scene.h"
 #include "engine/cpu/twins.h"
 #include "shaders/exact_math.h"
+#include "tests/all_groups.h"
 #include "tests/simd_targets.h"
 #include "tests/train/differences.h"
 
 using namespace vkmoe;
 
 namespace {
-
-constexpr Groups kAll{0, 1u << 20};
 
 // Numbers of order 1 that an f32 holds, once as f32 and once as double.
 struct Numbers {
@@ -91,7 +90,7 @@ TEST_CASE("gradients of experts' outputs and of gates are derivatives", "[backwa
                                .tokens = s.T,
                                .model_dim = s.D,
                                .top_k = s.K},
-                              c, kAll);
+                              c, test::kAllGroups);
         cpu::gate_backward({.grad_out = m.grad.pointer(),
                             .y = m.y.pointer(),
                             .slot_of = {m.slot_of.data()},
@@ -103,7 +102,7 @@ TEST_CASE("gradients of experts' outputs and of gates are derivatives", "[backwa
                             .tokens = s.T,
                             .model_dim = s.D,
                             .top_k = s.K},
-                           c, kAll);
+                           c, test::kAllGroups);
         auto loss = [&] { return m.loss(); };
         CHECK(status[0] == 0);
         CHECK(test::worstOf(grad_y, test::gradient(m.y.exact, loss)) < 1e-6);  // products below 4, rounded to 24 bits
@@ -132,14 +131,14 @@ TEST_CASE("gradients of a layer's input and of its shared gate are derivatives",
                                 .tokens = s.T,
                                 .model_dim = s.D,
                                 .top_k = s.K},
-                               {.shared = kSharedFirst, .shared_gate = 1}, kAll);
+                               {.shared = kSharedFirst, .shared_gate = 1}, test::kAllGroups);
         cpu::shared_gate_backward({.grad_shared_logits = m.shared_logits.pointer(),
                                    .x = x.pointer(),
                                    .grad = {grad_weight.data()},
                                    .status = {status},
                                    .tokens = s.T,
                                    .model_dim = s.D},
-                                  {}, kAll);
+                                  {}, test::kAllGroups);
         // x goes to every slot of its token, to the shared expert, to its gate and to the router, each linear.
         auto loss = [&] {
             double sum = dot(x.exact, 0, m.shared_y.exact, 0, inputs) + dot(x.exact, 0, router.exact, 0, inputs);
@@ -246,7 +245,7 @@ TEST_CASE("squared error and its gradient", "[backward]") {
                             .status = {status},
                             .tokens = 2,
                             .model_dim = D},
-                           {}, kAll);
+                           {}, test::kAllGroups);
         auto loss = [&](uint32_t t) {
             double sum = 0;
             for (uint32_t i = t * D; i < (t + 1) * D; ++i) sum += std::pow(out.exact[i] - target.exact[i], 2) / 2;
@@ -262,7 +261,7 @@ TEST_CASE("squared error and its gradient", "[backward]") {
 TEST_CASE("counts of tokens add up over chunks", "[backward]") {
     uint32_t offsets[] = {0, 3, 3, 10}, counts[] = {1, 2, 3};
     for (int chunk = 0; chunk < 2; ++chunk)
-        cpu::count_tokens({.offsets = {offsets}, .counts = {counts}, .experts = 3}, {}, kAll);
+        cpu::count_tokens({.offsets = {offsets}, .counts = {counts}, .experts = 3}, {}, test::kAllGroups);
     CHECK((counts[0] == 7 && counts[1] == 2 && counts[2] == 17));
 }
 
@@ -284,7 +283,7 @@ TEST_CASE("gradients that may not be stored are counted by place, scalar and SIM
                                                                     .tokens = 2,
                                                                     .model_dim = kWidth,
                                                                     .top_k = 1},
-                                                                   {.operand_bits = 24}, kAll);
+                                                                   {.operand_bits = 24}, test::kAllGroups);
         (vectors ? simd::gate_backward : cpu::gate_backward)({.grad_out = grad.pointer(),
                                                               .y = y.pointer(),
                                                               .slot_of = {slot_of},
@@ -293,7 +292,7 @@ TEST_CASE("gradients that may not be stored are counted by place, scalar and SIM
                                                               .tokens = 2,
                                                               .model_dim = kWidth,
                                                               .top_k = 1},
-                                                             {}, kAll);
+                                                             {}, test::kAllGroups);
         (vectors ? simd::activation_backward : cpu::activation_backward)({.gate_total = y.pointer(),
                                                                           .up_total = y.pointer(),
                                                                           .grad_hidden = grad.pointer(),
@@ -302,7 +301,7 @@ TEST_CASE("gradients that may not be stored are counted by place, scalar and SIM
                                                                           .status = {activated},
                                                                           .count = 2 * kWidth},
                                                                          {.operand_bits = 16, .activation = kSiluGlu},
-                                                                         kAll);
+                                                                         test::kAllGroups);
         INFO((vectors ? "SIMD" : "scalar"));
         CHECK((combined[0] == 2 && ~combined[1] == 37));
         CHECK((gated[0] >= 1 && ~gated[1] == 0));

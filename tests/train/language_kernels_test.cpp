@@ -12,7 +12,7 @@
 #include <random>
 #include <span>
 
-#include "engine/cpu/twins.h"
+#include "tests/all_groups.h"
 
 using namespace vkmoe;
 
@@ -23,8 +23,6 @@ using Doubles = std::vector<double>;
 using Words = std::vector<uint32_t>;
 
 constexpr double kRounding = 0x1p-24, kDropped = 0x1p-36, kEpsilon = 1e-5;
-constexpr Groups kAll{0, 1u << 20};
-
 F32 of(Floats& values) { return {values.data()}; }
 U32 of(Words& words) { return {words.data()}; }
 
@@ -136,10 +134,13 @@ void checkNorm(uint32_t tokens, uint32_t dim, float scale, uint32_t seed) {
     Floats residual = random.floats(count), before = random.floats(dim), y(count), roots(tokens), grad_x(count);
     Floats grad_weight = before;
     Words status(2);
-    cpu::rms_norm({of(x), of(weight), of(y), of(roots), of(status), tokens, dim, float(kEpsilon), 0}, {}, kAll);
+    cpu::rms_norm({of(x), of(weight), of(y), of(roots), of(status), tokens, dim, float(kEpsilon), 0}, {},
+                  test::kAllGroups);
     cpu::rms_norm_backward(
-        {of(x), of(weight), of(roots), of(grad_y), of(residual), of(grad_x), of(status), tokens, dim}, {}, kAll);
-    cpu::rms_norm_weight_grad({of(x), of(roots), of(grad_y), of(grad_weight), of(status), tokens, dim}, {}, kAll);
+        {of(x), of(weight), of(roots), of(grad_y), of(residual), of(grad_x), of(status), tokens, dim}, {},
+        test::kAllGroups);
+    cpu::rms_norm_weight_grad({of(x), of(roots), of(grad_y), of(grad_weight), of(status), tokens, dim}, {},
+                              test::kAllGroups);
     CHECK(status == Words{0, 0});
 
     Doubles dx(x.begin(), x.end()), dw(weight.begin(), weight.end()), expected_y = norm(dx, dw);
@@ -193,11 +194,11 @@ void checkConv(uint32_t tokens, uint32_t dim, uint32_t width, uint32_t seed) {
     Floats grad_u = random.floats(count), grad_n(count), before = random.floats(weight.size()), grad = before;
     Words status(2), remaining = conv.remaining();
     cpu::causal_conv({of(x), of(n), of(weight), of(conv.positions), of(u), of(status), tokens, dim, width, 0}, {},
-                     kAll);
+                     test::kAllGroups);
     cpu::causal_conv_backward({of(grad_u), of(weight), of(remaining), of(grad_n), of(status), tokens, dim, width, 0},
-                              {}, kAll);
+                              {}, test::kAllGroups);
     cpu::causal_conv_weight_grad({of(grad_u), of(n), of(conv.positions), of(grad), of(status), tokens, dim, width, 0},
-                                 {}, kAll);
+                                 {}, test::kAllGroups);
     CHECK(status == Words{0, 0});
 
     std::vector<Sum> sums(count), by_n(count), by_weight(weight.size());
@@ -241,7 +242,7 @@ Floats runEntropy(Floats& logits, Words targets, Floats weights, bool gradients)
     Floats losses(tokens, NAN);
     cpu::cross_entropy({of(logits), of(targets), of(weights), of(logits), of(losses), of(status), tokens,
                         uint32_t(logits.size() / tokens)},
-                       {.gradients = gradients}, kAll);
+                       {.gradients = gradients}, test::kAllGroups);
     CHECK(status == Words{0, 0});
     return losses;
 }
@@ -307,7 +308,7 @@ TEST_CASE("embeddings come from panels and their gradients go there", "[backward
     for (uint32_t v = 0; v < vocab; ++v)
         for (uint32_t c = 0; c < dim; ++c) weight[word(v, c)] = std::bit_cast<uint32_t>(table[v * dim + c]);
     for (auto& id : ids) id = random.below(3) == 0 ? 36 : random.below(vocab);
-    cpu::embed_tokens({of(ids), of(weight), of(x), tokens, dim}, {}, kAll);
+    cpu::embed_tokens({of(ids), of(weight), of(x), tokens, dim}, {}, test::kAllGroups);
 
     Words distinct(vocab), grad = weight, status(2);
     std::iota(distinct.rbegin(), distinct.rend(), 0u);  // any order will do
@@ -323,7 +324,8 @@ TEST_CASE("embeddings come from panels and their gradients go there", "[backward
         REQUIRE(x[i] == table[ids[i / dim] * dim + i % dim]);
         expected[ids[i / dim] * dim + i % dim].add(x[i]);
     }
-    cpu::embed_backward({of(x), of(distinct), of(offsets), of(positions), of(grad), of(status), vocab, dim}, {}, kAll);
+    cpu::embed_backward({of(x), of(distinct), of(offsets), of(positions), of(grad), of(status), vocab, dim}, {},
+                        test::kAllGroups);
     Floats got(vocab * dim);
     for (uint32_t i = 0; i < vocab * dim; ++i) got[i] = std::bit_cast<float>(grad[word(i / dim, i % dim)]);
     checkSums(got, expected, terms(tokens) + 1);

@@ -53,17 +53,17 @@ LmTrainerOptions optionsOf(const test::LmTrainOptions& run) {
     return options;
 }
 
-struct Run {
+struct GoldenRun {
     std::vector<double> losses;
     std::vector<float> parameters;
     uint32_t skipped = 0;
 };
 
 // The reference trainer's epochs: a step for every `accumulate` sequences, each a micro-batch of its own.
-Run train(Engine& engine, const formats::LmSource& source, const LmTrainerOptions& options,
-          const std::vector<Sequence>& sequences, uint32_t epochs, uint32_t accumulate) {
+GoldenRun train(Engine& engine, const formats::LmSource& source, const LmTrainerOptions& options,
+                const std::vector<Sequence>& sequences, uint32_t epochs, uint32_t accumulate) {
     auto trainer = must(LmTrainer::create(engine, source, options));
-    Run run;
+    GoldenRun run;
     for (uint32_t epoch = 0; epoch < epochs; ++epoch) {
         double sum = 0;
         uint64_t count = 0;
@@ -105,14 +105,14 @@ formats::LmSource smallModel() { return sourceOf(smallConfig(), must(formats::in
 // Truncation to float16 turns a difference in a gradient's last place into one of 2^-10: what moving the starting
 // weights by up to half a unit of their last place does to the losses of a run (relative) and to its weights.
 test::Spread spreadOf(Engine& engine, const test::Golden& golden, const LmTrainerOptions& options,
-                      const test::LmTrainOptions& run, const Run& unmoved) {
+                      const test::LmTrainOptions& run, const GoldenRun& unmoved) {
     test::Spread spread{test::Doubles(unmoved.losses.size()), 0};
     for (uint32_t seed = 1; seed <= test::kSpreadRuns; ++seed) {
         std::mt19937 random(seed);
         auto start = test::startOf(golden);
         for (float& w : start) w = float(double(w) * (1 + double(int32_t(random())) * 0x1p-31 * 0x1p-23));
-        Run moved = train(engine, sourceOf(configOf(test::lmShapeOf(golden)), start), options,
-                          test::sequencesOf(golden), run.epochs, run.accumulate);
+        GoldenRun moved = train(engine, sourceOf(configOf(test::lmShapeOf(golden)), start), options,
+                                test::sequencesOf(golden), run.epochs, run.accumulate);
         for (size_t i = 0; i < moved.losses.size(); ++i)
             spread.losses[i] = std::max(spread.losses[i], std::fabs(moved.losses[i] / unmoved.losses[i] - 1));
         double difference = test::percentileDifference(moved.parameters, unmoved.parameters, 0.999);
@@ -148,7 +148,7 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
             if (!golden.has(run + ":loss")) continue;
             auto options = test::lmTrainOptionsOf(golden, run);
             if (kSanitized && (run.starts_with("train_mixed") || golden.hasReals(run + ":lossSpread"))) continue;
-            std::optional<Run> first;
+            std::optional<GoldenRun> first;
             for (Engine* engine : test::engines()) {
                 CAPTURE(name, run, engine->device().info().name);
                 LmTrainerOptions ours = optionsOf(options);
@@ -156,7 +156,8 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
                 ours.loss_scaling = golden.number(run + "_mixedPrecision", 0) != 0;
                 ours.scaler.initial = golden.number(run + "_initScale", ours.scaler.initial);
                 ours.scaler.interval = uint32_t(golden.number(run + "_growthInterval", ours.scaler.interval));
-                Run got = train(*engine, source, ours, test::sequencesOf(golden), options.epochs, options.accumulate);
+                GoldenRun got =
+                    train(*engine, source, ours, test::sequencesOf(golden), options.epochs, options.accumulate);
                 CHECK(got.skipped == golden.number(run + "_final_skipped", 0));
                 if (!first) {
                     std::optional<test::Spread> spread;

@@ -51,13 +51,13 @@ Batches step(uint32_t seed) {
 }
 
 // What a run shows of itself.
-struct Run {
+struct LmRun {
     std::vector<double> numbers;
     std::vector<std::vector<uint64_t>> tokens;
     std::vector<std::vector<float>> values;  // parameters, gradients, moments
 };
 
-void addSteps(LmTrainer& trainer, Run& run, uint32_t first, uint32_t last) {
+void addSteps(LmTrainer& trainer, LmRun& run, uint32_t first, uint32_t last) {
     for (uint32_t i = first; i < last; ++i) {
         LmStep done = must(trainer.step(step(i)));
         run.numbers.insert(run.numbers.end(), {done.loss, done.grad_norm, double(done.skipped)});
@@ -65,15 +65,15 @@ void addSteps(LmTrainer& trainer, Run& run, uint32_t first, uint32_t last) {
     }
 }
 
-void addState(LmTrainer& trainer, Run& run) {
+void addState(LmTrainer& trainer, LmRun& run) {
     LmTrainerState state = must(trainer.state());
     run.numbers.insert(run.numbers.end(), {double(state.step), state.loss_scale, double(state.loss_streak)});
     run.values.insert(run.values.end(), {must(trainer.parameters()), state.parameters, state.first, state.second});
 }
 
-Run train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint32_t steps) {
+LmRun train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint32_t steps) {
     auto trainer = must(LmTrainer::create(engine, model(seed), options));
-    Run run;
+    LmRun run;
     addSteps(trainer, run, 0, steps);
     std::mt19937 random(seed);
     auto some = sequences(random, 4), more = sequences(random, 3);
@@ -87,7 +87,7 @@ Run train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint32
     return run;
 }
 
-void checkSame(const Run& got, const Run& wanted) {
+void checkSame(const LmRun& got, const LmRun& wanted) {
     CHECK(got.numbers == wanted.numbers);
     CHECK(got.tokens == wanted.tokens);
     REQUIRE(got.values.size() == wanted.values.size());
@@ -111,8 +111,6 @@ TrainingPaging budgets(uint64_t pages, Placement placement, const std::string& s
             .scratch = scratch};
 }
 
-bool isHost(Engine& engine) { return engine.device().info().type == DeviceType::cpu; }
-
 std::string temporary() { return std::filesystem::temp_directory_path().string(); }
 
 }  // namespace
@@ -122,15 +120,15 @@ TEST_CASE("a language model trained in pages has the bits of one trained without
     const uint32_t seed = Catch::getSeed();
     for (Engine* engine : test::engines())
         for (bool recompute : {false, true}) {
-            if (!isHost(*engine) && recompute) continue;
+            if (!test::isHost(*engine) && recompute) continue;
             LmTrainerOptions options{.aux_weight = recompute ? 0.0f : 0.01f,
                                      .z_weight = recompute ? 0.0f : 0.001f,
                                      .checkpoint_activations = recompute};
             options.adamw.weight_decay = recompute ? 0.0 : 0.05;
             options.adamw.max_norm = 0.3;
-            const Run wanted = train(*engine, options, seed, 5);
+            const LmRun wanted = train(*engine, options, seed, 5);
             for (uint64_t pages : {uint64_t{4}, kExperts, 4 * kExperts}) {
-                if (!isHost(*engine) && pages != 4) continue;
+                if (!test::isHost(*engine) && pages != 4) continue;
                 for (Placement placement : {Placement::flat, Placement::tiered}) {
                     const bool in_file = (placement == Placement::tiered) == recompute;
                     CAPTURE(seed, engine->device().info().name, recompute, pages, int(placement), in_file);
@@ -147,7 +145,7 @@ TEST_CASE("gradients in pages pass through float16 as the others do", "[train][l
     for (double initial : {0x1p2, 0x1p19}) {  // every step is made; some are left out
         CAPTURE(seed, initial);
         LmTrainerOptions options{.loss_scaling = true, .scaler = {.initial = initial, .backoff = 0x1p-12}};
-        const Run wanted = train(engine, options, seed, 6);
+        const LmRun wanted = train(engine, options, seed, 6);
         options.paging = budgets(9, Placement::tiered);
         checkSame(train(engine, options, seed, 6), wanted);
         int left_out = 0;
@@ -167,7 +165,7 @@ TEST_CASE("a run goes on from another's state, in pages or not", "[train][lm][pa
             options[1].paging = budgets(11, Placement::flat, temporary());
             std::vector<LmTrainer> trainers;
             for (const auto& each : options) trainers.push_back(must(LmTrainer::create(*engine, model(seed), each)));
-            Run first[2], second[4];
+            LmRun first[2], second[4];
             for (int i = 0; i < 2; ++i) addSteps(trainers[size_t(i)], first[i], 0, 3);
             LmTrainerState states[2] = {must(trainers[0].state()), must(trainers[1].state())};
             for (int from = 0; from < 2; ++from)
@@ -178,16 +176,16 @@ TEST_CASE("a run goes on from another's state, in pages or not", "[train][lm][pa
                     if (from == to) must(trainer.step(step(40)));
                     if (from == to) must(trainer.accumulate(step(41)[0]));
                     REQUIRE(trainer.restore(states[from]));
-                    Run& run = second[2 * from + to];
+                    LmRun& run = second[2 * from + to];
                     addSteps(trainer, run, 3, 6);
                     addState(trainer, run);
                 }
             addSteps(trainers[0], first[0], 3, 6);
-            Run whole;
+            LmRun whole;
             whole.numbers.assign(first[0].numbers.begin() + 9, first[0].numbers.end());
             whole.tokens.assign(first[0].tokens.begin() + 3, first[0].tokens.end());
             addState(trainers[0], whole);
-            for (const Run& run : second) checkSame(run, whole);
+            for (const LmRun& run : second) checkSame(run, whole);
             auto shorter = states[0];
             shorter.second.pop_back();
             CHECK_FALSE(trainers[1].restore(shorter));

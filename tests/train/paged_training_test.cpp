@@ -17,10 +17,10 @@ using test::must;
 
 namespace {
 
-constexpr uint32_t kExperts = 12, kDim = 12, kBatch = 24;
+constexpr uint32_t kPagedExperts = 12, kDim = 12, kBatch = 24;
 
 Description shape(uint32_t kind) {
-    Description d{.model_dim = kDim, .hidden_dim = 9 + 8 * kind, .experts = kExperts, .top_k = 1 + kind % 2};
+    Description d{.model_dim = kDim, .hidden_dim = 9 + 8 * kind, .experts = kPagedExperts, .top_k = 1 + kind % 2};
     d.score = Score::softmax_selected;
     if (kind == 0) d.activation = Activation::relu;
     d.router_bias = d.up_bias = d.down_bias = true;
@@ -105,10 +105,8 @@ uint64_t uses(const LayerTrainer& trainer) {
     return c.tier1 + c.tier2 + c.tier3;
 }
 
-bool isHost(Engine& engine) { return engine.device().info().type == DeviceType::cpu; }
-
 size_t expertsOf(const EpochResult& result) {
-    return size_t(kExperts - std::count(result.expert_tokens.begin(), result.expert_tokens.end(), uint64_t{0}));
+    return size_t(kPagedExperts - std::count(result.expert_tokens.begin(), result.expert_tokens.end(), uint64_t{0}));
 }
 
 }  // namespace
@@ -125,13 +123,13 @@ TEST_CASE("a step in pages has the bits of one without, whatever the budget", "[
         options.adamw.max_norm = kind == 2 ? 0.02 : 0.0;
         for (Engine* engine : test::engines()) {
             CAPTURE(seed, kind, engine->device().info().name);
-            if (!isHost(*engine) && kind != 1) continue;  // pipelines take seconds
+            if (!test::isHost(*engine) && kind != 1) continue;  // pipelines take seconds
             Trace wanted = train(*engine, layer.source, options, x, y);
             const uint64_t page = pageBytes(*engine, layer.source);
-            for (uint64_t pages : {4u, 4u * kExperts / 10, 2u * kExperts, 6u * kExperts})
+            for (uint64_t pages : {4u, 4u * kPagedExperts / 10, 2u * kPagedExperts, 6u * kPagedExperts})
                 for (Placement placement : {Placement::flat, Placement::tiered}) {
                     bool tiered = placement == Placement::tiered;
-                    if (!isHost(*engine) && (tiered ? pages > 24 : pages != 4)) continue;
+                    if (!test::isHost(*engine) && (tiered ? pages > 24 : pages != 4)) continue;
                     CAPTURE(pages, int(placement));
                     options.paging = TrainingPaging{.device_budget = (pages + 1) / 2 * page,
                                                     .host_budget = pages / 2 * page,
@@ -156,7 +154,7 @@ TEST_CASE("chunks of a batch leave what they have summed in pages", "[train][pag
         for (uint32_t chunk : {7u, 23u})
             for (uint64_t pages : {4u, 30u}) {
                 CAPTURE(chunk, pages);
-                if (!isHost(*engine) && (chunk != 7) != (pages != 4)) continue;
+                if (!test::isHost(*engine) && (chunk != 7) != (pages != 4)) continue;
                 LayerTrainerOptions options{.max_chunk = chunk};
                 options.paging = TrainingPaging{.device_budget = pages * page, .host_budget = 0};
                 checkSame(train(*engine, layer.source, options, x, y), wanted);
@@ -184,13 +182,13 @@ TEST_CASE("only experts with tokens move, and they catch up with steps they miss
         Trace wanted, got;
         addSteps(plain, wanted, of(x, 1), of(y, 1));
         addSteps(paged, got, of(x, 1), of(y, 1));
-        for (int step = 0; step < (isHost(*engine) ? 300 : 12); ++step) {  // 300: several submits of missed steps
+        for (int step = 0; step < (test::isHost(*engine) ? 300 : 12); ++step) {  // 300: several submits of missed steps
             uint64_t before = uses(paged);
             auto result = must(paged.epoch(of(x, 0), of(y, 0)));
             must(plain.epoch(of(x, 0), of(y, 0)));
             // Forward, backward twice two, the norm, the step; gradients are zero afterwards.
             if (step > 5) CHECK(uses(paged) - before <= 10 * expertsOf(result) + 4);
-            CHECK(expertsOf(result) < kExperts);
+            CHECK(expertsOf(result) < kPagedExperts);
         }
         addSteps(plain, wanted, of(x, 1), of(y, 1));
         addSteps(paged, got, of(x, 1), of(y, 1));

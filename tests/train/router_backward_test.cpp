@@ -6,15 +6,14 @@
 #include <random>
 
 #include "engine/cpu/twins.h"
+#include "tests/all_groups.h"
 #include "tests/train/differences.h"
 
 using namespace vkmoe;
 
 namespace {
 
-constexpr Groups kAll{0, 1u << 20};
-
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
 std::vector<double> softmax(const std::vector<double>& logits, size_t first, size_t count) {
     std::vector<double> p(logits.begin() + ptrdiff_t(first), logits.begin() + ptrdiff_t(first + count));
@@ -49,7 +48,7 @@ struct Choice {
         std::vector<double> all = softmax(exact_logits, size_t{t} * E, E), out;
         for (uint32_t a = t * K; a < (t + 1) * K; ++a) {
             double x = selected[a] < E ? exact_logits[size_t{t} * E + selected[a]] : 0;
-            double s = score == kSigmoid ? sigmoid(x) : score == kSoftmaxSelected ? std::exp(x) : all[selected[a] % E];
+            double s = score == kSigmoid ? logistic(x) : score == kSoftmaxSelected ? std::exp(x) : all[selected[a] % E];
             out.push_back(selected[a] < E ? s : 0);
         }
         return out;
@@ -84,7 +83,7 @@ struct Choice {
                                   .top_k = K,
                                   .renormalize_epsilon = float(epsilon),
                                   .routed_scale = float(scale)},
-                                 c, kAll);
+                                 c, test::kAllGroups);
         CHECK(status[0] == 0);
         return out;
     }
@@ -171,7 +170,7 @@ TEST_CASE("gradients of the balance loss and of the z-loss are derivatives", "[b
                                        .assignments = assignments,
                                        .balance_scale = balance,
                                        .z_scale = z},
-                                      {.lanes = 8}, kAll);
+                                      {.lanes = 8}, test::kAllGroups);
             INFO(fmt::format("E{} balance {} z {} seed {}", E, balance, z, E));
             CHECK(status[0] == 0);
             CHECK(test::worstOf(grad, expected) < 1e-6);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "host/transfer.h"
+#include "tests/must.h"
 
 namespace test {
 
@@ -39,27 +40,21 @@ std::vector<std::vector<float>> spread(const std::vector<ParameterSlab>& slabs, 
     return out;
 }
 
-template <class Value>
-Value must(Result<Value> result) {
-    if (!result) FAIL(result.error().detail);
-    return std::move(result).value();
-}
-
 }  // namespace
 
 Trained::Trained(Engine& engine, const TrainedShape& shape, const std::vector<float>& values) : engine_(&engine) {
     auto slabs = layOut(shape);
     auto words = spread(slabs, values);
     for (size_t s = 0; s < slabs.size(); ++s) {
-        weights_.push_back(must(upload(engine.device(), words[s], "weights")));
+        weights_.push_back(test::must(upload(engine.device(), words[s], "weights")));
         slabs[s].weights = weights_.back().address();
     }
     if (!shape.touched.empty()) {
-        touched_ = must(upload(engine.device(), shape.touched, "touched"));
+        touched_ = test::must(upload(engine.device(), shape.touched, "touched"));
         slabs[0].touched = touched_.address();
         slabs[0].page_words = shape.slabs[0][0];
     }
-    set_.emplace(must(ParameterSet::create(engine, std::move(slabs), shape.shard)));
+    set_.emplace(test::must(ParameterSet::create(engine, std::move(slabs), shape.shard)));
 }
 
 void Trained::submit(const Commands& commands) {
@@ -71,7 +66,7 @@ std::vector<float> Trained::weights() {
     std::vector<float> out;
     for (size_t s = 0; s < weights_.size(); ++s) {
         const ParameterSlab& slab = set_->slabs()[s];
-        auto words = must(download<float>(engine_->device(), weights_[s], slab.words));
+        auto words = test::must(download<float>(engine_->device(), weights_[s], slab.words));
         for (const ParameterTensor& tensor : slab.tensors)
             out.insert(out.end(), words.begin() + long(tensor.offset),
                        words.begin() + long(tensor.offset + tensor.words));
@@ -86,7 +81,7 @@ void Trained::setGrads(const std::vector<float>& values) {
     staged.reserve(words.size());
     set_->zeroGrads(commands);
     for (size_t s = 0; s < words.size(); ++s) {
-        staged.push_back(must(upload(engine_->device(), words[s], "gradients")));
+        staged.push_back(test::must(upload(engine_->device(), words[s], "gradients")));
         commands.copy(staged[s], 0, set_->grads(s), 0, words[s].size() * 4);
     }
     submit(commands);

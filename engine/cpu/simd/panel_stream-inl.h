@@ -48,10 +48,11 @@ HWY_INLINE uint64_t ahead(const Streams<kRows, kPanels>& streams, uint64_t at) {
     return next < streams.words ? next : next + (kTilePanels - 1) * streams.words;
 }
 
-// s + x * w for column kColumn of each vector's words. For one row the products of x and every code are looked up:
-// exact or fused, a product of a code is rounded alike.
+// s + x * w for column kColumn of each vector's row of words. For one row the products of x and every code are looked
+// up: exact or fused, a product of a code is rounded alike.
 template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t kPanels>
-HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const VU* words, const float* x) {
+HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const uint32_t* const* rows, const VU* words,
+                          const float* x) {
     constexpr bool kProducts = kFormat == kMxfp4 && kCodeTable && kRows == 1;
     V factor[kRows];
     VKMOE_UNROLL
@@ -63,7 +64,7 @@ HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const VU* words, con
             VU codes = kColumn == 0 ? words[v] : hn::ShiftRight<4 * kColumn>(words[v]);
             streams.sums[0][v] = hn::Add(streams.sums[0][v], lookUp(factor[0], codes));
         } else {
-            V weight = decode<kFormat, kColumn>(words[v]);
+            V weight = decodeRow<kFormat, kColumn>(rows[v], words[v]);
             VKMOE_UNROLL
             for (size_t r = 0; r < kRows; ++r)
                 streams.sums[r][v] = accumulate<kFused>(factor[r], weight, streams.sums[r][v]);
@@ -73,11 +74,12 @@ HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const VU* words, con
 
 // The columns of the words from kColumn on, as far as there are `columns`.
 template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t kPanels>
-HWY_INLINE void addColumns(Streams<kRows, kPanels>& streams, const VU* words, const float* x, uint32_t columns) {
+HWY_INLINE void addColumns(Streams<kRows, kPanels>& streams, const uint32_t* const* rows, const VU* words,
+                           const float* x, uint32_t columns) {
     if constexpr (kColumn < columnsOfWord(kFormat)) {
         if (kColumn >= columns) return;
-        addColumn<kFormat, kFused, kColumn>(streams, words, x);
-        addColumns<kFormat, kFused, kColumn + 1>(streams, words, x, columns);
+        addColumn<kFormat, kFused, kColumn>(streams, rows, words, x);
+        addColumns<kFormat, kFused, kColumn + 1>(streams, rows, words, x, columns);
     }
 }
 
@@ -89,17 +91,19 @@ HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint3
     for (size_t i = 0; i < kRows * kPanels * kPerPanel; ++i)
         streams.sums[i / (kPanels * kPerPanel)][i % (kPanels * kPerPanel)] = fromBits(0x80000000u);
     for (uint32_t k = k0; k < k1; k += kColumns) {
+        const uint32_t* rows[kPanels * kPerPanel];
         VU words[kPanels * kPerPanel];
         uint64_t at = firstWord<kFormat>(k), next = ahead(streams, at);
         VKMOE_UNROLL
         for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
-            words[v] = hn::LoadU(DU(), streams.panels[v / kPerPanel] + at + v % kPerPanel * kLanes);
+            rows[v] = streams.panels[v / kPerPanel] + at + v % kPerPanel * kLanes;
+            words[v] = hn::LoadU(DU(), rows[v]);
             if (v % kPerPanel == 0) hwy::Prefetch(streams.panels[v / kPerPanel] + next);
         }
         if (kColumns == 1 || k + kColumns <= k1)
-            addColumns<kFormat, kFused, 0>(streams, words, x + (k - k0), kColumns);
+            addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), kColumns);
         else
-            addColumns<kFormat, kFused, 0>(streams, words, x + (k - k0), k1 - k);
+            addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), k1 - k);
     }
 }
 

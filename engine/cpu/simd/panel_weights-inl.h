@@ -70,6 +70,21 @@ HWY_INLINE V decode(VU words) {
     if constexpr (kFormat == kMxfp4) return decodeCode(kColumn == 0 ? words : hn::ShiftRight<4 * kColumn>(words));
 }
 
+// The same where the row lies in memory: halves are converted as they are loaded, both columns of a lane, then sorted.
+template <uint32_t kFormat, uint32_t kColumn>
+HWY_INLINE V decodeRow([[maybe_unused]] const uint32_t* row, VU words) {
+#if HWY_TARGET != HWY_SCALAR
+    if constexpr (kFormat == kF16 && kLanes == kPanel) {
+        const hn::Rebind<hwy::float16_t, D> df16;
+        const auto* halves = reinterpret_cast<const hwy::float16_t*>(row);
+        V low = hn::PromoteTo(D(), hn::LoadU(df16, halves)),
+          high = hn::PromoteTo(D(), hn::LoadU(df16, halves + kLanes));
+        return kColumn == 0 ? hn::ConcatEven(D(), high, low) : hn::ConcatOdd(D(), high, low);
+    }
+#endif
+    return decode<kFormat, kColumn>(words);
+}
+
 // What the totals of the block that starts at column k are multiplied by: mxfp4_half_scale.
 HWY_INLINE V blockScale(const uint32_t* panel, uint32_t k, size_t lane) {
     const DI di;

@@ -48,9 +48,10 @@ struct PagingReport {
     uint64_t opening_bytes = 0;         // read at opening, when everything fits
     uint64_t pages = 0;                 // of all layers
     uint64_t page_bytes = 0, device_slots = 0, host_slots = 0;
-    double read_seconds = 0;    // that reads were under way
-    std::vector<int8_t> tiers;  // [pages] where each page is now: 0, 1, or -1 for the file
-    std::vector<Visit> visits;  // with PagingOptions::trace
+    bool transfer_queue = false;  // pages moved to device memory beside other work, on a queue of their own
+    double read_seconds = 0;      // that reads were under way
+    std::vector<int8_t> tiers;    // [pages] where each page is now: 0, 1, or -1 for the file
+    std::vector<Visit> visits;    // with PagingOptions::trace
 };
 
 }  // namespace v1
