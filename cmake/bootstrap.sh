@@ -266,6 +266,8 @@ run_tests() {
     check_cmake
     sh "$repo/tests/drivers.sh" fetch || say "The tests go on with the Vulkan drivers at hand."
     cd "$repo"
+    CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+    export CMAKE_BUILD_PARALLEL_LEVEL
     status=0
     cmake --workflow --preset asan || { status=1; say "The tests under ASan and UBSan failed, as told above; those of the plain build follow."; }
     run_fuzzers || { status=1; say "The fuzzers found something, as told above; the tests of the plain build follow."; }

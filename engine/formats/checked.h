@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "host/file.h"
 #include "host/result.h"
@@ -30,6 +31,9 @@ std::optional<uint64_t> checkedProduct(std::span<const uint64_t> factors);
 
 // bad_input: "file: detail".
 Error inputError(const std::string& file, const std::string& detail);
+
+// bad_input, of code that does not know the file.
+inline Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
 
 // The error of something in `file`, found by code that does not know the file.
 Error inFile(const std::string& file, const Error& error);

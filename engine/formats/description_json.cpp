@@ -94,8 +94,6 @@ constexpr Field kFields[] = {
 #undef VKMOE_REAL
 #undef VKMOE_NAMED
 
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
 std::string expectedValue(const Field& field) {
     switch (field.type) {
         case Type::boolean:

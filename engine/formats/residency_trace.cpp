@@ -20,8 +20,6 @@ constexpr std::array<std::string_view, 6> kFields = {"format", "version", "pages
 constexpr std::array<std::string_view, 3> kCostFields = {"read_bytes_per_second", "copy_bytes_per_second",
                                                          "seconds_per_visit"};
 
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
 // Levels: 0 the text, 1 the object, 2 inside one of its lists or costs, 3 a visit, 4 what it used.
 class TraceVisitor : public JsonVisitor {
 public:

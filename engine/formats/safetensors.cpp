@@ -24,8 +24,6 @@ constexpr Dtype kDtypes[] = {{"F32", 32},    {"F16", 16},    {"BF16", 16},   {"U
                              {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4}};
 constexpr size_t kMostDtypes = 200, kLongestDtype = 32;
 
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
 Result<uint64_t> readHeaderBytes(const ByteSource& file) {
     if (file.size() == 0) return inputError(file.name(), "is empty; a safetensors file starts with 8 bytes of length");
     std::array<std::byte, 8> number = {};

@@ -11,8 +11,6 @@
 namespace vkmoe::formats {
 namespace {
 
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
 bool isPlainName(std::string_view name) {
     constexpr std::string_view kEnd = ".safetensors";
     if (!name.ends_with(kEnd) || name.size() == kEnd.size() || name.size() > 255 || name.front() == '.') return false;

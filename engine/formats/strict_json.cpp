@@ -14,14 +14,14 @@
 namespace vkmoe::formats {
 namespace {
 
-constexpr uint64_t kPieceBytes = uint64_t{1} << 16;
+constexpr uint64_t kJsonPiece = uint64_t{1} << 16;
 constexpr uint64_t kNumberBytes = 64;
 
 // Hands out the text byte by byte. It ends early where a token is longer than the parser may keep, or cannot be read.
 class Feed {
 public:
     Feed(const ByteSource& file, uint64_t offset, uint64_t bytes)
-        : file_(file), offset_(offset), left_(bytes), piece_(std::min(bytes, kPieceBytes)) {
+        : file_(file), offset_(offset), left_(bytes), piece_(std::min(bytes, kJsonPiece)) {
         refill();
     }
 
@@ -35,7 +35,7 @@ public:
 private:
     void refill() {
         at_ = end_ = piece_.data();
-        const std::span piece = std::span(piece_).first(error_ ? 0 : std::min(left_, kPieceBytes));
+        const std::span piece = std::span(piece_).first(error_ ? 0 : std::min(left_, kJsonPiece));
         if (piece.empty()) return;
         if (auto read = file_.read(offset_, std::as_writable_bytes(piece)); !read) {
             error_ = std::move(read).error();

@@ -18,7 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kMostVocabulary = 200000, kMostTaps = 16384;
+constexpr uint64_t kMostTrainedVocabulary = 200000, kMostTrainedTaps = 16384;
 
 // A layer's tensors in the order of MoE0.
 Result<void> copyCanonical(const formats::LayerSource& layer, std::span<float> out) {
@@ -44,8 +44,8 @@ Result<void> checkLimits(const LmConfig& c, const LmTrainerOptions& o) {
         return Error{ErrorCode::unsupported,
                      fmt::format("{} is {}: {} is the most that can be trained", field, value, most)};
     };
-    VKMOE_CHECK(at_most("vocabSize", c.vocab_size, kMostVocabulary));
-    VKMOE_CHECK(at_most("convKernel", c.conv_kernel, kMostTaps));
+    VKMOE_CHECK(at_most("vocabSize", c.vocab_size, kMostTrainedVocabulary));
+    VKMOE_CHECK(at_most("convKernel", c.conv_kernel, kMostTrainedTaps));
     uint64_t bytes = 0;
     Trunk::layout(c, bytes);
     VKMOE_CHECK(at_most("the parameters outside the experts", bytes / 4, (uint64_t{1} << 31) - 64));

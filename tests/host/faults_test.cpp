@@ -288,7 +288,7 @@ TEST_CASE("slots of a device that is lost are no fewer slots but an error", "[fa
     for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu) {
         auto faults = std::make_shared<Faults>();
         auto device = must(openVulkanDevice(gpu, {.faults = faults}));
-        faults->arm({.call = FaultyCall::allocation, .nth = 1});
+        faults->arm({.nth = 1, .lasting = true});
         CHECK(test::saysLost(Slots::create(*device, Memory::device, 256, 4, "slots")));
     }
 }
