@@ -47,8 +47,8 @@ Pager::Pager(Device& device, std::unique_ptr<PageStore> store, std::vector<PageG
     pages_.resize(index_.pages());
     entry_.assign(index_.pages(), UINT64_MAX);  // unknown: everything is recorded at first
     for (PageId page = 0; page < pages_.size(); ++page) slot_bytes_ = std::max(slot_bytes_, store_->pageBytes(page));
-    beside_ = options.transfer_queue && device.transferQueue() && !store_->writable();
     flat_ = options.placement == Placement::flat || (options.placement == Placement::automatic && !device.ownMemory());
+    beside_ = !flat_ && options.transfer_queue && device.transferQueue() && !store_->writable();
 }
 
 Pager::~Pager() = default;
@@ -96,6 +96,7 @@ Result<void> Pager::bringGroup(uint32_t group) {
 }
 
 Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progress) {
+    all_resident_ = false;
     if (slots(0) + slots(1) < pages_.size()) return {};
     for (uint32_t g = 0; g < index_.count(); ++g) {
         quiet_ = true;
@@ -117,9 +118,20 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
     return {};
 }
 
-Result<void> Pager::rebalance(Commands& commands) {
-    if (!moved_.empty()) entry_.assign(entry_.size(), UINT64_MAX);  // the last pass was not submitted
+Result<void> Pager::begin() {
+    if (!unsubmitted_) return {};
+    bool all = all_resident_;
+    entry_.assign(entry_.size(), UINT64_MAX);
     abandon();
+    if (all) VKMOE_CHECK(preload());
+    unsubmitted_ = false;
+    if (all_resident_ == all) return {};
+    return Error{ErrorCode::internal, "pages that were all in memory are so no longer"};
+}
+
+Result<void> Pager::rebalance(Commands& commands) {
+    VKMOE_CHECK(begin());
+    unsubmitted_ = true;
     VKMOE_CHECK(startTransfers());
     VKMOE_CHECK(land(commands));
     judgeCopies();
@@ -202,6 +214,7 @@ void Pager::leaveToHost(PageId page) {
 }
 
 Result<void> Pager::next(Commands& commands) {
+    unsubmitted_ = true;
     endWave();
     VKMOE_CHECK(startTransfers());
     VKMOE_CHECK(land(commands));
@@ -263,6 +276,7 @@ void Pager::submitted(uint64_t value) {
     touched_.clear();
     moved_.clear();
     landed_ = 0;
+    unsubmitted_ = false;
 }
 
 // A turn that an error ended: what was recorded but never submitted did not happen.

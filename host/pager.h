@@ -86,6 +86,10 @@ public:
                                                  std::vector<PageGroup> groups, const PagerOptions& options);
     ~Pager();
 
+    // At the start of a call, which may follow one that failed: what was recorded and never submitted did not happen,
+    // and what it moved is read again.
+    Result<void> begin();
+
     // Reads all pages if they fit, else nothing. `progress` is told pages done and all; false cancels.
     Result<void> preload(const std::function<bool(uint64_t, uint64_t)>& progress = {});
     bool allResident() const { return all_resident_; }
@@ -228,6 +232,7 @@ private:
     std::vector<Move> departing_;                 // to be transferred when the work that made way is submitted
     std::vector<Flight> flights_;                 // on their way
     uint64_t landed_ = 0;                         // the next submit awaits it
+    bool unsubmitted_ = false;                    // a pass was recorded since the last submit
     std::vector<PageId> ahead_;                   // being read ahead
     uint64_t trial_issued_ = 0, trial_used_ = 0;  // of read-ahead, lately
     uint32_t pause_ = 0;                          // turns for which nothing is read ahead

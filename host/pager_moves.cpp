@@ -81,14 +81,10 @@ Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Mov
     p.slot[0] = int32_t(to.slot);
     p.promoted = true;
     moved_.push_back(page);
-    if (beside_ && !quiet_) {
-        p.arriving = true;
-        departing_.push_back(move);
-        return {};
-    }
-    in.push_back(move);
     hold(slotOf(move.from));  // nothing may take it before it is copied
     hold(slotOf(to));
+    p.arriving = beside_ && !quiet_;
+    (p.arriving ? departing_ : in).push_back(move);
     return {};
 }
 

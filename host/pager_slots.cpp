@@ -9,7 +9,9 @@ namespace vkmoe {
 inline namespace v1 {
 
 const Slot* Pager::slotHolding(PageId page) const {
-    int tier = tierOf(page);
+    // What is left to the host stays where the host reads it, though a copy may have arrived on the device since.
+    const Page& p = pages_[page];
+    int tier = p.host && p.slot[1] >= 0 ? 1 : tierOf(page);
     return tier < 0 ? nullptr : &tiers_[tier][uint32_t(pages_[page].slot[tier])];
 }
 

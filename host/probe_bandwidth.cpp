@@ -52,7 +52,8 @@ Result<double> measure(Device& device, uint64_t most, const Record& record) {
     }
 }
 
-// Copies of `bytes` and about as much work of kernels, one after the other and side by side: the best of three each.
+// Copies of `bytes` to where nothing is read, and about as much work of kernels, one after the other and side by side:
+// the best of three each.
 template <class Copy, class Read>
 Result<bool> probeTransferQueue(Device& device, uint64_t bytes, uint32_t reads, const Copy& copy, const Read& read) {
     auto seconds = [&](bool beside) -> Result<double> {
@@ -117,7 +118,9 @@ Result<MemorySpeeds> probeBandwidth(Device& device, const KernelCode& peak_read)
     MemorySpeeds speeds{device_read, host_read, copy};
     if (!device.transferQueue()) return speeds;
     auto reads = uint32_t(std::clamp(device_read / copy, 1.0, 64.0));  // as long as the copies take
-    VKMOE_TRY(helps, probeTransferQueue(device, most, reads, copyUp, readLocal));
+    const uint64_t half = most / 2;
+    auto copyBeside = [&](Commands& commands, uint64_t bytes) { commands.copy(host, 0, local, half, bytes); };
+    VKMOE_TRY(helps, probeTransferQueue(device, half, reads, copyBeside, readLocal));
     speeds.transfer_queue = helps;
     return speeds;
 }

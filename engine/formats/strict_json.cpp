@@ -15,9 +15,10 @@ namespace vkmoe::formats {
 namespace {
 
 constexpr uint64_t kJsonPiece = uint64_t{1} << 16;
-constexpr uint64_t kNumberBytes = 64;
+constexpr uint64_t kNumberBytes = 64, kSpaceBytes = 1024;  // of a run
 
-// Hands out the text byte by byte. It ends early where a token is longer than the parser may keep, or cannot be read.
+// Hands out the text byte by byte, of long runs of space the start. It ends early where a token is longer than the
+// parser may keep, or cannot be read.
 class Feed {
 public:
     Feed(const ByteSource& file, uint64_t offset, uint64_t bytes)
@@ -32,32 +33,58 @@ public:
     }
     const std::optional<Error>& error() const { return error_; }
 
-private:
-    void refill() {
-        at_ = end_ = piece_.data();
-        const std::span piece = std::span(piece_).first(error_ ? 0 : std::min(left_, kJsonPiece));
-        if (piece.empty()) return;
-        if (auto read = file_.read(offset_, std::as_writable_bytes(piece)); !read) {
-            error_ = std::move(read).error();
-            return;
-        }
-        offset_ += piece.size();
-        left_ -= piece.size();
-        end_ = at_ + watch(piece);
+    // Where in the text the byte is that was handed out as number `position`.
+    uint64_t placeOf(uint64_t position) const {
+        uint64_t left_out = 0;
+        for (auto gap = gaps_.begin(); gap != gaps_.end() && gap->position < position; ++gap) left_out = gap->left_out;
+        return position + left_out;
     }
 
-    // How many of these bytes may be handed out: none after one that makes a token too long.
-    size_t watch(std::span<const char> piece) {
+private:
+    // After `position` bytes, `left_out` were left out so far.
+    struct Gap {
+        uint64_t position = 0, left_out = 0;
+    };
+
+    void refill() {
+        at_ = end_ = piece_.data();
+        while (at_ == end_) {  // a piece may be nothing but space
+            const std::span piece = std::span(piece_).first(error_ ? 0 : std::min(left_, kJsonPiece));
+            if (piece.empty()) return;
+            if (auto read = file_.read(offset_, std::as_writable_bytes(piece)); !read) {
+                error_ = std::move(read).error();
+                return;
+            }
+            offset_ += piece.size();
+            left_ -= piece.size();
+            const size_t kept = watch(piece);
+            end_ = at_ + kept;
+            handed_out_ += kept;
+        }
+    }
+
+    // Moves the bytes that are handed out to the front, and says how many: none after one that makes a token too long.
+    size_t watch(std::span<char> piece) {
+        size_t kept = 0;
         for (size_t i = 0; i < piece.size(); ++i) {
             const char c = piece[i];
-            if (c == 0) return refuse("a zero byte is in JSON"), i;
+            if (c == 0) return refuse("a zero byte is in JSON"), kept;
             in_string_ ? watchString(c) : watchOther(c);
             if (in_string_ && run_ > kJsonStringBytes)
-                return refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes)), i;
+                return refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes)), kept;
             if (!in_string_ && run_ > kNumberBytes)
-                return refuse(fmt::format("a number in JSON has more than {} bytes", kNumberBytes)), i;
+                return refuse(fmt::format("a number in JSON has more than {} bytes", kNumberBytes)), kept;
+            if (space_ > kSpaceBytes)
+                leaveOut(handed_out_ + kept);
+            else
+                piece[kept++] = c;
         }
-        return piece.size();
+        return kept;
+    }
+    void leaveOut(uint64_t position) {
+        if (gaps_.empty() || gaps_.back().position != position)
+            gaps_.push_back({position, gaps_.empty() ? 0 : gaps_.back().left_out});
+        ++gaps_.back().left_out;
     }
     void watchString(char c) {
         ++run_;
@@ -71,6 +98,7 @@ private:
         const bool number = (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E';
         run_ = number ? run_ + 1 : 0;
         in_string_ = c == '"';
+        space_ = c == ' ' || c == '\t' || c == '\n' || c == '\r' ? space_ + 1 : 0;
     }
     void refuse(const std::string& detail) { error_ = inputError(file_.name(), detail); }
 
@@ -80,7 +108,8 @@ private:
     const char* at_ = nullptr;
     const char* end_ = nullptr;
     bool in_string_ = false, escaped_ = false;
-    uint64_t run_ = 0;
+    uint64_t run_ = 0, space_ = 0, handed_out_ = 0;
+    std::vector<Gap> gaps_;
     std::optional<Error> error_;
 };
 
@@ -117,8 +146,8 @@ public:
     using string_t = nlohmann::json::string_t;
     using binary_t = nlohmann::json::binary_t;
 
-    Events(const char* what, JsonVisitor& visitor, const JsonLimits& limits)
-        : what_(what), visitor_(visitor), limits_(limits) {}
+    Events(const Feed& feed, const char* what, JsonVisitor& visitor, const JsonLimits& limits)
+        : feed_(feed), what_(what), visitor_(visitor), limits_(limits) {}
 
     bool null() { return scalar({}); }
     bool boolean(bool value) { return scalar({.kind = JsonScalar::Kind::boolean, .boolean = value}); }
@@ -145,8 +174,9 @@ public:
     }
     bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
         const bool utf8 = std::strstr(error.what(), "UTF-8") != nullptr;
-        error_ = Error{ErrorCode::bad_input,
-                       fmt::format("{} is {} at its byte {}", what_, utf8 ? "not UTF-8" : "no valid JSON", position)};
+        error_ =
+            Error{ErrorCode::bad_input, fmt::format("{} is {} at its byte {}", what_,
+                                                    utf8 ? "not UTF-8" : "no valid JSON", feed_.placeOf(position))};
         return false;
     }
 
@@ -163,6 +193,7 @@ private:
         return !error_;
     }
 
+    const Feed& feed_;
     const char* what_;
     JsonVisitor& visitor_;
     const JsonLimits& limits_;
@@ -191,7 +222,7 @@ std::string JsonScalar::shown() const {
 Result<void> readJson(const ByteSource& file, uint64_t offset, uint64_t bytes, const char* what, JsonVisitor& visitor,
                       const JsonLimits& limits) {
     Feed feed(file, offset, bytes);
-    Events events(what, visitor, limits);
+    Events events(feed, what, visitor, limits);
     const bool parsed = nlohmann::json::sax_parse(FeedIterator(&feed), FeedIterator(), &events);
     if (feed.done() && feed.error()) return *feed.error();  // before that, what the visitor found is the reason
     if (events.error()) return inFile(file.name(), *events.error());

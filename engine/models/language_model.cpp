@@ -131,7 +131,7 @@ std::optional<PagingReport> LanguageModel::takePaging() {
     if (!state_->paged) return std::nullopt;
     PagingReport report = state_->paged->report();
     report.visits = std::exchange(state_->visits, {});
-    state_->paged->begin();
+    state_->paged->startReport();
     return report;
 }
 
@@ -237,6 +237,7 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
 Result<std::vector<float>> LanguageModel::State::feed(std::span<const uint32_t> tokens, uint32_t position, bool all) {
     std::vector<float> logits;
     if (position == 0) VKMOE_CHECK(ensureActivations(tokens.size()));
+    if (paged) VKMOE_CHECK(paged->pager().begin());
     for (size_t first = 0; first < tokens.size();) {
         size_t count = std::min<size_t>(tokens.size() - first, activations->capacity);
         bool last = first + count == tokens.size();

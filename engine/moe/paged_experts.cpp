@@ -89,11 +89,11 @@ Result<std::unique_ptr<PagedExperts>> PagedExperts::open(Engine& engine, std::ve
     paged->opening_bytes_ = paged->pager_->counters().bytes_read;
     if (chosen.host_reads && !paged->pager_->allResident())
         paged->host_ = std::make_unique<HostExperts>(engine.device(), options.host_compute, speeds);
-    paged->begin();
+    paged->startReport();
     return paged;
 }
 
-void PagedExperts::begin() {
+void PagedExperts::startReport() {
     before_ = pager_->counters();
     seconds_before_ = pager_->reading().seconds;
 }

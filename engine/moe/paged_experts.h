@@ -22,8 +22,8 @@ public:
     const Pager& pager() const { return *pager_; }
     HostExperts* host() { return host_.get(); }  // null: the device computes everything
 
-    // A call begins; what it has done so far.
-    void begin();
+    // What was done since startReport, or opening.
+    void startReport();
     PagingReport report() const;
 
 private:

@@ -166,6 +166,7 @@ Result<Weights> Weights::load(Engine& engine, const LayerSource& source, bool wi
 Result<Weights> Weights::allocateAs(Engine& engine, const Weights& other, WeightFormat format) {
     Weights weights;
     weights.description = other.description;
+    weights.paged = other.paged;
     weights.up_format = weights.down_format = weights.shared_up_format = weights.shared_down_format = format;
     VKMOE_CHECK(allocateAll(engine.device(), weights));
     return weights;

@@ -35,7 +35,8 @@ struct Weights {
     // Reads every tensor again, into the memory that is there.
     Result<void> fill(Engine& engine, const formats::LayerSource& source) const;
 
-    // Memory for the same layer with matrices in another format; nothing in it yet but the page table.
+    // Memory for the same layer with matrices in another format, paged if that is; nothing in it yet but the page
+    // table.
     static Result<Weights> allocateAs(Engine& engine, const Weights& other, WeightFormat format);
 };
 

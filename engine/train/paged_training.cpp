@@ -55,13 +55,31 @@ Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, std
     VKMOE_TRY(squares, engine.kernel(kernels().grad_squares, {}));
     paged->adamw_ = adamw;
     paged->grad_squares_ = squares;
+    for (uint32_t l = 0; paged->rounded() && l < paged->layers_.size(); ++l)
+        VKMOE_CHECK(paged->round(paged->expertsOf(l)));
     return paged;
+}
+
+std::vector<PagedTraining::Kind> PagedTraining::kindsFor(bool rounded, bool chunks) {
+    std::vector<Kind> used = {weights, gradients, first, second};
+    if (rounded) used.push_back(operands);
+    if (chunks) used.insert(used.end(), {totals, partials});
+    return used;
+}
+
+PageId PagedTraining::pageOf(Kind kind, uint32_t expert) const {
+    return PageId(std::find(used_.begin(), used_.end(), kind) - used_.begin()) * experts_ + expert;
+}
+
+const Buffer& PagedTraining::tableOf(Kind kind, uint32_t layer) const {
+    if (kind == weights) return layers_[layer].weights->table;
+    return kind == operands ? layers_[layer].rounded->weights().table : tables_[kind][layer];
 }
 
 Result<void> PagedTraining::allocate() {
     Device& device = engine_->device();
-    for (uint32_t kind = gradients; kind < kinds_; ++kind)
-        for (size_t l = 0; l < layers_.size(); ++l) {
+    for (Kind kind : used_)
+        for (size_t l = 0; kind != weights && kind != operands && l < layers_.size(); ++l) {
             assert(layers_[l].weights->routed.bytes() / 4 == words_);
             assert(layers_[l].weights->description.experts == layer_experts_);
             VKMOE_TRY(table, upload(device, std::vector<uint64_t>(layer_experts_ + 2), "table of pages"));
@@ -79,16 +97,16 @@ Result<void> PagedTraining::allocate() {
 }
 
 Result<void> PagedTraining::openPager(const Source& source, const TrainingPaging& options) {
-    uint32_t pages = kinds_ * experts_;
+    auto pages = uint32_t(used_.size()) * experts_;
     VKMOE_TRY(store, openStore(options.scratch, pages, words_ * 4));
     std::vector<PageGroup> groups;
     for (uint32_t l = 0; l < layers_.size(); ++l) {
         VKMOE_TRY(file, source(l));
         VKMOE_CHECK(copyWeights(std::move(file), *store, pageOf(weights, l * layer_experts_)));
-        groups.push_back({layer_experts_, &layers_[l].weights->table});
     }
-    for (uint32_t kind = gradients; kind < kinds_; ++kind)
-        for (const Buffer& table : tables_[kind]) groups.push_back({layer_experts_, &table});
+    for (Kind kind : used_)
+        for (uint32_t l = 0; l < layers_.size(); ++l) groups.push_back({layer_experts_, &tableOf(kind, l)});
+    const uint32_t together = rounded() ? 5 : 4;  // pages of an expert in a step
     uint64_t all = pages * words_ * 4;
     PagerOptions settings{.device_budget = options.device_budget.value_or(all),
                           .host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2)),
@@ -96,15 +114,17 @@ Result<void> PagedTraining::openPager(const Source& source, const TrainingPaging
                           .placement = options.placement,
                           .prefetch = false,
                           .readers = options.readers,
-                          .unit = 4};
+                          .unit = together};
     VKMOE_TRY(pager, Pager::create(engine_->device(), std::move(store), std::move(groups), settings));
     pager_ = std::move(pager);
-    if (pager_->slots(0) + pager_->slots(1) >= 4) return {};
+    uint32_t readable = pager_->flat() ? pager_->slots(0) + pager_->slots(1) : pager_->slots(1);
+    if (readable >= together) return {};
     return Error{
         ErrorCode::out_of_memory,
         fmt::format("budgets of {} bytes on the device and {} on the host hold {} pages of {} bytes; an expert "
-                    "in training needs 4",
-                    settings.device_budget, settings.host_budget, pager_->slots(0) + pager_->slots(1), words_ * 4)};
+                    "in training needs {}",
+                    settings.device_budget, settings.host_budget, pager_->slots(0) + pager_->slots(1), words_ * 4,
+                    together)};
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
@@ -195,16 +215,17 @@ std::vector<uint32_t> PagedTraining::Layer::ofAll(std::span<const uint32_t> expe
 Result<void> PagedTraining::Layer::forward(std::span<const uint32_t> some, const Record& record) const {
     auto experts = ofAll(some);
     VKMOE_CHECK(all_->catchUp(experts));
-    return all_->turn(experts, {{weights}, 0}, {}, record);
+    return all_->turn(experts, {{all_->multiplied()}, 0}, {}, record);
 }
 
 Result<void> PagedTraining::Layer::backward(std::span<const uint32_t> some, Chunk chunk, const Record& record) const {
-    assert(chunk == Chunk::whole || all_->kinds_ == kinds);
+    assert(chunk == Chunk::whole || all_->uses(totals));
+    Kind operand = all_->multiplied();
     auto experts = ofAll(some);
     for (uint32_t e : experts) all_->has_gradient_[e] = all_->ever_[e] = true;
-    if (chunk == Chunk::whole) return all_->turn(experts, {{weights, gradients}, 0b10}, {}, record);
+    if (chunk == Chunk::whole) return all_->turn(experts, {{operand, gradients}, 0b10}, {}, record);
     uint32_t changes = chunk == Chunk::last ? 0b0010 : 0b1100;
-    return all_->turn(experts, {{weights, gradients, totals, partials}, changes}, {}, record);
+    return all_->turn(experts, {{operand, gradients, totals, partials}, changes}, {}, record);
 }
 
 // ---- results --------------------------------------------------------------------------------------------------------
@@ -294,9 +315,12 @@ Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
     auto step = [&](Commands& into, uint32_t e) -> Result<void> {
         VKMOE_CHECK(makeSteps(into, e));
         if (has_gradient_[e]) zero(into, e);
+        if (rounded()) memberOf(e).rounded->refreshExpert(into, e % layer_experts_);
         return {};
     };
-    VKMOE_CHECK(turn(experts, {{weights, gradients, first, second}, 0b1111}, step, {}));
+    Needs needs{{weights, gradients, first, second}, 0b1111};
+    if (rounded()) needs = {{weights, gradients, first, second, operands}, 0b11111};
+    VKMOE_CHECK(turn(experts, needs, step, {}));
     VKMOE_CHECK(fetch());
     for (uint32_t e : experts) {
         const uint32_t* status = result((uint64_t{experts_} + e) * 8);
@@ -307,6 +331,15 @@ Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
                                  memberOf(e).prefix, status[0], step_, place(e, ~status[1]))};
     }
     return {};
+}
+
+// The copies of weights that were not made by steps.
+Result<void> PagedTraining::round(std::span<const uint32_t> experts) {
+    auto one = [&](Commands& into, uint32_t e) {
+        memberOf(e).rounded->refreshExpert(into, e % layer_experts_);
+        return Result<void>();
+    };
+    return turn(experts, {{weights, operands}, 0b10}, one, {});
 }
 
 Result<void> PagedTraining::catchUp(std::span<const uint32_t> experts) {
@@ -407,6 +440,7 @@ Result<void> PagedTraining::refill(const Source& source) {
             return file->read(e % layer_experts_, std::as_writable_bytes(into), scratch);
         };
         VKMOE_CHECK(put(expertsOf(l), {weights}, fill));
+        if (rounded()) VKMOE_CHECK(round(expertsOf(l)));
     }
     return {};
 }

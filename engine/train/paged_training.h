@@ -1,6 +1,6 @@
 // PagedTraining: what training the routed experts of one or more layers takes, in pages: their weights, gradients and
-// both moments, and two accumulators between the chunks of a batch. All layers share the budgets, so that the whole
-// memory serves the layer that is being worked on.
+// both moments, in rounded precision the bf16 copies that are multiplied by, and two accumulators between the chunks of
+// a batch. All layers share the budgets, so that the whole memory serves the layer that is being worked on.
 //
 //     paged->zeroGradients();
 //     PagedTraining::Layer layer(*paged, 0);
@@ -16,14 +16,18 @@
 // fails with that error.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "engine/formats/tensor_source.h"
 #include "engine/moe/weights.h"
 #include "engine/train/parameter_set.h"
+#include "engine/train/rounded_weights.h"
 #include "vkmoe/paging.h"
 #include "vkmoe/training_paging.h"
 
@@ -32,21 +36,22 @@ inline namespace v1 {
 
 class PagedTraining {
 public:
-    enum Kind : uint32_t { weights, gradients, first, second, totals, partials, kinds };
+    enum Kind : uint32_t { weights, gradients, first, second, operands, totals, partials, kinds };
     enum class Chunk { whole, some, last };  // of a batch: all of it; one of several; the last of several
     using Record = std::function<void(Commands&)>;
 
     // A layer whose experts are to be paged.
     struct Member {
-        const Weights* weights = nullptr;      // loaded without experts (Weights::loadUnpaged, f32); stays where it is
-        std::vector<ParameterTensor> tensors;  // of one page
-        std::string prefix;                    // of its names, in errors
+        const Weights* weights = nullptr;  // loaded without experts (Weights::loadUnpaged, f32); stays where it is
+        const RoundedWeights* rounded = nullptr;  // of them, in rounded precision; stays, too
+        std::vector<ParameterTensor> tensors;     // of one page
+        std::string prefix;                       // of its names, in errors
     };
     // Where a layer's experts are read from.
     using Source = std::function<Result<formats::LayerSource>(uint32_t layer)>;
 
     // All layers have the same shape. `chunks`: batches may come in chunks. Errors: what reading the experts has;
-    // out_of_memory for budgets below four pages; io.
+    // out_of_memory for budgets below an expert's pages; io.
     static Result<std::unique_ptr<PagedTraining>> create(Engine& engine, std::vector<Member> layers,
                                                          const Source& source, const TrainingPaging& options,
                                                          bool chunks);
@@ -114,22 +119,28 @@ private:
     PagedTraining(Engine& engine, std::vector<Member> layers, bool chunks)
         : engine_(&engine),
           layers_(std::move(layers)),
-          kinds_(chunks ? kinds : totals),
+          used_(kindsFor(layers_.front().rounded, chunks)),
           layer_experts_(layers_.front().weights->description.experts),
           experts_(layer_experts_ * uint32_t(layers_.size())),
           words_(layers_.front().weights->routed.bytes() / 4) {}
+    static std::vector<Kind> kindsFor(bool rounded, bool chunks);
+    bool rounded() const { return layers_.front().rounded != nullptr; }
+    Kind multiplied() const { return rounded() ? operands : weights; }  // what the passes read
+    bool uses(Kind kind) const { return std::find(used_.begin(), used_.end(), kind) != used_.end(); }
+    const Buffer& tableOf(Kind kind, uint32_t layer) const;
     Result<void> allocate();
     Result<void> openPager(const Source& source, const TrainingPaging& options);
     Result<void> turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> tryTurn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> submit(Commands& commands, bool wait);
-    PageId pageOf(Kind kind, uint32_t expert) const { return kind * experts_ + expert; }
+    PageId pageOf(Kind kind, uint32_t expert) const;
     uint64_t address(Kind kind, uint32_t expert) const { return pager_->address(pageOf(kind, expert)); }
     void zero(Commands& commands, uint32_t expert) const;
     bool isBehind(uint32_t expert);
     Result<void> catchUp(std::span<const uint32_t> experts);
     Result<void> makeSteps(Commands& commands, uint32_t expert);
     Result<void> stepAll(std::span<const uint32_t> experts);
+    Result<void> round(std::span<const uint32_t> experts);
     Result<void> put(std::span<const uint32_t> experts, const std::vector<Kind>& into, const Fill& fill);
     std::vector<uint32_t> expertsOf(uint32_t layer) const;
     Result<std::vector<std::vector<float>>> read(Kind kind, uint32_t layer);
@@ -142,10 +153,10 @@ private:
 
     Engine* engine_;
     std::vector<Member> layers_;
-    uint32_t kinds_;                     // without chunks there are no totals and partials
+    std::vector<Kind> used_;             // kinds of pages there are
     uint32_t layer_experts_, experts_;   // of a layer; of all, which are numbered one layer after the other
     uint64_t words_;                     // of a page
-    std::vector<Buffer> tables_[kinds];  // [layers]; those of weights are Weights::table
+    std::vector<Buffer> tables_[kinds];  // [layers]; of weights and operands none: they are Weights::table
     // Words: status of squares [experts, 2], of weights [experts, 2], partial sums [experts][partials].
     Buffer results_, download_;
     const Kernel *adamw_ = nullptr, *grad_squares_ = nullptr;

@@ -15,19 +15,23 @@ Result<RoundedWeights> RoundedWeights::create(Engine& engine, const Weights& mas
 }
 
 void RoundedWeights::refresh(Commands& commands) const {
-    refreshFamily(commands, false);
-    if (master_->description.shared != Shared::none) refreshFamily(commands, true);
+    const Description& d = master_->description;
+    if (!master_->paged) refreshPages(commands, false, 0, d.experts);
+    if (d.shared != Shared::none) refreshPages(commands, true, master_->sharedPage(), 1);
     commands.copy(master_->router, 0, weights_->router, 0, master_->router.size());
     commands.barrier();
 }
 
+void RoundedWeights::refreshExpert(Commands& commands, uint32_t expert) const {
+    refreshPages(commands, false, expert, 1);
+}
+
 // Matrices are rounded, biases copied.
-void RoundedWeights::refreshFamily(Commands& commands, bool shared) const {
+void RoundedWeights::refreshPages(Commands& commands, bool shared, uint32_t first, uint32_t pages) const {
     const Description& d = master_->description;
     const PageLayout& from = shared ? master_->shared : master_->routed;
     const PageLayout& to = shared ? weights_->shared : weights_->routed;
     uint32_t F = shared ? d.shared_dim : d.hidden_dim, D = d.model_dim;
-    uint32_t pages = shared ? 1 : d.experts, first = shared ? d.experts : 0;
     Pages source = master_->table.at<Pages>(), target = weights_->table.at<Pages>();
     auto round = [&](uint32_t rows, uint32_t cols, uint32_t source_at, uint32_t target_at) {
         RoundPanels p{source, target, pages, first, rows, cols, source_at, target_at};

@@ -15,12 +15,14 @@ public:
 
     const Weights& weights() const { return *weights_; }
 
-    // Makes the copies of what the masters are by then.
+    // Makes the copies of what the masters are by then; of routed experts in pages refreshExpert makes them, of one
+    // whose pages both tables hold.
     void refresh(Commands& commands) const;
+    void refreshExpert(Commands& commands, uint32_t expert) const;
 
 private:
     explicit RoundedWeights(const Weights& master) : master_(&master) {}
-    void refreshFamily(Commands& commands, bool shared) const;
+    void refreshPages(Commands& commands, bool shared, uint32_t first, uint32_t pages) const;
 
     const Weights* master_;
     std::unique_ptr<Weights> weights_;

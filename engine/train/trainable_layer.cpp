@@ -45,9 +45,6 @@ void addPage(ParameterSlab& slab, const std::string& name, const ExpertShape& s,
 Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, const formats::LayerSource& source,
                                                                Precision precision, bool in_pages) {
     VKMOE_CHECK(checkTrainable(source));
-    if (in_pages && precision == Precision::rounded)
-        return Error{ErrorCode::unsupported,
-                     fmt::format("{}: experts are paged in exact precision only", source.bytes->name())};
     std::unique_ptr<TrainableLayer> layer(new TrainableLayer);
     VKMOE_TRY(master, in_pages ? Weights::loadUnpaged(engine, source, true) : Weights::load(engine, source, true));
     layer->master_ = std::move(master);
@@ -73,7 +70,7 @@ PagedTraining::Member TrainableLayer::member(const std::string& prefix) const {
     ParameterSlab page;
     uint32_t position = 0;
     addPage(page, "", routedShape(description(), WeightFormat::f32, WeightFormat::f32), master_.routed, 0, position);
-    return {&master_, std::move(page.tensors), prefix};
+    return {&master_, rounded_ ? &*rounded_ : nullptr, std::move(page.tensors), prefix};
 }
 
 std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint32_t& position) const {

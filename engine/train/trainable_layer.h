@@ -18,7 +18,7 @@ inline namespace v1 {
 class TrainableLayer {
 public:
     // Errors: unsupported for a layer that cannot be trained; what Weights::load has. With `in_pages` it has no routed
-    // experts until page() gives it them, in exact precision only.
+    // experts until page() gives it them.
     static Result<std::unique_ptr<TrainableLayer>> create(Engine& engine, const formats::LayerSource& source,
                                                           Precision precision, bool in_pages = false);
     TrainableLayer(const TrainableLayer&) = delete;

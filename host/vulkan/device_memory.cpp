@@ -1,4 +1,4 @@
-// A Vulkan device's memory: what is given back is freed when the timeline has passed its last use.
+// A Vulkan device's memory: what is given back is freed when both timelines have passed its last use.
 #include <fmt/format.h>
 
 #include "host/vulkan/vulkan_device.h"
@@ -28,8 +28,8 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
     };
     VkResult result = make();
     if (result != VK_SUCCESS) {
-        auto waited = waitFor(work_.submitted());  // frees what was given back
-        if (lost_) return waited.error();          // and called it a lack of memory
+        auto waited = waitForAll();        // frees what was given back
+        if (lost_) return waited.error();  // and called it a lack of memory
         if (waited) result = make();
     }
     if (result != VK_SUCCESS) return failure(result, fmt::format("{}: allocating {} bytes", what, bytes));
@@ -37,6 +37,14 @@ Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory,
                 memory == Memory::device ? nullptr : placed.pMappedData, allocation};
     nameObject(VK_OBJECT_TYPE_BUFFER, block.native, what.c_str());
     return block;
+}
+
+Result<void> VulkanDevice::waitForAll() {
+    if (transfers_.submitted() > 0) {
+        VkResult result = transfers_.wait(transfers_.submitted());
+        if (result != VK_SUCCESS) return failure(result, "waiting for transfers");
+    }
+    return waitFor(work_.submitted());
 }
 
 // Families of queues use a buffer at once, each its parts.

@@ -1,6 +1,7 @@
 // Instance: the Vulkan loader, and what it offers, read once and ordered best first.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 

@@ -32,6 +32,7 @@ private:
     Result<void> createAllocator();
     Result<void> createLayoutAndCache();
     Result<void> createQueues();
+    Result<void> waitForAll();
     void shareQueues(VkBufferCreateInfo& create);
     Result<void> record(VkCommandBuffer command, const Commands& commands);
     Result<void> recordDispatch(VkCommandBuffer command, const Commands::Operation& operation);

@@ -1,9 +1,10 @@
 // A queue of a Vulkan device with its timeline, which every submit moves on by one, and its command buffers.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <optional>
-#include <span>
+#include <utility>
 #include <vector>
 
 #include "host/vulkan/vulkan_api.h"

@@ -13,6 +13,7 @@
 #include "tests/devices.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
+#include "tests/paging/pages.h"
 #include "vkmoe/layer.h"
 #include "vkmoe/layer_trainer.h"
 #include "vkmoe/stack.h"
@@ -282,6 +283,41 @@ TEST_CASE("a device that is lost says so at once, and lets go of its memory", "[
         upload.reset();
         CHECK(device->ledger().used() == 0);
     }
+}
+
+TEST_CASE("a call that cannot be submitted leaves the next one its bits", "[faults][paging][device]") {
+    auto random = test::makeRandomLayer(
+        {.model_dim = 8, .hidden_dim = 8, .experts = 6, .top_k = 2, .score = Score::softmax, .renormalize = true},
+        WeightFormat::f32, 3);
+    auto fixed = random;
+    fixed.source.description.dispatch = Dispatch::fixed_budget;
+    fixed.source.description.score = Score::softmax_selected;
+    const std::vector<float> x = test::randomTokens(9, 8, 4);
+    for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu)
+        for (const auto* layer : {&random, &fixed}) {
+            auto faults = std::make_shared<Faults>();
+            auto engine = must(Engine::open(optionsFor(gpu, faults)));
+            formats::ModelSource model;
+            model.layers = {layer->source, layer->source};
+            const auto expected = must(must(Stack::create(*engine, model)).forward(x, {.max_batch = 1})).output;
+            for (auto [placement, transfers] : test::kPlacements)
+                for (uint64_t pages : {3u, 12u}) {
+                    const uint64_t page = test::slotBytes(*engine, model);
+                    auto stack = must(Stack::create(*engine, model,
+                                                    {.device_budget = pages / 3 * page,
+                                                     .host_budget = pages * page,
+                                                     .placement = placement,
+                                                     .speeds = MemorySpeeds{.transfer_queue = transfers}}));
+                    for (uint64_t n = 1; n < 30; ++n) {
+                        CAPTURE(int(placement), transfers, pages, n, layer == &fixed);
+                        faults->arm({.call = FaultyCall::submit, .nth = n, .result = Fault::out_of_host_memory});
+                        auto failed = stack.forward(x, {.max_batch = 1});
+                        faults->disarm();
+                        if (failed) CHECK(failed->output == expected);
+                        CHECK(must(stack.forward(x, {.max_batch = 1})).output == expected);
+                    }
+                }
+        }
 }
 
 TEST_CASE("slots of a device that is lost are no fewer slots but an error", "[faults][device]") {

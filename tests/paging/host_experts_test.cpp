@@ -123,6 +123,18 @@ TEST_CASE("experts that the host computes have the device's bits", "[paging][dev
             auto slow_bus = budgets(page, 4, Placement::automatic, HostCompute::automatic);
             slow_bus.speeds = MemorySpeeds{1e12, 1e6, 1e6};
             checkBits(*engine, model, slow_bus, run, *expected, x);
+            // Copies arrive while the host computes.
+            for (uint64_t slots : {4, 12, 20}) {
+                auto beside = budgets(page, slots, Placement::tiered, HostCompute::always);
+                beside.speeds = MemorySpeeds{.transfer_queue = true};
+                auto paged = Stack::create(*engine, model, beside);
+                REQUIRE(paged);
+                for (uint32_t batch : {1u, 7u, 1u}) {
+                    auto result = paged->forward(x, {.precision = run.precision, .max_batch = batch});
+                    REQUIRE(result);
+                    CHECK(same(*result, *expected));
+                }
+            }
         }
     }
 }

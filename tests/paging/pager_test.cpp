@@ -181,6 +181,38 @@ TEST_CASE("with room for all, everything is read once and stays", "[paging][devi
     }
 }
 
+TEST_CASE("a pass that is never submitted moves nothing", "[paging][device]") {
+    for (Device* device : test::devices()) {
+        INFO(device->info().name);
+        for (auto [placement, transfers] : test::kPlacements) {
+            PagerOptions options{.device_budget = 5 * 768,
+                                 .host_budget = 32 * 768,
+                                 .policy = Policy::lru,
+                                 .placement = placement,
+                                 .transfer_queue = transfers};
+            Fixture f(*device, {8, 8, 16}, options);
+            REQUIRE(f.pager->preload());
+            for (int pass = 0; pass < 9; ++pass) {
+                PageId hot = PageId(16 + pass % 8);
+                f.pager->note(2, std::vector<PageId>{hot, hot + 1, hot + 7});
+                for (bool lost : {true, false}) {
+                    Commands commands;
+                    REQUIRE(f.pager->rebalance(commands));
+                    if (lost && pass % 3 != 0) continue;
+                    auto value = device->submit(commands);
+                    REQUIRE(value);
+                    f.pager->submitted(*value);
+                }
+                REQUIRE(f.pager->allResident());
+                for (PageId page = 0; page < 32; ++page) {
+                    CHECK(f.entry(page) == f.pager->address(page));
+                    CHECK(contents(f, page) == std::vector<uint32_t>(f.store->pageBytes(page) / 4, 1000 + page));
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("a page that cannot be read is an error of its turn, and of no other", "[paging]") {
     auto device = openCpuDevice();
     Fixture f(*device, {8, 8}, {.device_budget = 4 * 768});

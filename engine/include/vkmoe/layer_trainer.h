@@ -37,8 +37,8 @@ struct LayerTrainerOptions {
     // Tokens of a batch that are on the device at once; 0: as memory allows. Never changes bits. With a gated shared
     // expert, batches of more than 30,000 tokens cannot be cut (unsupported).
     uint32_t max_chunk = 0;
-    // The routed experts in pages, in exact precision (unsupported in rounded): same bits, in less memory. A step moves
-    // the pages of the experts that it uses. An error of reading or writing pages ends the trainer's use.
+    // The routed experts in pages: same bits, in less memory. A step moves the pages of the experts that it uses. An
+    // error of reading or writing pages ends the trainer's use.
     std::optional<TrainingPaging> paging = {};
 };
 

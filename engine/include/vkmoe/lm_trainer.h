@@ -39,9 +39,9 @@ struct LmTrainerOptions {
     bool loss_scaling = false;
     LossScalerOptions scaler;
     uint32_t max_tokens = 0;  // of a micro-batch that the caller will use; sizes the activations
-    // All layers' routed experts in pages, in exact precision (unsupported in rounded): same bits, in less memory. A
-    // step waits for each layer's routes once a micro-batch, and moves the pages of the experts that it uses; the
-    // budgets serve the layer at work. An error of reading or writing pages ends the trainer's use.
+    // All layers' routed experts in pages: same bits, in less memory. A step waits for each layer's routes once a
+    // micro-batch, and moves the pages of the experts that it uses; the budgets serve the layer at work. An error of
+    // reading or writing pages ends the trainer's use.
     std::optional<TrainingPaging> paging = {};
 };
 

@@ -1,5 +1,6 @@
-// TrainingPaging: training in memory of given sizes. The experts' weights, gradients and both moments are pages; those
-// of experts without tokens do not move. Weights after any step have the bits they have without.
+// TrainingPaging: training in memory of given sizes. The experts' weights, gradients and both moments are pages, in
+// rounded precision bf16 copies, too; those of experts without tokens do not move. Weights after any step have the bits
+// they have without.
 #pragma once
 
 #include <optional>
@@ -12,8 +13,8 @@ inline namespace v1 {
 
 struct TrainingPaging {
     // Bytes of pages in device memory (tier 1) and in host memory that the device reads (tier 2); together at least an
-    // expert's four pages. Not given: as many as all pages take, on the host at most half of the machine's memory.
-    // Never more than four fifths of what is free: activations need the rest.
+    // expert's pages, four, or five in rounded precision. Not given: as many as all pages take, on the host at most
+    // half of the machine's memory. Never more than four fifths of what is free: activations need the rest.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
     Placement placement = Placement::automatic;
