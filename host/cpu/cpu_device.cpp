@@ -86,11 +86,11 @@ public:
 
     Result<uint64_t> passed() override { return value_; }
 
-    // What was started before the last time that somebody asked.
+    // What was started before the last time that somebody asked: no work may count on more.
     Result<uint64_t> transferred() override {
-        uint64_t value = transferred_;
-        runTransfers(transfer_value_);
-        return value;
+        runTransfers(asked_);
+        asked_ = transfer_value_;
+        return transferred_;
     }
 
 private:
@@ -223,7 +223,7 @@ private:
     bool simd_, backwards_;
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet
-    uint64_t transfer_value_ = 0, transferred_ = 0;
+    uint64_t transfer_value_ = 0, transferred_ = 0, asked_ = 0;
 };
 
 }  // namespace
