@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engine/cases/scene.h"
 #include "samples/vkmoe/bench_layer.h"
@@ -86,6 +87,15 @@ Result<BenchRow> timeKernel(Device& device, Device& scalar, const KernelCode& co
     return BenchRow{code.name, formName(code, c), c.fused != 0, timed.seconds, test.flops, test.bytes};
 }
 
+bool wanted(const BenchOptions& o, const std::string& row, const std::string& form) {
+    return (row + " " + form).find(o.filter) != std::string::npos;
+}
+
+std::string layerForm(WeightFormat format, Precision precision, uint32_t tokens) {
+    return fmt::format("{}{} silu_glu, {} token{}", name(format), precision == Precision::rounded ? " rounded" : "",
+                       tokens, tokens == 1 ? "" : "s");
+}
+
 // A whole layer: its GEMMs counted as work, and everything around them paid for.
 Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat format, Precision precision,
                            uint32_t tokens) {
@@ -97,10 +107,8 @@ Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat for
         if (i > 0) best = std::min(best, result.seconds);
     }
     double expert = 3.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k);
-    std::string form = fmt::format("{}{} silu_glu, {} token{}", name(format),
-                                   precision == Precision::rounded ? " rounded" : "", tokens, tokens == 1 ? "" : "s");
     return BenchRow{"layer",
-                    form,
+                    layerForm(format, precision, tokens),
                     precision == Precision::rounded,
                     best,
                     2 * expert * tokens * o.top_k,
@@ -110,6 +118,9 @@ Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat for
 // Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.
 Result<void> timeTraining(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
     for (Precision precision : {Precision::exact, Precision::rounded}) {
+        bool rounded = precision == Precision::rounded;
+        std::string form = fmt::format("{} silu_glu, {} tokens", rounded ? "bf16 rounded" : "f32", o.tokens);
+        if (!wanted(o, "layer forward", form) && !wanted(o, "layer backward", form)) continue;
         VKMOE_TRY(trainer, LayerTrainer::create(engine, benchLayer(o, WeightFormat::f32), {.precision = precision}));
         auto x = randomTokens(o.tokens, o.model_dim), grad = randomTokens(o.tokens, o.model_dim);
         double forward = 1e30, backward = 1e30;
@@ -118,8 +129,6 @@ Result<void> timeTraining(Engine& engine, const BenchOptions& o, std::vector<Ben
             forward = std::min(forward, result.forward_seconds);
             backward = std::min(backward, result.backward_seconds);
         }
-        bool rounded = precision == Precision::rounded;
-        std::string form = fmt::format("{} silu_glu, {} tokens", rounded ? "bf16 rounded" : "f32", o.tokens);
         double flops = 6.0 * o.model_dim * o.hidden_dim * o.tokens * o.top_k;
         double bytes = 3.0 * o.model_dim * o.hidden_dim * std::min<double>(o.experts, double(o.tokens) * o.top_k) * 4;
         rows.push_back({"layer forward", form, rounded, forward, flops, bytes});
@@ -132,11 +141,16 @@ Result<void> timeTraining(Engine& engine, const BenchOptions& o, std::vector<Ben
 Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
     for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {
         if (format == WeightFormat::mxfp4 && (o.model_dim % kBlock != 0 || o.hidden_dim % kBlock != 0)) continue;
-        VKMOE_TRY(layer, Layer::create(engine, benchLayer(o, format)));
+        std::optional<Layer> layer;
         for (Precision precision : {Precision::exact, Precision::rounded}) {
             if (format == WeightFormat::f32 && precision == Precision::rounded) continue;
             for (uint32_t tokens : {o.tokens, 1u}) {
-                VKMOE_TRY(row, timeLayer(layer, o, format, precision, tokens));
+                if (!wanted(o, "layer", layerForm(format, precision, tokens))) continue;
+                if (!layer) {
+                    VKMOE_TRY(made, Layer::create(engine, benchLayer(o, format)));
+                    layer = std::move(made);
+                }
+                VKMOE_TRY(row, timeLayer(*layer, o, format, precision, tokens));
                 rows.push_back(row);
             }
         }
@@ -144,22 +158,31 @@ Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<Bench
     return {};
 }
 
-Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& options) {
+// Rows of `what`; if the device has too little memory for it, a note.
+template <class Time>
+Result<void> timeIfItFits(const char* what, std::vector<std::string>& notes, const Time& time) {
+    Result<void> timed = time();
+    if (timed || timed.error().code != ErrorCode::out_of_memory) return timed;
+    notes.push_back(fmt::format("{}: left out from here on: {}", what, timed.error().detail));
+    return {};
+}
+
+Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& options, std::vector<std::string>& notes) {
     auto scalar = openCpuDevice({.simd = false});
     std::vector<BenchRow> rows;
     Progress progress("timing on " + engine.device().info().name);
     auto all = kernels().all();
     for (size_t i = 0; i < all.size(); ++i) {
         progress.show(i, all.size());
-        if (isPeak(*all[i]) || std::string(all[i]->name).find(options.filter) == std::string::npos) continue;
+        if (isPeak(*all[i])) continue;
         for (const Constants& constants : formsToTime(*all[i], engine.device().info().limits, options)) {
+            if (!wanted(options, all[i]->name, formName(*all[i], constants))) continue;
             VKMOE_TRY(row, timeKernel(engine.device(), *scalar, *all[i], constants, options));
             rows.push_back(row);
         }
     }
-    if (std::string("layer").find(options.filter) != std::string::npos) VKMOE_CHECK(timeLayers(engine, options, rows));
-    if (std::string("layer backward").find(options.filter) != std::string::npos)
-        VKMOE_CHECK(timeTraining(engine, options, rows));
+    VKMOE_CHECK(timeIfItFits("layer", notes, [&] { return timeLayers(engine, options, rows); }));
+    VKMOE_CHECK(timeIfItFits("layer backward", notes, [&] { return timeTraining(engine, options, rows); }));
     return rows;
 }
 
@@ -178,11 +201,13 @@ int bench(const Context& context, const BenchOptions& options) {
     if (!engine) return fail(engine.error());
     auto peaks = measurePeaks((*engine)->device());
     if (!peaks) return fail(peaks.error());
-    auto rows = timeAll(**engine, options);
+    std::vector<std::string> notes;
+    auto rows = timeAll(**engine, options, notes);
     if (!rows)
         return rows.error().code == ErrorCode::refused_device ? (fail(rows.error()), int(kCheckFailed))
                                                               : fail(rows.error());
     BenchTable table{(*engine)->device().info(), options, *peaks, std::move(*rows)};
+    for (const std::string& note : notes) fmt::print(stderr, "vkmoe: warning: {}\n", note);
     if (!options.html.empty())
         if (auto written = writeText(options.html, benchHtml(table)); !written) return fail(written.error());
     context.json ? print(benchJson(table)) : fmt::print("{}", benchText(table));

@@ -162,7 +162,7 @@ int parseAndRun(int argc, char** argv) {
     run_command->callback([&] { exit_code = run(context, run_options); });
 
     BenchOptions bench_options;
-    bench_command->add_option("--filter", bench_options.filter, "only kernels whose name contains this");
+    bench_command->add_option("--filter", bench_options.filter, "only rows whose kernel and form contain this");
     bench_command->add_option("--html", bench_options.html, "also write the table as an HTML chart");
     bench_command->add_option("--tokens", bench_options.tokens)->capture_default_str();
     bench_command->add_option("--experts", bench_options.experts)->capture_default_str();
