@@ -90,15 +90,25 @@ std::vector<PageId> HostExperts::pick(const Pager& pager, std::span<const PageId
     if (choice_ == HostCompute::always) return candidates;
     auto left = model_.leave(near, far);
     std::vector<PageId> picked;
-    for (size_t i = 0; i < far.size(); ++i)
-        if (left[i]) picked.push_back(candidates[i]);
-    if (picked.empty()) model_.forget();
+    std::vector<CostModel::Work> kept;
+    for (size_t i = 0; i < far.size(); ++i) {
+        if (left[i])
+            picked.push_back(candidates[i]);
+        else
+            kept.push_back(far[i]);
+    }
+    if (picked.empty())
+        model_.forget();
+    else
+        predicted_ = model_.deviceSeconds(near, kept);
     return picked;
 }
 
 void HostExperts::choose(Pager& pager, std::span<const PageId> pages) {
     up_used_ = 0;
     status_ = {};
+    predicted_ = 0;
+    turn_pages_ = pages.size();
     if (!turn_.pass) return;
     const Description& d = turn_.pass->description();
     auto picked = pick(pager, pages);
@@ -197,14 +207,19 @@ void HostExperts::recordCopies(Commands& commands, std::span<const Share> shares
     commands.barrier();
 }
 
-Result<void> HostExperts::run(Commands& commands, const Pager& pager) {
+Result<void> HostExperts::run(Commands& commands, const Pager& pager, uint64_t value) {
     auto shares = sharesOf(pager);
     double bytes = 0;
     for (const Share& s : shares)
         bytes += CostModel::bytesRead({pager.store().pageBytes(s.page), s.rows}, CostModel::kHostRows);
     auto start = std::chrono::steady_clock::now();
     VKMOE_CHECK(compute(shares));
-    model_.learn(bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    model_.learn(bytes, seconds);
+    if (value != 0 && pager.wave().size() == turn_pages_) {  // what was predicted is what the device got
+        VKMOE_TRY(passed, device_.passed());
+        model_.learnDevice(predicted_, seconds, passed >= value);
+    }
     recordCopies(commands, shares);
     return {};
 }

@@ -43,8 +43,9 @@ public:
     static bool someLeft(const Pager& pager);
     static bool allLeft(const Pager& pager);
 
-    // Computes those. The list must be submitted before the next turn's inputs are recorded.
-    Result<void> run(Commands& commands, const Pager& pager);
+    // Computes those. `value` ends what the device has of the wave; 0: nothing. The list must be submitted before the
+    // next turn's inputs are recorded.
+    Result<void> run(Commands& commands, const Pager& pager, uint64_t value);
 
     // What run() has counted since it was last taken, for ForwardPass::mergeStatus.
     std::array<uint32_t, 4> takeStatus();
@@ -70,11 +71,13 @@ private:
     std::unique_ptr<Device> cpu_;  // before its buffers
     HostCompute choice_;
     CostModel model_;
-    Buffer down_, up_;        // of device_: inputs; results
-    Buffer hidden_, y_;       // of cpu_, as in the workspace
-    Turn turn_;               // pass null: the host has no inputs
-    uint64_t x_bytes_ = 0;    // of down_, before the sort
-    uint64_t up_used_ = 0;    // bytes of this turn's results
+    Buffer down_, up_;      // of device_: inputs; results
+    Buffer hidden_, y_;     // of cpu_, as in the workspace
+    Turn turn_;             // pass null: the host has no inputs
+    uint64_t x_bytes_ = 0;  // of down_, before the sort
+    uint64_t up_used_ = 0;  // bytes of this turn's results
+    size_t turn_pages_ = 0;
+    double predicted_ = 0;    // seconds of the device in this turn; 0: none were
     std::vector<U32> table_;  // [experts] addresses of the wave's pages
     std::vector<uint32_t> tiles_;
     std::array<uint32_t, 4> status_ = {};

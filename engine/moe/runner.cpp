@@ -220,7 +220,7 @@ Result<void> Runner::runExperts(Commands& commands, size_t layer, Area& area) {
         bool some = host && HostExperts::someLeft(*pager_), all = some && HostExperts::allLeft(*pager_);
         if (!all) s.pass->recordExperts(commands, *s.workspace, area.tokens);
         if ((some && !all) || !pager_->done()) VKMOE_CHECK(submit(commands, area));
-        if (some) VKMOE_CHECK(host->run(commands, *pager_));
+        if (some) VKMOE_CHECK(host->run(commands, *pager_, all ? 0 : area.value));
     }
     if (host) s.host_status = host->takeStatus();
     return {};

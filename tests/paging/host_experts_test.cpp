@@ -312,3 +312,28 @@ TEST_CASE("the cost model learns and slowly forgets", "[paging]") {
     for (int i = 0; i < 10000; ++i) model.forget();
     CHECK(model.host_speed == Approx(4e10).epsilon(0.01));
 }
+
+TEST_CASE("the cost model finds out how fast the device is from who was done first", "[paging]") {
+    uint32_t seed = Catch::getSeed();
+    CAPTURE(seed);
+    for (double truth : {0.2, 0.5, 1.0, 3.0, 100.0}) {  // of what was measured at first
+        CAPTURE(truth);
+        std::mt19937 random(seed);
+        CostModel model = modelOf(1e12, 5e10, 4e10), real = modelOf(1e12 * truth, 5e10 * truth, 4e10);
+        for (int turn = 0; turn < 2000; ++turn) {
+            std::vector<CostModel::Work> near(1 + random() % 4, {uint64_t{1} << 24, 1 + uint32_t(random() % 64)});
+            std::vector<CostModel::Work> far(random() % 3, {uint64_t{1} << 24, 1});
+            double host = model.deviceSeconds(near, far) * std::exp2(double(random() % 401) / 100 - 2);
+            model.learnDevice(model.deviceSeconds(near, far), host, real.deviceSeconds(near, far) <= host);
+        }
+        double bounded = std::min(truth, CostModel::kMostError);
+        CHECK(model.device_error == Approx(bounded).epsilon(0.2));
+        CHECK(model.device_read == Approx(1e12 * model.device_error));
+        CHECK(model.host_read == Approx(5e10 * model.device_error));
+    }
+    CostModel model = modelOf(1e12, 5e10, 4e10);
+    model.learnDevice(0, 1, true);  // the device had nothing to do
+    model.learnDevice(1, 2, true);  // as thought
+    model.learnDevice(2, 1, false);
+    CHECK(model.device_error == 1);
+}
