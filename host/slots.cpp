@@ -18,8 +18,8 @@ Result<Slots> Slots::create(Device& device, Memory memory, uint64_t slot_bytes, 
     while (per_slab > 0 && slots.slots_.size() < count) {
         uint64_t some = std::min(per_slab, count - slots.slots_.size());
         auto slab = device.allocate(some * slot_bytes, memory, what);
-        if (!slab && slab.error().code != ErrorCode::out_of_memory) return std::move(slab).error();
         if (!slab) {
+            if (slab.error().code != ErrorCode::out_of_memory) return std::move(slab).error();
             per_slab = some / 2;
             continue;
         }

@@ -34,8 +34,6 @@ struct Header {
 };
 static_assert(sizeof(Header) == kMoe0HeaderBytes);
 
-Error inputError(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
 Error inputError(const ByteSource& file, const std::string& detail) { return formats::inputError(file.name(), detail); }
 
 std::string dimensions(const Moe0Config& config) {
@@ -43,14 +41,12 @@ std::string dimensions(const Moe0Config& config) {
 }
 
 Result<void> checkFields(const Moe0Config& config) {
-    const auto zero = [](const char* field) {
-        return inputError(fmt::format("{} is 0; it must be at least 1", field));
-    };
+    const auto zero = [](const char* field) { return refused(fmt::format("{} is 0; it must be at least 1", field)); };
     if (config.model_dim == 0) return zero("modelDim");
     if (config.hidden_dim == 0) return zero("hiddenDim");
     if (config.experts == 0) return zero("numExperts");
     if (config.top_k > config.experts)
-        return inputError(
+        return refused(
             fmt::format("topK is {}; it must be at most numExperts, which is {}", config.top_k, config.experts));
     if (config.top_k == 0) return zero("topK");
     return {};
@@ -194,8 +190,8 @@ public:
     static Result<FileImage> create(const Moe0Config& config, bool fp16) try {
         VKMOE_TRY(parameters, moe0ParameterCount(config));
         if (parameters > kMoe0MaxParameters)
-            return inputError(fmt::format("{} make {} parameters; at most {} are held in memory", dimensions(config),
-                                          parameters, kMoe0MaxParameters));
+            return refused(fmt::format("{} make {} parameters; at most {} are held in memory", dimensions(config),
+                                       parameters, kMoe0MaxParameters));
         return FileImage(config, *fileBytes(parameters, fp16), fp16);
     } catch (const std::bad_alloc&) {
         return Error{ErrorCode::out_of_memory, fmt::format("no memory for the parameters of {}", dimensions(config))};
@@ -252,7 +248,7 @@ Result<uint64_t> moe0ParameterCount(const Moe0Config& config) {
     if (count) count = checkedAdd(*count, biases);
     if (count) count = checkedMul(*count, uint64_t{config.experts} + 1);
     if (count) count = checkedAdd(*count, router);
-    if (!count) return inputError(fmt::format("{} make more parameters than 64 bits can count", dimensions(config)));
+    if (!count) return refused(fmt::format("{} make more parameters than 64 bits can count", dimensions(config)));
     return *count;
 }
 
@@ -303,7 +299,7 @@ LayerSource moe0Layer(const Moe0Config& config, std::shared_ptr<const ByteSource
 Result<std::vector<std::byte>> writeMoe0(const Moe0Config& config, std::span<const float> parameters, bool fp16) {
     VKMOE_TRY(count, moe0ParameterCount(config));
     if (parameters.size() != count)
-        return inputError(
+        return refused(
             fmt::format("{} have {} parameters, and {} were given", dimensions(config), count, parameters.size()));
     VKMOE_TRY(image, FileImage::create(config, fp16));
     for (float value : parameters) image.put(value);

@@ -8,11 +8,7 @@
 #include "engine/text/byte_alphabet.h"
 
 namespace vkmoe::text {
-namespace {
-
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
-
-}  // namespace
+using formats::refused;
 
 Result<TokenTable> TokenTable::create(std::span<const BpeCodec::Token> tokens) {
     TokenTable table;

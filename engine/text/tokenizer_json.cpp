@@ -12,12 +12,11 @@ namespace vkmoe::text {
 namespace {
 
 using formats::JsonScalar;
+using formats::refused;
 using formats::shown;
 
 // Other parts of the file nest deeper than weights' headers, and tokens are longer than tensors' names.
 constexpr formats::JsonLimits kLimits = {.depth = 64, .name_bytes = formats::kJsonStringBytes};
-
-Error refused(std::string detail) { return {ErrorCode::bad_input, std::move(detail)}; }
 
 std::optional<BpeCodec::Merge> splitMerge(std::string_view text) {
     const size_t space = text.find(' ');

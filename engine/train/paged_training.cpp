@@ -55,8 +55,7 @@ Result<std::unique_ptr<PagedTraining>> PagedTraining::create(Engine& engine, std
     VKMOE_TRY(squares, engine.kernel(kernels().grad_squares, {}));
     paged->adamw_ = adamw;
     paged->grad_squares_ = squares;
-    for (uint32_t l = 0; paged->rounded() && l < paged->layers_.size(); ++l)
-        VKMOE_CHECK(paged->round(paged->expertsOf(l)));
+    if (paged->rounded()) VKMOE_CHECK(paged->round(paged->everyExpert()));
     return paged;
 }
 
@@ -363,9 +362,7 @@ Result<void> PagedTraining::adamw(const Adamw& numbers) {
 }
 
 Result<void> PagedTraining::settle() {
-    std::vector<uint32_t> all(experts_);
-    std::iota(all.begin(), all.end(), 0u);
-    VKMOE_CHECK(catchUp(all));
+    VKMOE_CHECK(catchUp(everyExpert()));
     steps_.clear();
     taken_.assign(experts_, 0);
     decays_ = 0;
@@ -377,6 +374,12 @@ Result<void> PagedTraining::settle() {
 std::vector<uint32_t> PagedTraining::expertsOf(uint32_t layer) const {
     std::vector<uint32_t> experts(layer_experts_);
     std::iota(experts.begin(), experts.end(), layer * layer_experts_);
+    return experts;
+}
+
+std::vector<uint32_t> PagedTraining::everyExpert() const {
+    std::vector<uint32_t> experts(experts_);
+    std::iota(experts.begin(), experts.end(), 0u);
     return experts;
 }
 
@@ -425,7 +428,7 @@ Result<void> PagedTraining::restore(const Moments& first_moments, const Moments&
         }
         return Result<void>();
     };
-    for (uint32_t l = 0; l < layers_.size(); ++l) VKMOE_CHECK(put(expertsOf(l), {first, second}, fill));
+    VKMOE_CHECK(put(everyExpert(), {first, second}, fill));
     ever_.assign(experts_, true);
     return {};
 }
@@ -440,8 +443,8 @@ Result<void> PagedTraining::refill(const Source& source) {
             return file->read(e % layer_experts_, std::as_writable_bytes(into), scratch);
         };
         VKMOE_CHECK(put(expertsOf(l), {weights}, fill));
-        if (rounded()) VKMOE_CHECK(round(expertsOf(l)));
     }
+    if (rounded()) VKMOE_CHECK(round(everyExpert()));
     return {};
 }
 

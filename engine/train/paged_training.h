@@ -143,6 +143,7 @@ private:
     Result<void> round(std::span<const uint32_t> experts);
     Result<void> put(std::span<const uint32_t> experts, const std::vector<Kind>& into, const Fill& fill);
     std::vector<uint32_t> expertsOf(uint32_t layer) const;
+    std::vector<uint32_t> everyExpert() const;
     Result<std::vector<std::vector<float>>> read(Kind kind, uint32_t layer);
     Result<void> fetch();
     std::vector<uint32_t> withGradients() const;

@@ -64,8 +64,6 @@ PagingOptions budgets(uint64_t page, uint64_t slots, Placement placement, HostCo
             .host_compute = host};
 }
 
-bool isCpu(Engine& engine) { return engine.device().info().type == DeviceType::cpu; }
-
 }  // namespace
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
@@ -89,8 +87,8 @@ void checkBits(Engine& engine, const formats::ModelSource& model, const PagingOp
         REQUIRE(result);
         CHECK(same(*result, expected));
         uint64_t there = result->paging->counters.host_computed;
-        if (options.host_compute == HostCompute::never || isCpu(engine)) CHECK(there == 0);
-        if (options.host_compute == HostCompute::always && !isCpu(engine)) CHECK(there > 0);
+        if (options.host_compute == HostCompute::never || test::isHost(engine)) CHECK(there == 0);
+        if (options.host_compute == HostCompute::always && !test::isHost(engine)) CHECK(there > 0);
     }
     // Small batches of a warm stack, over a slow bus, are the host's business.
     if (options.speeds) CHECK(paged->pager()->counters().host_computed > 0);
@@ -116,7 +114,7 @@ TEST_CASE("experts that the host computes have the device's bits", "[paging][dev
                 checkBits(*engine, model, budgets(page, slots, placement, host), run, *expected, x);
             };
             for (uint64_t slots : {1, 4, 20}) check(slots, Placement::tiered, HostCompute::always);
-            if (isCpu(*engine)) continue;
+            if (test::isHost(*engine)) continue;
             for (uint64_t slots : {1, 4, 20}) check(slots, Placement::flat, HostCompute::always);
             for (Placement placement : {Placement::flat, Placement::tiered})
                 for (HostCompute host : {HostCompute::never, HostCompute::automatic}) check(4, placement, host);
@@ -149,7 +147,7 @@ TEST_CASE("tiers are one where the device reads the host's memory as fast as its
             options.speeds = MemorySpeeds{1e11, 1e11 * share, 1e10};
             auto paged = Stack::create(*engine, model, options);
             REQUIRE(paged);
-            CHECK(paged->pager()->flat() == (share >= 0.8 || isCpu(*engine)));
+            CHECK(paged->pager()->flat() == (share >= 0.8 || test::isHost(*engine)));
         }
     }
 }
@@ -178,7 +176,7 @@ TEST_CASE("without introspection, with forced routes, and layer by layer: the ho
             REQUIRE(expected);
             REQUIRE(result);
             CHECK(same(*result, *expected));
-            CHECK((result->paging->counters.host_computed > 0) == !isCpu(*engine));
+            CHECK((result->paging->counters.host_computed > 0) == !test::isHost(*engine));
             if (dispatch != Dispatch::dropless) continue;
             const Routes* forced[] = {&expected->layers[1].routes, nullptr};
             auto expected_forced = unpaged->forward(x, {}, forced);
