@@ -8,6 +8,7 @@
 
 #include "engine/cpu/simd/vectors-inl.h"
 #include "engine/cpu/twin.h"
+#include "host/cpu/float_environment.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -63,6 +64,7 @@ HWY_EXPORT(adamwRange);
 
 // With constants.skip, the pages that were touched one by one.
 void adamw(const Adamw& p, const Constants& c, Groups groups) {
+    SubnormalsAreZero rule;
     const uint64_t end = std::min<uint64_t>(groups.end * kWorkgroup, p.count);
     for (uint64_t i = groups.begin * kWorkgroup; i < end;) {
         uint64_t page = c.skip != 0 ? i / p.page_words : 0;

@@ -75,6 +75,10 @@ void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
     tile.before = slots.before;
     tile.last = slots.last;
     tile.fused = c.fused != 0;
+    tile.ahead = {};
+    if (slots.last)
+        tile.ahead = {slots.grads + gradWord(p, row, col), size_t{p.cols} * kPanel, ceilDiv(rows, kPanel),
+                      tile.columns};
     if (GradSlots::hasTotal(slots.before)) load(p, slots.totals, row, col, tile, tile.totals);
     if (GradSlots::hasPartial(slots.before)) load(p, slots.partials, row, col, tile, tile.start);
     run(tile);

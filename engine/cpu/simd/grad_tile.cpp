@@ -2,7 +2,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/grad_tile.cpp"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -18,15 +17,23 @@ constexpr size_t kGradColumns = kLanes == kPanel ? 4 : 2;  // vectors of a regis
 constexpr uint32_t kGradRows = 6;
 constexpr size_t kGradVectors = kTilePanels * kPerPanel;
 
+// Part `part` of what comes next.
+HWY_INLINE void fetch(const Ahead& ahead, uint32_t part, uint32_t parts) {
+    for (uint32_t line = ahead.lines * part / parts; line < ahead.lines * (part + 1) / parts; ++line)
+        for (uint32_t run = 0; run < ahead.runs; ++run)
+            __builtin_prefetch(ahead.at + run * ahead.step + line * kPanel, 0, 2);
+}
+
 // A block of at most 32 terms: totals += (start + products in ascending order).
 struct GradBlock {
     const float* x;
     uint32_t terms;
     const float* start;  // of a row, then `start_step` on
     size_t start_step;
-    float* totals;                        // [rows][64]
-    bool add_totals;                      // else the block's sums are the first
-    const float* weights;                 // as the layout says
+    float* totals;         // [rows][64]
+    bool add_totals;       // else the block's sums are the first
+    const float* weights;  // as the layout says
+    Ahead ahead;
     alignas(64) float none[kRunOutputs];  // -0: where a sum starts
 
     GradBlock() { std::fill_n(none, kRunOutputs, -0.0f); }
@@ -100,6 +107,7 @@ HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows) {
     uint32_t parts = ceilDiv(rows, kGradRows);
     for (uint32_t part = 0; part < parts; ++part) {
         uint32_t row = rows * part / parts, count = rows * (part + 1) / parts - row;
+        fetch(block.ahead, part, parts);
         for (size_t v = 0; v < kGradVectors; v += kGradColumns) multiplyRows<kFused, Layout>(block, row, count, v);
     }
 }
@@ -108,7 +116,7 @@ HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows) {
 
 #if HWY_TARGET == HWY_SCALAR  // has no vectors of four
 template <uint32_t kFormat>
-HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t, float* out) {
+HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, float* out) {
     for (uint32_t row = 0; row < kPanel; ++row)
         for (uint32_t i = 0; i < kPanel; ++i)
             out[row * kPanel + i] = panelWeight(panel, std::min(first + i, tile.cols - 1), row, kFormat);
@@ -135,16 +143,13 @@ HWY_INLINE void turn(const V (&rows)[4], float* to) {
     hn::Store(hn::InterleaveUpper(d, high, high2), d, to + 3 * kPanel);
 }
 
-// Sixteen columns of a panel as [16 rows][16 columns]; those past the last one repeat it. The same columns of the panel
-// `ahead` words on are fetched.
+// Sixteen columns of a panel as [16 rows][16 columns]; those past the last one repeat it.
 template <uint32_t kFormat>
-HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, size_t ahead, float* out) {
+HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, float* out) {
     constexpr uint32_t kColumns = columnsOfWord(kFormat);
     const uint32_t* words[kPanel / kColumns];
-    for (uint32_t j = 0; j < kPanel / kColumns; ++j) {
+    for (uint32_t j = 0; j < kPanel / kColumns; ++j)
         words[j] = panel + size_t{std::min(first / kColumns + j, (tile.cols - 1) / kColumns)} * kPanel;
-        if (ahead != 0) hwy::Prefetch(words[j] + ahead);
-    }
     for (size_t v = 0; v < kPanel; v += kLanes)
         for (size_t row = 0; row < kPanel; row += 4) {
             V columns[4];
@@ -167,7 +172,17 @@ HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, const GradBlo
     for (uint32_t k = 0; k < block.terms; k += kPanel)
         for (uint32_t i = 0; i < kTilePanels && tile.first + i * kPanel < tile.cols; ++i)
             turnPanel<kFormat>(tile, tile.panels + (k0 + k) / kPanel * words, tile.first + i * kPanel,
-                               k0 + k + kBlock < tile.rows ? 2 * words : 0, weights[i] + k * kPanel);
+                               weights[i] + k * kPanel);
+}
+
+// The tile's columns of the block of rows from k0 on.
+Ahead columnsFrom(const ColumnTile& tile, uint32_t k0) {
+    if (k0 >= tile.rows) return {};
+    const size_t words = size_t{panelSteps(tile.cols, tile.format)} * kPanel;
+    const uint32_t columns = columnsOfWord(tile.format), first = tile.first / columns;
+    return {tile.panels + k0 / kPanel * words + first * kPanel, words,
+            ceilDiv(std::min(uint32_t{kBlock}, tile.rows - k0), kPanel),
+            std::min(kRunOutputs, tile.cols - tile.first) / columns};
 }
 
 void runColumns(ColumnTile& tile) {
@@ -180,6 +195,7 @@ void runColumns(ColumnTile& tile) {
         block.x = tile.x.at + k0 / kBlock * tile.x.step;
         block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
         block.add_totals = k0 != 0;
+        block.ahead = columnsFrom(tile, k0 + kBlock);
         tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block, weights)
                             : decodeBlock<kBf16>(tile, k0, block, weights);
         tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count)
@@ -200,6 +216,7 @@ void runSlots(SlotTile& tile) {
         block.startAtNothing();
         if (begin != 0) block.start = tile.start[0], block.start_step = kGradSide;
         bool finished = tile.last || begin + block.terms == kBlock;
+        if (slot + block.terms == tile.slots) block.ahead = tile.ahead;
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
         tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns)

@@ -22,6 +22,14 @@ struct ColumnTile {
 
 void run(ColumnTile& tile);
 
+// Memory that is needed soon: runs of cache lines, `step` words apart. It is fetched while products are summed, a few
+// lines at a time; all at once would wait for each other.
+struct Ahead {
+    const uint32_t* at = nullptr;
+    size_t step = 0;
+    uint32_t runs = 0, lines = 0;
+};
+
 constexpr uint32_t kGradSide = kRunOutputs;  // columns of x and rows of a gradient's matrix in one tile
 
 // The two accumulators of R32 for 64 columns and 64 rows of a gradient, [column][row].
@@ -32,6 +40,7 @@ struct SlotTile {
     uint32_t slots = 0, before = 0;   // before: slots of earlier chunks
     bool last = true;                 // the sum of the unfinished block is added to totals, too
     bool fused = false;
+    Ahead ahead;                                     // what comes after the products
     alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
     alignas(64) float totals[kGradSide][kGradSide];  // in and out
     alignas(64) float sums[kGradSide][kGradSide];    // out: of the block that is unfinished, unless `last`
