@@ -1,3 +1,4 @@
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -87,12 +88,22 @@ void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
     if (GradSlots::hasPartial(slots.after())) keep(p, slots.partials, row, col, tile, tile.sums);
 }
 
+// Neighbouring words of ChunkSum: plain loops, which compilers turn into vectors.
 void addBias(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, uint32_t rows) {
-    std::vector<ChunkSum> sums;
-    for (uint32_t r = 0; r < rows; ++r) sums.emplace_back(slots, p.bias + row + r);
-    for (uint32_t slot = slots.first; slot < slots.end; ++slot)
-        for (uint32_t r = 0; r < rows; ++r) sums[r].add(p.grad_out.at[uint64_t{slot} * p.rows + row + r]);
-    for (uint32_t r = 0; r < rows; ++r) sums[r].finish(p, slots, p.bias + row + r);
+    float sums[kGradSide], totals[kGradSide];
+    const uint32_t word = p.bias + row;
+    std::fill_n(sums, rows, -0.0f);
+    std::fill_n(totals, rows, -0.0f);
+    if (GradSlots::hasTotal(slots.before)) std::memcpy(totals, slots.totals + word, rows * 4);
+    if (GradSlots::hasPartial(slots.before)) std::memcpy(sums, slots.partials + word, rows * 4);
+    for (uint32_t slot = slots.first, rank = slots.before; slot < slots.end; ++slot) {
+        const float* terms = p.grad_out.at + uint64_t{slot} * p.rows + row;
+        for (uint32_t r = 0; r < rows; ++r) sums[r] = sums[r] + terms[r];
+        if (++rank % kBlock != 0) continue;
+        for (uint32_t r = 0; r < rows; ++r) totals[r] = totals[r] + sums[r];
+        std::fill_n(sums, rows, -0.0f);
+    }
+    for (uint32_t r = 0; r < rows; ++r) ChunkSum(totals[r], sums[r], slots.after()).finish(p, slots, word + r);
 }
 
 // A part of the groups that belongs to one expert: tiles [first, end), row tiles fastest.
