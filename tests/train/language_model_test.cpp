@@ -244,6 +244,28 @@ TEST_CASE("recomputed activations, and either precision, give the same bits on e
     }
 }
 
+TEST_CASE("200 steps of a language model end in the same weights on every device, in both precisions",
+          "[lm][device][deep]") {
+    formats::LmSource source = smallModel();
+    auto sequences = randomSequences(4, 21, 5);
+    std::vector<std::vector<Sequence>> batches{{sequences.begin(), sequences.begin() + 3}, {sequences.back()}};
+    for (Precision precision : {Precision::exact, Precision::rounded}) {
+        std::optional<std::vector<float>> first;
+        for (Engine* engine : test::engines()) {
+            CAPTURE(name(precision), engine->device().info().name);
+            LmTrainerOptions options{.precision = precision, .aux_weight = 0.01f};
+            options.adamw.max_norm = 0.5;
+            auto trainer = must(LmTrainer::create(*engine, source, options));
+            double before = must(trainer.evaluate(sequences));
+            for (int i = 0; i < 200; ++i) CHECK_FALSE(must(trainer.step(batches)).skipped);
+            CHECK(must(trainer.evaluate(sequences)) < 0.5 * before);
+            auto parameters = must(trainer.parameters());
+            if (!first) first = parameters;
+            CHECK(std::memcmp(parameters.data(), first->data(), parameters.size() * 4) == 0);
+        }
+    }
+}
+
 TEST_CASE("a trainer that is restored goes on with the same bits", "[lm]") {
     formats::LmSource source = smallModel();
     auto sequences = randomSequences(8, 37, 4);
