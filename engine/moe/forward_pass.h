@@ -89,6 +89,20 @@ public:
     static void mergeStatus(std::span<uint32_t> words, std::span<const uint32_t, 4> elsewhere);
 
 private:
+    // Status rows, in the order in which values come about: the first row that is not clean names the cause.
+    enum StageIndex : size_t {
+        kInput,
+        kLogits,
+        kGates,
+        kSharedGate,
+        kSharedHidden,
+        kSharedOutput,
+        kHidden,
+        kOutput,
+        kResult,
+        kSum
+    };
+
     // Kernels of one expert family.
     struct ExpertKernels {
         ExpertForms forms;
