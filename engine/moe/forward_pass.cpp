@@ -11,6 +11,7 @@
 
 namespace vkmoe {
 inline namespace v1 {
+
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
 Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, WeightFormat up, WeightFormat down,
