@@ -12,6 +12,7 @@
 #include <cstring>
 #include <filesystem>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -170,20 +171,36 @@ Result<void> writeInPlace(const std::string& path, const Fill& fill) {
     return {};
 }
 
-// A new file of a random name, removed at the end of its scope unless it has become `renameTo`'s file.
+// The first random name for which make(name) is true, or none: then errno says why.
+template <class Make>
+std::optional<std::string> temporaryName(const Make& make) {
+    for (int attempt = 0; attempt < 100; ++attempt) {
+        uint64_t random = 0;
+        if (uninterrupted([&] { return ::getrandom(&random, sizeof random, 0); }) < 0) break;
+        std::string name = fmt::format(".vkmoe-{:016x}.tmp", random);
+        if (make(name)) return name;
+        if (errno != EEXIST) break;
+    }
+    return std::nullopt;
+}
+
+// A new file, removed at the end of its scope unless it has become `renameTo`'s file. It has no name until it is full,
+// where the system can do that (Linux with /proc, most file systems): of a process that is killed nothing stays.
 class TemporaryFile {
 public:
     static Result<TemporaryFile> create(int folder, mode_t mode, const std::string& path) {
-        for (int attempt = 0; attempt < 100; ++attempt) {
-            uint64_t random = 0;
-            if (uninterrupted([&] { return ::getrandom(&random, sizeof random, 0); }) < 0) break;
-            std::string name = fmt::format(".vkmoe-{:016x}.tmp", random);
-            const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
-            Descriptor file(uninterrupted([&] { return ::openat(folder, name.c_str(), flags, mode); }));
-            if (file.isOpen()) return TemporaryFile(folder, std::move(name), std::move(file));
-            if (errno != EEXIST) break;
-        }
-        return systemError(path, "no temporary file can be created beside it");
+        auto open = [&](const char* name, int flags) {
+            return uninterrupted([&] { return ::openat(folder, name, O_WRONLY | O_CLOEXEC | flags, mode); });
+        };
+#ifdef O_TMPFILE
+        if (::access("/proc/self/fd", X_OK) == 0)
+            if (int file = open(".", O_TMPFILE); file >= 0) return TemporaryFile(folder, {}, Descriptor(file));
+#endif
+        int file = -1;
+        auto name = temporaryName(
+            [&](const std::string& tried) { return (file = open(tried.c_str(), O_CREAT | O_EXCL)) >= 0; });
+        if (!name) return systemError(path, "no temporary file can be created beside it");
+        return TemporaryFile(folder, std::move(*name), Descriptor(file));
     }
     TemporaryFile(TemporaryFile&& other) noexcept
         : folder_(other.folder_), name_(std::exchange(other.name_, {})), file_(std::move(other.file_)) {}
@@ -193,6 +210,16 @@ public:
     }
 
     Descriptor& file() { return file_; }
+    // Before the file is closed: gives it a name, if it has none.
+    bool name() {
+        if (!name_.empty()) return true;
+        const std::string number = fmt::format("/proc/self/fd/{}", file_.number());
+        auto name = temporaryName([&](const std::string& tried) {
+            return ::linkat(AT_FDCWD, number.c_str(), folder_, tried.c_str(), AT_SYMLINK_FOLLOW) == 0;
+        });
+        if (name) name_ = std::move(*name);
+        return name.has_value();
+    }
     bool renameTo(const std::string& name) {
         if (::renameat(folder_, name_.c_str(), folder_, name.c_str()) != 0) return false;
         name_.clear();
@@ -237,7 +264,8 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, const 
     VKMOE_CHECK(fillFile(temporary.file().number(), fill, path));
     if (old && ::fchmod(temporary.file().number(), mode) != 0)
         return systemError(path, "its permissions cannot be kept");
-    if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.file().close())
+    if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.name() ||
+        !temporary.file().close())
         return systemError(path, "cannot be written");
     if (old && !previous.empty() && !keepAs(folder.number(), target.filename().string(), previous))
         return systemError(path, fmt::format("cannot be kept as {}", previous));

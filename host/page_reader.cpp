@@ -1,14 +1,19 @@
 #include "host/page_reader.h"
 
 #include <cassert>
+#include <system_error>
 
 #include "host/clock.h"
 
 namespace vkmoe {
 inline namespace v1 {
 
+// Where the system refuses a thread, those that there are do the work, or the threads that wait for it.
 PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
-    for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
+    try {
+        for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
+    } catch (const std::system_error&) {
+    }
 }
 
 PageReader::~PageReader() {
@@ -50,6 +55,8 @@ Result<void> PageReader::wait(PageId page) {
     std::unique_lock lock(mutex_);
     auto job = jobs_.find(page);
     assert(job != jobs_.end());
+    std::vector<std::byte> scratch;
+    if (threads_.empty() && !job->second.begun) read(lock, page, scratch);
     done_.wait(lock, [&] { return job->second.outcome.has_value(); });
     Result<void> outcome = std::move(*job->second.outcome);
     jobs_.erase(job);
@@ -97,18 +104,22 @@ void PageReader::run() {
         std::optional<PageId> page;
         work_.wait(lock, [&] { return stop_ || (page = next()); });
         if (stop_) return;
-        Job& job = jobs_.at(*page);  // stays where it is: jobs are erased only before they begin or when they are done
-        job.begun = true;
-        count(true);
-        lock.unlock();
-        Result<void> outcome = store_.read(*page, job.into, scratch);
-        lock.lock();
-        count(false);
-        ++total_.pages;
-        total_.bytes += store_.sourceBytes(*page);
-        job.outcome = std::move(outcome);
-        done_.notify_all();
+        read(lock, *page, scratch);
     }
+}
+
+void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch) {
+    Job& job = jobs_.at(page);  // stays where it is: jobs are erased only before they begin or when they are done
+    job.begun = true;
+    count(true);
+    lock.unlock();
+    Result<void> outcome = store_.read(page, job.into, scratch);
+    lock.lock();
+    count(false);
+    ++total_.pages;
+    total_.bytes += store_.sourceBytes(page);
+    job.outcome = std::move(outcome);
+    done_.notify_all();
 }
 
 }  // namespace v1

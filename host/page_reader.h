@@ -22,6 +22,7 @@ class PageReader {
 public:
     enum class Urgency { needed, ahead };
 
+    // Fewer threads where the system refuses them; with none, whoever waits for a page reads it.
     PageReader(const PageStore& store, uint32_t threads);
     ~PageReader();  // drops what has not begun, waits for what has
     PageReader(const PageReader&) = delete;
@@ -55,7 +56,8 @@ private:
     };
     void run();
     std::optional<PageId> next();  // with the mutex held
-    void count(bool begins);       // with the mutex held
+    void read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch);
+    void count(bool begins);  // with the mutex held
 
     const PageStore& store_;
     mutable std::mutex mutex_;

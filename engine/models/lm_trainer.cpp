@@ -75,6 +75,7 @@ struct LmTrainer::State {
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
     bool grads_are_zero = false;
+    bool overflowed = false;  // a scaled gradient of this step may not be stored
 
     Result<void> buildSet();
     Result<void> buildScaling();
@@ -85,6 +86,7 @@ struct LmTrainer::State {
     LmPass::Gradients where(uint32_t sequences, uint32_t tokens) const;
     Result<void> recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences);
     void countTokens(LmStep& step) const;
+    Result<void> checkGradients(Result<void> checked);
     // Records and runs one micro-batch; `last` adds what ends a step's first half. Returns the loss summed over
     // sequences.
     Result<double> microBatch(std::span<const Sequence> sequences, double grad_scale, bool last, LmStep& step);
@@ -275,7 +277,8 @@ Result<void> LmTrainer::State::recordPasses(Commands& commands, const LmInputs& 
     LmPass::Mixture again;
     if (options.checkpoint_activations) again = mixtures->again(a, tokens);
     VKMOE_CHECK(pass->backward(commands, a, again, mixtures->backward(), where(sequences, tokens), inputs));
-    if (options.loss_scaling) VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
+    if (options.loss_scaling && options.rescale_sums)
+        VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
     pass->downloadResults(commands, a, tokens);
     return {};
 }
@@ -293,20 +296,29 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     auto used =
         uint32_t(std::count_if(sequences.begin(), sequences.end(), [](const auto& s) { return s.size() >= 2; }));
     if (tokens != 0) VKMOE_CHECK(recordPasses(commands, inputs, used));
-    if (last && options.loss_scaling)
+    if (last && options.loss_scaling) {
+        if (!options.rescale_sums) VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
         VKMOE_CHECK(all->scaleGradients(commands, *halve, float(grad_scale), float(1.0 / scaler.scale())));
+    }
     if (last) all->set().squares(commands, squaresScale(grad_scale));
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
     grads_are_zero = true;
     if (tokens == 0) return 0.0;
     VKMOE_CHECK(pass->check(a, mixtures->forwards()));
-    VKMOE_CHECK(pass->checkBackward(a, mixtures->backwards()));
+    VKMOE_CHECK(checkGradients(pass->checkBackward(a, mixtures->backwards())));
     double loss = 0;
     auto losses = view<float>(a.download, a.back.losses, tokens);
     for (uint32_t t = 0; t < tokens; ++t) loss += double(losses[t]) * double(inputs.weights[t]);
     countTokens(step);
     step.tokens += tokens;
     return loss;
+}
+
+// Scaled gradients may be too large: then their step is left out.
+Result<void> LmTrainer::State::checkGradients(Result<void> checked) {
+    if (checked || !options.loss_scaling || checked.error().code != ErrorCode::bad_input) return checked;
+    overflowed = true;
+    return {};
 }
 
 void LmTrainer::State::countTokens(LmStep& step) const {
@@ -322,7 +334,7 @@ void LmTrainer::State::countTokens(LmStep& step) const {
 
 Result<void> LmTrainer::State::finishStep(double grad_scale, LmStep& step) {
     VKMOE_TRY(norm, all->gradNorm(squaresScale(grad_scale)));
-    bool finite = norm.finite();
+    bool finite = norm.finite() && !overflowed;
     if (!finite && !options.loss_scaling) return Error{ErrorCode::bad_input, norm.fault};
     step.skipped = options.loss_scaling && !scaler.update(finite);
     if (step.skipped) return {};
@@ -344,7 +356,7 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
     for (const auto& batch : micro_batches)
         sequences += uint64_t(std::count_if(batch.begin(), batch.end(), [](const auto& q) { return q.size() >= 2; }));
     if (sequences == 0) return Error{ErrorCode::bad_input, "a step has no sequence of two tokens or more"};
-    s.grads_are_zero = false;
+    s.grads_are_zero = s.overflowed = false;
     double grad_scale = 1.0 / double(sequences);
     for (size_t i = 0; i < micro_batches.size(); ++i) {
         VKMOE_TRY(loss, s.microBatch(micro_batches[i], grad_scale, i + 1 == micro_batches.size(), step));

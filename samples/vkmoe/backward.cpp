@@ -3,6 +3,7 @@
 #include "engine/formats/layer_file.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/targets.h"
 #include "vkmoe/layer_trainer.h"
 
 namespace vkmoe::program {
@@ -52,7 +53,8 @@ Result<void> backwardOn(const Context& context, const BackwardOptions& options, 
 }  // namespace
 
 int backward(const Context& context, const BackwardOptions& options) {
-    if (auto target = checkTarget(options.output); !target) return fail(target.error());
+    if (auto target = checkTarget(options.output, {options.file, options.input, options.grad_output}); !target)
+        return fail(target.error());
     auto job = readJob(context, options);
     if (!job) return fail(job.error());
     return context.runOnDevice([&](Engine& engine) { return backwardOn(context, options, *job, engine); });

@@ -19,13 +19,24 @@ Error inputError(const std::string& path, const std::string& what) {
     return {ErrorCode::bad_input, fmt::format("{}: {}", path, what)};
 }
 
-Result<std::vector<std::string>> filesOf(const std::string& path) {
+bool isTemporary(const fs::path& path) {
+    const std::string name = path.filename().string();
+    return name.starts_with(".vkmoe-") && name.ends_with(".tmp");
+}
+
+Result<std::vector<std::string>> filesOf(const std::string& path, const std::vector<std::string>& others) {
     std::error_code failure;
     if (!fs::is_directory(path, failure)) return std::vector{path};
     std::vector<std::string> files;
+    const auto is_other = [&](const fs::path& file) {
+        std::error_code absent;
+        return std::any_of(others.begin(), others.end(),
+                           [&](const std::string& other) { return fs::equivalent(file, other, absent); });
+    };
     fs::directory_iterator at(path, failure);
     for (; !failure && at != fs::directory_iterator(); at.increment(failure))
-        if (fs::is_regular_file(at->symlink_status(failure))) files.push_back(at->path().string());
+        if (fs::is_regular_file(at->symlink_status(failure)) && !isTemporary(at->path()) && !is_other(at->path()))
+            files.push_back(at->path().string());
     if (failure) return Error{ErrorCode::io, fmt::format("{}: cannot be listed: {}", path, failure.message())};
     if (files.empty()) return inputError(path, "has no regular file in it");
     std::sort(files.begin(), files.end());
@@ -48,8 +59,9 @@ Result<Text> readText(const std::string& path, double validation) {
 
 }  // namespace
 
-Result<std::vector<Text>> readTexts(const std::string& path, double validation) {
-    VKMOE_TRY(files, filesOf(path));
+Result<std::vector<Text>> readTexts(const std::string& path, double validation,
+                                    const std::vector<std::string>& others) {
+    VKMOE_TRY(files, filesOf(path, others));
     std::vector<Text> texts;
     for (const std::string& file : files) {
         VKMOE_TRY(text, readText(file, validation));

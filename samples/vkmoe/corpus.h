@@ -22,8 +22,9 @@ struct Text {
 };
 
 // A file, or the regular files of a folder (no links, no folders in it) in the order of their names. A text that is
-// empty or not UTF-8 is an error that names file and offset. `validation` is the fraction that is kept, below 1.
-Result<std::vector<Text>> readTexts(const std::string& path, double validation);
+// empty or not UTF-8 is an error that names file and offset. `validation` is the fraction that is kept, below 1;
+// files of a folder that are `others` (what a run writes there) or temporary ones are no texts.
+Result<std::vector<Text>> readTexts(const std::string& path, double validation, const std::vector<std::string>& others);
 
 // "35149 bytes in 1 file, hash 0123456789abcdef": what two equal lists of texts have in common, and others not.
 std::string fingerprint(const std::vector<Text>& texts);

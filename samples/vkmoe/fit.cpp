@@ -8,6 +8,7 @@
 #include "engine/formats/moe0_write.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/targets.h"
 #include "vkmoe/layer_trainer.h"
 
 namespace vkmoe::program {
@@ -20,7 +21,7 @@ struct Job {
 };
 
 Result<Job> readJob(const Context& context, const FitOptions& options) {
-    VKMOE_CHECK(checkTarget(options.output));
+    VKMOE_CHECK(checkTarget(options.output, {options.inputs, options.targets}));
     VKMOE_TRY(layer, openOneLayer(options.file, context.compat));
     const bool moe0 = std::filesystem::path(options.output).extension() == ".moe0";
     if (auto can = formats::checkMoe0Can(layer.description); moe0 && !can) {

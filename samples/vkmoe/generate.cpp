@@ -9,6 +9,7 @@
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/lm_file.h"
 #include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 #include "vkmoe/language_model.h"
 
@@ -44,7 +45,8 @@ Json summary(const Context& context, const Generation& job, const std::string& d
             {"seconds", seconds}};
 }
 
-Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Generation& job, Engine& engine) {
+Result<void> generateOn(const Context& context, const GenerateTextOptions& options, const Generation& job,
+                        Engine& engine) {
     const PagingChoice& paging = options.paging;
     VKMOE_TRY(model, paging.wanted()
                          ? LanguageModel::create(engine, job.model.source, paging.options(), context.chosenPrecision())
@@ -117,7 +119,7 @@ bool isIdList(const std::string& list) {
 }
 
 int logits(const Context& context, const LogitsOptions& options) {
-    if (auto target = checkTarget(options.output); !target) return fail(target.error());
+    if (auto target = checkTarget(options.output, {options.file}); !target) return fail(target.error());
     auto model = openLm(options.file, context.compat);
     if (!model) return fail(model.error());
     return context.runOnDevice([&](Engine& engine) { return logitsOn(context, options, *model, engine); });

@@ -1,8 +1,11 @@
 // vkmoe routes: routes as unevenly spread as real ones, for `run --routes-in`, and tokens to go with them.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "host/zipf_visits.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
@@ -17,6 +20,10 @@ Result<void> check(const MakeRoutesOptions& options) {
     if (uint64_t{r.layers} * r.tokens > kMostValues / r.top_k)
         return bad(fmt::format("{} layers of {} tokens with top-k {} are more than {} routes", r.layers, r.tokens,
                                r.top_k, kMostValues));
+    VKMOE_CHECK(checkTarget(options.output));
+    if (!options.input.empty()) VKMOE_CHECK(checkTarget(options.input, {options.output}));
+    for (const auto& [name, value] : {std::pair("--zipf", r.zipf), std::pair("--repeat", r.repeat)})
+        if (!std::isfinite(value)) return bad(fmt::format("{} is {}, must be a finite number", name, value));
     if (options.input.empty() != (options.model_dim == 0))
         return bad("tokens need both --input, where they go, and --model-dim, their width");
     if (uint64_t{r.tokens} * options.model_dim > kMostValues)

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 
 #include "engine/formats/check_values.h"
 #include "engine/formats/model_source.h"
@@ -22,21 +21,13 @@ Result<formats::LayerSource> openOneLayer(const std::string& path, bool compat) 
     return std::move(model.layers[0]);
 }
 
-Result<void> checkTarget(const std::string& path) {
-    std::error_code error;
-    const auto folder = std::filesystem::path(path).parent_path();
-    if (!folder.empty() && !std::filesystem::is_directory(folder, error))
-        return Error{ErrorCode::io, fmt::format("{}: {} is no folder", path, folder.string())};
-    if (std::filesystem::is_directory(path, error)) return Error{ErrorCode::io, fmt::format("{}: is a folder", path)};
-    return {};
-}
-
 Result<std::vector<float>> readFiniteRows(const std::string& path, uint32_t width) {
     VKMOE_TRY(values, readTokens(path, width));
     for (size_t i = 0; i < values.size(); ++i)
-        if (!std::isfinite(values[i]))
-            return Error{ErrorCode::bad_input,
-                         fmt::format("{}: token {}, element {} is not finite", path, i / width, i % width)};
+        if (!(std::abs(values[i]) < 0x1p63f))
+            return Error{ErrorCode::bad_input, fmt::format("{}: token {}, element {} is {}; values must be finite and "
+                                                           "below 2^63",
+                                                           path, i / width, i % width, values[i])};
     return values;
 }
 

@@ -11,9 +11,6 @@ namespace vkmoe::program {
 // The layer of a file that holds one; its warnings go to stderr. A stack is an error.
 Result<formats::LayerSource> openOneLayer(const std::string& path, bool compat);
 
-// Before any work: the path is no folder, and is in one that exists.
-Result<void> checkTarget(const std::string& path);
-
 // Rows of a file as readTokens reads them; one that is not finite is an error.
 Result<std::vector<float>> readFiniteRows(const std::string& path, uint32_t width);
 

@@ -7,6 +7,7 @@
 #include "engine/formats/residency_trace.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/replay_table.h"
+#include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
@@ -77,6 +78,8 @@ Result<ReplayTable> replayAll(const ReplayOptions& options) {
 }  // namespace
 
 int replay(const Context& context, const ReplayOptions& options) {
+    if (!options.html.empty())
+        if (auto target = checkTarget(options.html, {options.trace}); !target) return fail(target.error());
     auto table = replayAll(options);
     if (!table) return fail(table.error());
     if (!options.html.empty())

@@ -8,6 +8,7 @@
 #include "samples/vkmoe/paging.h"
 #include "samples/vkmoe/pictures.h"
 #include "samples/vkmoe/routes.h"
+#include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 
 namespace vkmoe::program {
@@ -42,35 +43,33 @@ void printSummary(const Context& context, const std::string& device, const Stack
     }
 }
 
-// Before any work: the results have places to go, and not the same one.
+// Before any work: each result has a place to go, which is no other's and none that is read.
 Result<void> checkTargets(const RunOptions& options) {
+    std::vector<std::string> others{options.file, options.input, options.routes_in};
     for (const std::string& path : {options.output, options.routes, options.paging.trace}) {
         if (path.empty()) continue;
-        std::error_code error;
-        auto folder = std::filesystem::path(path).parent_path();
-        if (!folder.empty() && !std::filesystem::is_directory(folder, error))
-            return Error{ErrorCode::io, fmt::format("{}: {} is no folder", path, folder.string())};
-        if (std::filesystem::is_directory(path, error))
-            return Error{ErrorCode::io, fmt::format("{}: is a folder", path)};
+        VKMOE_CHECK(checkTarget(path, others));
+        others.push_back(path);
     }
-    if (options.routes.empty()) return {};
-    std::error_code error;
-    auto where = [&](const std::string& path) { return std::filesystem::weakly_canonical(path, error); };
-    if (where(options.output) == where(options.routes) ||
-        std::filesystem::equivalent(options.output, options.routes, error))
-        return Error{ErrorCode::bad_input,
-                     fmt::format("{}: output and routes cannot go to the same file", options.output)};
     return {};
 }
 
-// Both files or neither.
+// All files or none.
 Result<void> writeResults(const RunOptions& options, const Stack& stack, const StackResult& result) {
-    bool is_new = std::filesystem::symlink_status(options.output).type() == std::filesystem::file_type::not_found;
-    VKMOE_CHECK(writeTokens(options.output, result.output));
-    if (options.routes.empty()) return {};
-    auto written = writeText(options.routes, routesToJson(stack, result).dump() + "\n");
-    if (!written && is_new) std::remove(options.output.c_str());
-    return written;
+    std::vector<std::string> made;
+    auto write = [&](const std::string& path, const auto& writing) -> Result<void> {
+        if (path.empty()) return {};
+        if (std::filesystem::symlink_status(path).type() == std::filesystem::file_type::not_found) made.push_back(path);
+        Result<void> written = writing();
+        if (!written)
+            for (const std::string& file : made) std::remove(file.c_str());
+        return written;
+    };
+    VKMOE_CHECK(write(options.output, [&] { return writeTokens(options.output, result.output); }));
+    VKMOE_CHECK(
+        write(options.routes, [&] { return writeText(options.routes, routesToJson(stack, result).dump() + "\n"); }));
+    return write(options.paging.trace,
+                 [&] { return writeTrace(options.paging.trace, *stack.pager(), *result.paging, result.seconds); });
 }
 
 // A sentence about the input's values names its file.
@@ -109,8 +108,6 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());
     VKMOE_CHECK(writeResults(options, stack, *result));
-    if (!options.paging.trace.empty())
-        VKMOE_CHECK(writeTrace(options.paging.trace, *stack.pager(), *result->paging, result->seconds));
     printSummary(context, engine.device().info().name, stack, *result);
     return {};
 }

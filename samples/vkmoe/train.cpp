@@ -10,7 +10,7 @@
 #include "samples/vkmoe/checkpoint.h"
 #include "samples/vkmoe/interrupts.h"
 #include "samples/vkmoe/lm_file.h"
-#include "samples/vkmoe/one_layer.h"
+#include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 #include "samples/vkmoe/train_display.h"
 #include "samples/vkmoe/train_plan.h"
@@ -76,9 +76,19 @@ struct Prepared {
     Beginning beginning;
 };
 
+Result<void> checkTargets(const TrainOptions& options) {
+    const std::string &model = options.output, state = model + ".state", tokenizer = tokenizerPath(model);
+    const std::vector<std::string> inputs{options.text, options.codec};
+    for (const std::string& file : {model, state, model + ".previous", state + ".previous", tokenizer})
+        VKMOE_CHECK(checkTarget(file, file == tokenizer ? std::vector{options.text} : inputs));
+    if (auto offset = checkUtf8(model))
+        return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
+    if (options.report.empty()) return {};
+    return checkTarget(options.report, {options.text, options.codec, model, state, tokenizer});
+}
+
 Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
-    VKMOE_CHECK(checkTarget(options.output));
-    if (!options.report.empty()) VKMOE_CHECK(checkTarget(options.report));
+    VKMOE_CHECK(checkTargets(options));
     VKMOE_TRY(plan, makePlan(context, options));
     Checkpoints checkpoints(options.output);
     VKMOE_TRY(beginning, options.resume ? oldRun(plan, options.output, checkpoints) : newRun(plan));

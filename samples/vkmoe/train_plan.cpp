@@ -20,10 +20,17 @@ Result<std::unique_ptr<TextCodec>> makeCodec(const TrainOptions& options, const 
         std::make_unique<BpeCodec>(BpeCodec::train(corpus, {.merges = *options.bpe_merges})));
 }
 
+constexpr double kMostSteps = 0x1p53;
+
 // As many steps as it takes to see as many tokens as there are, `epochs` times.
-uint64_t stepsOf(double epochs, const TrainOptions& options, const Corpus& corpus) {
+Result<uint64_t> stepsOf(double epochs, const TrainOptions& options, const Corpus& corpus) {
     const double a_step = double(options.context) * options.batch * options.accumulate;
-    return uint64_t(std::max(1.0, std::ceil(epochs * double(corpus.tokens()) / a_step)));
+    const double steps = std::max(1.0, std::ceil(epochs * double(corpus.tokens()) / a_step));
+    if (steps > kMostSteps)
+        return Error{ErrorCode::bad_input,
+                     fmt::format("--epochs is {}; over {} tokens these are more than 2^53 steps of {}", epochs,
+                                 corpus.tokens(), uint64_t(a_step))};
+    return uint64_t(steps);
 }
 
 double finalFraction(const TrainOptions& options) {
@@ -47,6 +54,7 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.schedule = scheduleOf(options, steps);
     trainer.aux_weight = float(options.aux_weight);
     trainer.loss_scaling = options.loss_scaling;
+    trainer.rescale_sums = false;
     trainer.checkpoint_activations = options.checkpoint_activations;
     trainer.max_tokens = options.context * options.batch;
     trainer.paging = options.paging.training();
@@ -93,17 +101,33 @@ Result<void> checkOptions(const TrainOptions& options) {
         return bad(fmt::format("--final-lr-fraction is {}; it must be 0 to 1", fraction));
     if (options.minutes && finalFraction(options) != 1)
         return bad("--final-lr-fraction below 1 needs --steps or --epochs: --minutes does not tell where it ends");
+    for (const auto& [name, value] : {std::pair("--epochs", options.epochs), std::pair("--minutes", options.minutes)})
+        if (value && !(*value > 0 && std::isfinite(*value)))
+            return bad(fmt::format("{} is {}; it must be above 0 and finite", name, *value));
     if (uint64_t{options.context} * options.batch > UINT32_MAX)
         return bad(
             fmt::format("--context {} times --batch {} is above {}", options.context, options.batch, UINT32_MAX));
+    if (double(options.context) * options.batch * options.accumulate > double(UINT32_MAX))
+        return bad(fmt::format("--context {} times --batch {} times --accumulate {} is above {}", options.context,
+                               options.batch, options.accumulate, UINT32_MAX));
     return {};
+}
+
+// What a run writes: never a part of the text that it reads.
+std::vector<std::string> filesOf(const TrainOptions& options) {
+    const std::string& model = options.output;
+    std::vector<std::string> files{tokenizerPath(model), previousTokenizerPath(model)};
+    for (const std::string& name : {model, model + ".state"})
+        for (const char* kept : {"", ".previous", ".previous.new"}) files.push_back(name + kept);
+    if (!options.report.empty()) files.push_back(options.report);
+    return files;
 }
 
 }  // namespace
 
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkOptions(options));
-    VKMOE_TRY(texts, readTexts(options.text, options.validation));
+    VKMOE_TRY(texts, readTexts(options.text, options.validation, filesOf(options)));
     TrainPlan plan;
     VKMOE_TRY(codec, makeCodec(options, texts));
     plan.codec = std::move(codec);
@@ -115,10 +139,12 @@ Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) 
     plan.config = completed(plan.config);
     VKMOE_CHECK(validate(plan.config));
     plan.seed = options.seed ? formats::toUint32(*options.seed) : formats::kLmDefaultSeed;
-    if (options.steps)
+    if (options.steps) {
         plan.steps = *options.steps;
-    else if (!options.minutes)
-        plan.steps = stepsOf(options.epochs.value_or(1), options, plan.corpus);
+    } else if (!options.minutes) {
+        VKMOE_TRY(steps, stepsOf(options.epochs.value_or(1), options, plan.corpus));
+        plan.steps = steps;
+    }
     plan.trainer = trainerOptions(context, options, plan.steps);
     VKMOE_CHECK(validate(plan.trainer.adamw));
     VKMOE_CHECK(validate(plan.trainer.schedule));

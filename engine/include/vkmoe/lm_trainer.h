@@ -33,10 +33,12 @@ struct LmTrainerOptions {
     float aux_weight = 0;  // of the balance loss (mean over tokens); the reference has none here
     float z_weight = 0;
     bool checkpoint_activations = false;  // keep the layers' inputs only and compute the rest again
-    // The reference's mixed precision: after each micro-batch all gradients are multiplied by the loss scale, before
-    // the step they pass through float16 (truncated); a step with one that is not finite is left out. (The reference
-    // has one sequence a micro-batch.)
+    // The reference's mixed precision: gradients are multiplied by the loss scale, before the step they pass through
+    // float16 (truncated); a step with one that is not finite is left out.
     bool loss_scaling = false;
+    // With loss scaling, as the reference does it: after each micro-batch (of one sequence there) the sum of gradients
+    // so far is multiplied, those of earlier micro-batches again. False: the whole sum once.
+    bool rescale_sums = true;
     LossScalerOptions scaler;
     uint32_t max_tokens = 0;  // of a micro-batch that the caller will use; sizes the activations
     // All layers' routed experts in pages: same bits, in less memory. A step waits for each layer's routes once a

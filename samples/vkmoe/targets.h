@@ -1,0 +1,19 @@
+// Files that a command writes, looked at before it works for an hour.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "host/result.h"
+
+namespace vkmoe::program {
+
+// Errors: io for a path that no file can be written at: an empty one, a folder, one whose folder is missing or may not
+// be written to.
+Result<void> checkTarget(const std::string& path);
+
+// The same, and bad_input where the file is one of those that the command reads or else writes, links followed. An
+// empty path stands for no file.
+Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others);
+
+}  // namespace vkmoe::program
