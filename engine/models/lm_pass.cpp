@@ -402,12 +402,9 @@ Result<void> LmPass::check(const LmActivations& a, std::span<const ForwardPass* 
     const StatusRow layer[] = {{"conv norm", c.model_dim},
                                {"convolution", c.model_dim},
                                {"moe norm", c.model_dim},
-                               {"the layer's sum", c.model_dim},
-                               {"gradients of norms and convolution", 0}};
-    const StatusRow head[] = {{"the last layer's output", c.model_dim},
-                              {"the logits", c.vocab_size},
-                              {"the losses", c.vocab_size},
-                              {"gradients of the head and the embedding", 0}};
+                               {"the layer's sum", c.model_dim}};
+    const StatusRow head[] = {
+        {"the last layer's output", c.model_dim}, {"the logits", c.vocab_size}, {"the losses", c.vocab_size}};
     for (size_t l = 0; l < a.layers.size(); ++l) {
         VKMOE_CHECK(checkRows(trunk.subspan(l * rows, rows), layer, fmt::format("layers.{}: ", l)));
         auto inside = mixtures[l]->check(mixture.data() + l * 2 * Workspace::kStatusRows, c.top_k, 0);
@@ -419,11 +416,16 @@ Result<void> LmPass::check(const LmActivations& a, std::span<const ForwardPass* 
 Result<void> LmPass::checkBackward(const LmActivations& a, std::span<const BackwardPass* const> passes) const {
     const size_t rows = 2 * BackwardWorkspace::kStatusRows;
     auto words = view<uint32_t>(a.download, a.back.backward_status, rows * a.layers.size());
+    const size_t trunk_rows = 2 * LmActivations::kStatusRows;
+    auto trunk = view<uint32_t>(a.download, a.back.status, trunk_rows * (a.layers.size() + 1));
+    const StatusRow layer[] = {{"gradients of norms and convolution", 0}};
+    const StatusRow head[] = {{"gradients of the head and the embedding", 0}};
     for (size_t l = 0; l < a.layers.size(); ++l) {
+        VKMOE_CHECK(checkRows(trunk.subspan(l * trunk_rows + 2 * kBackward), layer, fmt::format("layers.{}: ", l)));
         auto inside = passes[l]->check(words.data() + l * rows);
         if (!inside) return inLayer(l, std::move(inside).error());
     }
-    return {};
+    return checkRows(trunk.last(trunk_rows).subspan(2 * kHeadBackward), head, "");
 }
 
 }  // namespace v1

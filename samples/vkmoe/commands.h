@@ -104,7 +104,7 @@ struct TrainOptions {
     double learning_rate = 0.003, weight_decay = 0.01, max_norm = 1, aux_weight = 0.01;
     uint64_t warmup = 20;
     std::optional<double> final_lr_fraction;  // default: 0.1, or 1 with --minutes
-    bool loss_scaling = false, checkpoint_activations = false;
+    bool loss_scaling = false, rescale_sums = false, checkpoint_activations = false;
     std::string codec;                   // "bytes" or a tokenizer.json; empty: bytes
     std::optional<uint32_t> bpe_merges;  // train a codec first
     double validation = 0.1;             // of each text: its end

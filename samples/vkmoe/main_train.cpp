@@ -97,7 +97,11 @@ void addLearning(CLI::App& command, TrainOptions& options) {
     command.add_option("--weight-decay", options.weight_decay, "of AdamW")->capture_default_str();
     command.add_option("--max-norm", options.max_norm, "of a step's gradient; 0: any")->capture_default_str();
     command.add_option("--aux-weight", options.aux_weight, "of the balance loss")->capture_default_str();
-    command.add_flag("--loss-scaling", options.loss_scaling, "gradients pass through float16, scaled");
+    auto* scaling = command.add_flag("--loss-scaling", options.loss_scaling, "gradients pass through float16, scaled");
+    command
+        .add_flag("--rescale-sums", options.rescale_sums,
+                  "as the reference engine: after each micro-batch the sum so far is scaled, not once the whole")
+        ->needs(scaling);
     command.add_flag("--checkpoint-activations", options.checkpoint_activations,
                      "compute activations again instead of keeping them; same bits");
 }

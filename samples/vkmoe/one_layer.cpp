@@ -25,9 +25,9 @@ Result<std::vector<float>> readFiniteRows(const std::string& path, uint32_t widt
     VKMOE_TRY(values, readTokens(path, width));
     for (size_t i = 0; i < values.size(); ++i)
         if (!(std::abs(values[i]) < 0x1p63f))
-            return Error{ErrorCode::bad_input, fmt::format("{}: token {}, element {} is {}; values must be finite and "
-                                                           "below 2^63",
-                                                           path, i / width, i % width, values[i])};
+            return Error{ErrorCode::bad_input,
+                         fmt::format("{}: token {}, element {} is not {}", path, i / width, i % width,
+                                     std::isfinite(values[i]) ? "below 2^63 in size" : "finite")};
     return values;
 }
 

@@ -8,6 +8,7 @@
 #include "samples/vkmoe/paging.h"
 #include "samples/vkmoe/pictures.h"
 #include "samples/vkmoe/routes.h"
+#include "samples/vkmoe/routes_file.h"
 #include "samples/vkmoe/targets.h"
 #include "samples/vkmoe/tensor_file.h"
 
@@ -44,7 +45,7 @@ void printSummary(const Context& context, const std::string& device, const Stack
 }
 
 // Before any work: each result has a place to go, which is no other's and none that is read.
-Result<void> checkTargets(const RunOptions& options) {
+Result<void> checkResultFiles(const RunOptions& options) {
     std::vector<std::string> others{options.file, options.input, options.routes_in};
     for (const std::string& path : {options.output, options.routes, options.paging.trace}) {
         if (path.empty()) continue;
@@ -115,7 +116,7 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
 }  // namespace
 
 int run(const Context& context, const RunOptions& options) {
-    if (auto targets = checkTargets(options); !targets) return fail(targets.error());
+    if (auto targets = checkResultFiles(options); !targets) return fail(targets.error());
     return context.runOnDevice([&](Engine& engine) { return runModel(context, options, engine); });
 }
 

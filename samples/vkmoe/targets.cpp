@@ -41,7 +41,7 @@ Result<void> checkTarget(const std::string& path, const std::vector<std::string>
     for (const std::string& other : others)
         if (!other.empty() && areOne(path, other))
             return Error{ErrorCode::bad_input,
-                         fmt::format("{}: is to be written, but {} is the same file, and needed", path, other)};
+                         fmt::format("{}: what is to be written there and {} cannot be the same file", path, other)};
     return {};
 }
 

@@ -54,7 +54,7 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.schedule = scheduleOf(options, steps);
     trainer.aux_weight = float(options.aux_weight);
     trainer.loss_scaling = options.loss_scaling;
-    trainer.rescale_sums = false;
+    trainer.rescale_sums = options.rescale_sums;
     trainer.checkpoint_activations = options.checkpoint_activations;
     trainer.max_tokens = options.context * options.batch;
     trainer.paging = options.paging.training();
@@ -86,6 +86,7 @@ Settings settingsOf(const Context& context, const TrainOptions& options, const T
     add("--aux-weight", options.aux_weight);
     add("--precision", context.precision);
     add("--loss-scaling", options.loss_scaling);
+    if (options.rescale_sums) add("--rescale-sums", true);
     add("--validation", options.validation);
     add("--validate-every", options.validate_every);
     add("--text", texts);
@@ -114,7 +115,7 @@ Result<void> checkOptions(const TrainOptions& options) {
 }
 
 // What a run writes: never a part of the text that it reads.
-std::vector<std::string> filesOf(const TrainOptions& options) {
+std::vector<std::string> writtenFiles(const TrainOptions& options) {
     const std::string& model = options.output;
     std::vector<std::string> files{tokenizerPath(model), previousTokenizerPath(model)};
     for (const std::string& name : {model, model + ".state"})
@@ -127,7 +128,7 @@ std::vector<std::string> filesOf(const TrainOptions& options) {
 
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkOptions(options));
-    VKMOE_TRY(texts, readTexts(options.text, options.validation, filesOf(options)));
+    VKMOE_TRY(texts, readTexts(options.text, options.validation, writtenFiles(options)));
     TrainPlan plan;
     VKMOE_TRY(codec, makeCodec(options, texts));
     plan.codec = std::move(codec);

@@ -118,7 +118,7 @@ TEST_CASE("bad input ends with 3, one sentence, and no output file", "[program]"
     auto same = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") + " --output " +
                         (folder / "y.f32") + " --routes " + (folder / "y.f32"));
     CHECK(same.code == 3);
-    checkSentence(same, "cannot go to the same file");
+    checkSentence(same, "cannot be the same file");
     auto nowhere = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") + " --output " +
                            (folder / "no/y.f32"));
     CHECK(nowhere.code == 3);

@@ -151,7 +151,7 @@ TEST_CASE("a run with budgets has the bits of one without, and either goes on fr
 TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
     Folder folder;
     write(folder / "text", poem());
-    const std::string every = "--accumulate 3 --loss-scaling --validate-every 100 ";
+    const std::string every = "--accumulate 3 --loss-scaling --rescale-sums --validate-every 100 ";
     const auto whole = program(run(folder, "m.evermind", every + "--steps 24"));
     REQUIRE(whole.code == 0);
     const auto told = lines(whole.out);
@@ -161,6 +161,34 @@ TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
     REQUIRE(program(run(folder, "m.evermind", every + "--steps 15")).code == 0);
     REQUIRE(program(run(folder, "m.evermind", every + "--steps 24 --resume")).code == 0);
     CHECK((slurp(folder / "m.evermind") == weights));
+}
+
+TEST_CASE("the whole gradient is scaled once, and one that overflows leaves its step out", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    auto told = [&](const std::string& file, const std::string& more) {
+        const auto ended = program(run(folder, file, "--validate-every 100 --steps 12 --loss-scaling " + more));
+        CAPTURE(ended.err);
+        REQUIRE(ended.code == 0);
+        return lines(ended.out);
+    };
+    for (const auto& step : told("once.evermind", "--accumulate 16")) CHECK(step.value("skipped", false) == false);
+    const auto often = told("often.evermind", "--accumulate 16 --rescale-sums");
+    for (size_t i = 0; i < 5; ++i) CHECK(often[i]["skipped"] == true);
+}
+
+TEST_CASE("what a run reads it does not write, and what it writes it does not read", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const std::string text = slurp(folder / "text");
+    checkRefused(run(folder, "text", "--steps 1"), "cannot be the same file");
+    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "m.evermind")), "cannot be the same file");
+    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "text")), "cannot be the same file");
+    CHECK(slurp(folder / "text") == text);
+    checkRefused(run(folder, "m.evermind", "--epochs 1e300"), "--epochs is 1e+300");
+    checkRefused(run(folder, "m.evermind", "--epochs nan"), "--epochs is nan");
+    checkRefused(run(folder, "m.evermind", "--minutes nan"), "--minutes is nan");
+    CHECK_FALSE(fs::exists(folder / "m.evermind"));
 }
 
 TEST_CASE("--resume wants the options and the text that the checkpoint has", "[program]") {
