@@ -79,7 +79,7 @@ void write_gates(uint token) {
         float gate = uintBitsToFloat(0u);
         if (j < accepted) gate = divide ? exact_div(score[j], divisor) : score[j];
         if (none && j > 0u) expert = 0u;
-        if (c_scaled != 0u) gate = operand_rule(gate) * p.routed_scale;
+        if (c_scaled != 0u) gate = state_rule(gate) * p.routed_scale;
         p.selected.at[at] = expert;
         p.gates.at[at] = state_rule(checked(gate, p.status, at));
     }

@@ -80,7 +80,7 @@ void write_gates(uint token, uint base, uint first) {
             gate = exact_div(uintBitsToFloat(0x3f800000u), float(p.top_k));
         else if (divide)
             gate = exact_div(gate, divisor);
-        if (c_scaled != 0u) gate = operand_rule(gate) * p.routed_scale;
+        if (c_scaled != 0u) gate = state_rule(gate) * p.routed_scale;
         uint at = token * p.top_k + j;
         p.selected.at[at] = chosen[first + j];
         p.gates.at[at] = state_rule(checked(gate, p.status, at));

@@ -20,7 +20,7 @@ inline float chosenSum(std::span<const float> chosen) {
 }
 
 inline float scaledGate(float gate, float routed_scale, const Constants& c) {
-    return c.scaled != 0 ? operand_rule(gate) * routed_scale : gate;
+    return c.scaled != 0 ? state_rule(gate) * routed_scale : gate;
 }
 
 }  // namespace v1

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <numeric>
 #include <optional>
 #include <unordered_set>
@@ -53,6 +54,8 @@ uint32_t safetensorsBits(std::string_view dtype) {
 }
 
 // Fills a header from the events of its JSON.
+constexpr size_t kManyNames = size_t{1} << 15;
+
 class SafetensorsVisitor : public JsonVisitor {
 public:
     SafetensorsVisitor(SafetensorsHeader& header, uint64_t data_bytes, const CheckName& check_name)
@@ -142,10 +145,19 @@ private:
             return refused(fmt::format("there are more than {} tensors", kSafetensorsMaxTensors));
         if (check_name_) VKMOE_CHECK(check_name_(name_));
         header_.names_.add(name_);
+        VKMOE_CHECK(checkTwice());
         entry_ = {.shape = static_cast<uint32_t>(header_.shapes_.size())};
         seen_ = 0;
         offsets_ = 0;
         return enter(In::tensor);
+    }
+    // Of names that are read for long: a name that comes back is found early, however many follow.
+    Result<void> checkTwice() {
+        const size_t names = header_.names_.size();
+        if (names < kManyNames || !std::has_single_bit(names)) return {};
+        if (const auto twice = header_.names_.index())
+            return refused(fmt::format("tensor {} is there twice", shown(header_.names_[*twice])));
+        return {};
     }
     Result<void> fieldKey(std::string_view name) {
         for (size_t i = 0; i < std::size(kFields); ++i) {

@@ -76,8 +76,12 @@ Result<Checkpoints::Found> Checkpoints::find() {
 Result<void> Checkpoints::save(const std::vector<std::byte>& weights, formats::TrainingState& state) {
     state.weights_hash = hashOf(weights);
     state.weights_bytes = weights.size();
+    std::error_code failure;
+    const bool first = !fs::exists(path_, failure);
     VKMOE_CHECK(write(path_, weights_are_current_, weights));
-    VKMOE_CHECK(write(statePath(), state_is_current_, formats::writeTrainingState(state)));
+    auto written = write(statePath(), state_is_current_, formats::writeTrainingState(state));
+    if (!written && first) fs::remove(path_, failure);  // weights without a state are no checkpoint
+    VKMOE_CHECK(written);
     weights_are_current_ = state_is_current_ = true;
     return {};
 }

@@ -25,6 +25,9 @@ struct Generation {
 Result<Generation> readJob(const Context& context, const GenerateTextOptions& options) {
     VKMOE_TRY(model, openLm(options.file, context.compat));
     VKMOE_TRY(codec, codecFor(options.file, model, options.codec));
+    if (auto offset = checkUtf8(options.prompt))
+        return Error{ErrorCode::bad_input, fmt::format("--prompt is not UTF-8 at offset {}, byte {:#04x}", *offset,
+                                                       uint8_t(options.prompt[*offset]))};
     std::vector<uint32_t> prompt = codec->encode(options.prompt);
     return Generation{std::move(model), std::move(codec), std::move(prompt)};
 }
@@ -65,11 +68,12 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     if (moved && !paging.trace.empty()) VKMOE_CHECK(writeTrace(paging.trace, *model.pager(), *moved, seconds));
     Json json = summary(context, job, engine.device().info().name, options.prompt, tokens, seconds);
     if (moved) json["pages"] = pagesJson(*moved);
+    json["memory"] = memoryJson(engine.device());
     if (context.json)
         print(json);
     else
         put(decoder.finish() + "\n");
-    if (moved && !context.json) fmt::print(stderr, "{}", pagingPicture(*moved));
+    if (moved && !context.json) fmt::print(stderr, "{}{}", pagingPicture(*moved), memoryLine(engine.device()));
     return {};
 }
 

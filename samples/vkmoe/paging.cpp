@@ -1,6 +1,7 @@
 #include "samples/vkmoe/paging.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,12 @@ namespace vkmoe::program {
 namespace {
 
 double share(uint64_t part, uint64_t whole) { return whole == 0 ? 0 : double(part) / double(whole); }
+
+uint64_t residentPeak() {
+    struct rusage usage = {};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return uint64_t(usage.ru_maxrss) * 1024;
+}
 
 }  // namespace
 
@@ -112,6 +119,15 @@ std::string pagingPicture(const PagingReport& r) {
         text += fmt::format("         {} read ahead, {} of them used ({:.0f} %)\n", c.prefetched, c.prefetch_used,
                             100 * share(c.prefetch_used, c.prefetched));
     return text;
+}
+
+Json memoryJson(Device& device) {
+    return {{"device_peak_bytes", device.ledger().peak()}, {"process_peak_bytes", residentPeak()}};
+}
+
+std::string memoryLine(Device& device) {
+    return fmt::format("memory:  {} given out by the device at most, pages among them; the process took {}\n",
+                       readableBytes(double(device.ledger().peak())), readableBytes(double(residentPeak())));
 }
 
 Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& r, double seconds) {

@@ -34,6 +34,10 @@ Json pagesJson(const PagingReport& report);
 // A few lines for people.
 std::string pagingPicture(const PagingReport& report);
 
+// What there is beside the pages, at most so far: of the device's memory (pages included), and of the process.
+Json memoryJson(Device& device);
+std::string memoryLine(Device& device);
+
 Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& report, double seconds);
 
 // A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:

@@ -22,7 +22,8 @@ Json introspectionJson(const Stack& stack, const StackResult& result) {
     return {{"layers", layers}};
 }
 
-void printSummary(const Context& context, const std::string& device, const Stack& stack, const StackResult& result) {
+void printSummary(const Context& context, Device& on, const Stack& stack, const StackResult& result) {
+    const std::string& device = on.info().name;
     if (context.json) {
         print({{"device", device},
                {"precision", context.precision},
@@ -31,13 +32,14 @@ void printSummary(const Context& context, const std::string& device, const Stack
                {"submits", result.submits},
                {"host_waits", result.host_waits},
                {"pages", pagesJson(stack, result)},
+               {"memory", memoryJson(on)},
                {"introspection", introspectionJson(stack, result)}});
         return;
     }
     fmt::print("{} tokens on {} ({}) in {:.1f} ms: {:.0f} tokens/s, {} submits, {} host waits\n", result.tokens, device,
                context.precision, result.seconds * 1e3, result.tokens == 0 ? 0 : double(result.tokens) / result.seconds,
                result.submits, result.host_waits);
-    if (result.paging) fmt::print("{}", pagingPicture(*result.paging));
+    if (result.paging) fmt::print("{}{}", pagingPicture(*result.paging), memoryLine(on));
     for (size_t i = 0; i < result.layers.size(); ++i) {
         if (stack.residual()) fmt::print("layer {}\n", i);
         fmt::print("{}", loadPicture(result.layers[i].introspection));
@@ -109,7 +111,7 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());
     VKMOE_CHECK(writeResults(options, stack, *result));
-    printSummary(context, engine.device().info().name, stack, *result);
+    printSummary(context, engine.device(), stack, *result);
     return {};
 }
 

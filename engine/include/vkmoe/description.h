@@ -27,7 +27,7 @@ struct Description {
 
     Score score = Score::softmax;
     bool renormalize = false;  // divide the chosen scores by (their sum + renormalize_epsilon)
-    float renormalize_epsilon = 0;
+    float renormalize_epsilon = 0;  // not of softmax_selected, whose chosen scores are divided by their own sum anyway
     float routed_scale = 1;       // multiplies every gate
     bool router_bias = false;     // added to the logits
     bool selection_bias = false;  // changes who is chosen, not the gate
