@@ -98,6 +98,11 @@ Replay replayBeladyApart(const Trace& trace, uint32_t slots) {
         uint32_t share = slots / groups + (group < slots % groups ? 1 : 0);
         Trace alone = onlyGroup(trace, group);
         Replay one = replayBelady(alone, std::max(share, 1u));
+        if (share == 0) {  // what would hit its only slot does not
+            one.misses += one.hits;
+            one.bytes += one.hits * trace.page_bytes[group];
+            one.hits = 0;
+        }
         sum.hits += one.hits;
         sum.misses += one.misses;
         sum.bytes += one.bytes;

@@ -41,7 +41,8 @@ struct Replay {
 // slots are used in waves, those in memory first.
 Replay replay(const Trace& trace, Residency& residency, uint32_t slots);
 
-// Belady's optimum, with `slots` shared by all groups, or, apart, divided among the groups as evenly as can be.
+// Belady's optimum (where a visit's pages fit at once; in waves others may do better), with `slots` shared by all
+// groups, or, apart, divided among the groups as evenly as can be.
 Replay replayBelady(const Trace& trace, uint32_t slots);
 Replay replayBeladyApart(const Trace& trace, uint32_t slots);
 

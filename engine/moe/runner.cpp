@@ -88,6 +88,7 @@ void Runner::fill(Area& area, const RunnerCall& call, uint64_t first, uint32_t t
     uint32_t D = layers_.front()->description().model_dim;
     area.first = first;
     area.tokens = tokens;
+    area.host_status.assign(stations_.size(), {});
     std::byte* upload = area.upload.mapped().data();
     auto* x = reinterpret_cast<float*>(upload);
     std::memcpy(x, call.x.data() + first * D, size_t{tokens} * D * 4);
@@ -222,7 +223,7 @@ Result<void> Runner::runExperts(Commands& commands, size_t layer, Area& area) {
         if ((some && !all) || !pager_->done()) VKMOE_CHECK(submit(commands, area));
         if (some) VKMOE_CHECK(host->run(commands, *pager_, all ? 0 : area.value));
     }
-    if (host) s.host_status = host->takeStatus();
+    if (host) area.host_status[layer] = host->takeStatus();
     return {};
 }
 
@@ -250,7 +251,7 @@ Result<void> Runner::check(const Area& area) const {
         auto counted =
             view<uint32_t>(area.download, s.download_at + s.workspace->back.status, 2 * Workspace::kStatusRows);
         std::vector<uint32_t> words(counted.begin(), counted.end());
-        ForwardPass::mergeStatus(words, s.host_status);
+        ForwardPass::mergeStatus(words, area.host_status[i]);
         auto clean = s.pass->check(words.data(), s.width, area.first);
         if (clean) continue;
         Error error = std::move(clean).error();
@@ -305,9 +306,7 @@ Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
     Device& device = engine_->device();
     uint64_t all = call.x.size() / layers_.front()->description().model_dim, first = 0;
     uint32_t max_batch = call.options.max_batch;
-    // What the host has computed is checked before the next batch.
-    bool one = std::any_of(layers_.begin(), layers_.end(), [](const LayerState* layer) { return layer->host; });
-    for (size_t flight = 1; first < all; flight = one ? 1 : flight * 2) {
+    for (size_t flight = 1; first < all; flight *= 2) {
         VKMOE_CHECK(ensureMemory(max_batch != 0 ? std::min<uint64_t>(all - first, max_batch) : all - first));
         uint32_t most = std::min(capacity_, max_batch != 0 ? std::min(max_batch, batch_) : batch_), longest = 0;
         VKMOE_CHECK(ensureAreas(std::min<uint64_t>(flight, (all - first + most - 1) / most)));

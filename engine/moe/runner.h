@@ -54,13 +54,13 @@ private:
         const Workspace* workspace = nullptr;
         bool guessed = false;                     // what the next layer's router would choose is on its way to the host
         uint64_t upload_at = 0, download_at = 0;  // in an area
-        std::array<uint32_t, 4> host_status = {};  // what the host's share of the batch counted
     };
     // Host memory of a batch in flight.
     struct Area {
         Buffer upload, download;
         uint64_t value = 0, first = 0;
         uint32_t tokens = 0;
+        std::vector<std::array<uint32_t, 4>> host_status;  // [stations] what the host's share counted
     };
     struct Batch;
     struct Sums;

@@ -107,16 +107,20 @@ TEST_CASE("the host waits for results alone while everything is in memory, else 
             REQUIRE(decode);
             CHECK(decode->host_waits <= 6);  // 1, 2, 4, 8, 16 and 9 tokens in flight
             CHECK(decode->submits >= 40);
-            auto some = Stack::create(*engine, model,
-                                      {.device_budget = 8 * page,
-                                       .host_budget = 16 * page,
-                                       .placement = placement,
-                                       .speeds = MemorySpeeds{.transfer_queue = transfers}});
-            REQUIRE(some);
-            auto turns = some->forward(x, {.max_batch = 1});
-            REQUIRE(turns);
-            CHECK(turns->host_waits <= 40 * 4 + 6);  // a layer's routes, and results as above
-            CHECK(turns->paging->counters.tier3 > 0);
+            for (HostCompute host : {HostCompute::never, HostCompute::always}) {
+                auto some = Stack::create(*engine, model,
+                                          {.device_budget = 8 * page,
+                                           .host_budget = 16 * page,
+                                           .placement = placement,
+                                           .host_compute = host,
+                                           .speeds = MemorySpeeds{.transfer_queue = transfers}});
+                REQUIRE(some);
+                auto turns = some->forward(x, {.max_batch = 1});
+                REQUIRE(turns);
+                CHECK(turns->host_waits <= 40 * 4 + 6);  // a layer's routes, and results as above
+                CHECK(turns->paging->counters.tier3 > 0);
+                CHECK(turns->output == whole->output);
+            }
         }
     }
 }
