@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -56,11 +57,22 @@ void addRoutes(CLI::App& command, MakeRoutesOptions& options) {
     command.add_option("--zipf", r.zipf, "experts of rank r are drawn in proportion to 1 / r^ZIPF")
         ->check(CLI::Range(0.0, 20.0))
         ->capture_default_str();
-    command.add_option("--repeat", r.repeat, "how likely an expert is one of the token before")
+    command
+        .add_option("--repeat", r.repeat,
+                    "how likely an expert is taken from the token before; any other draw may meet one, too")
         ->check(CLI::Range(0.0, 1.0))
         ->capture_default_str();
     command.add_flag("--repeat-whole", r.repeat_whole, "repeat all of a token's experts or none");
-    command.add_option("--seed", r.seed)->capture_default_str();
+    command.add_option("--seed", r.seed)
+        ->check(CLI::Validator(
+            [](const std::string& text) {
+                uint64_t seed = 0;
+                auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+                bool fits = error == std::errc() && end == text.data() + text.size();
+                return fits ? std::string() : text + " is not one of 0 to 18446744073709551615";
+            },
+            ""))
+        ->capture_default_str();
     command.add_option("-o,--output", options.output, "the routes to write")->required();
     command.add_option("--input", options.input, "also write random tokens: little-endian f32, [tokens, D]");
     command.add_option("--model-dim", options.model_dim, "D, their width")->check(CLI::Range(1u, 1u << 24));
@@ -147,7 +159,10 @@ int parseAndRun(int argc, char** argv) {
     replay_command->callback([&] { exit_code = replay(context, replay_options); });
 
     RunOptions run_options;
-    run_command->add_option("file", run_options.file, "a MoE0 file")->required();
+    run_command
+        ->add_option("file", run_options.file,
+                     "a MoE0 file, or a layer file: safetensors, an index or a folder of shards")
+        ->required();
     run_command->add_option("--input", run_options.input, "tokens: little-endian f32, [tokens, D]")->required();
     run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")->required();
     run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON");
