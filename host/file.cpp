@@ -185,7 +185,8 @@ std::optional<std::string> temporaryName(const Make& make) {
 }
 
 // A new file, removed at the end of its scope unless it has become `renameTo`'s file. It has no name until it is full,
-// where the system can do that (Linux with /proc, most file systems): of a process that is killed nothing stays.
+// where the system can do that (Linux with /proc, most file systems): of a process that is killed hardly anything
+// stays.
 class TemporaryFile {
 public:
     static Result<TemporaryFile> create(int folder, mode_t mode, const std::string& path) {
@@ -194,7 +195,9 @@ public:
         };
 #ifdef O_TMPFILE
         if (::access("/proc/self/fd", X_OK) == 0)
-            if (int file = open(".", O_TMPFILE); file >= 0) return TemporaryFile(folder, {}, Descriptor(file));
+            if (Descriptor file(open(".", O_TMPFILE));
+                file.isOpen() && canName(folder, Descriptor(open(".", O_TMPFILE))))
+                return TemporaryFile(folder, {}, std::move(file));
 #endif
         int file = -1;
         auto name = temporaryName(
@@ -213,10 +216,7 @@ public:
     // Before the file is closed: gives it a name, if it has none.
     bool name() {
         if (!name_.empty()) return true;
-        const std::string number = fmt::format("/proc/self/fd/{}", file_.number());
-        auto name = temporaryName([&](const std::string& tried) {
-            return ::linkat(AT_FDCWD, number.c_str(), folder_, tried.c_str(), AT_SYMLINK_FOLLOW) == 0;
-        });
+        auto name = nameOf(folder_, file_);
         if (name) name_ = std::move(*name);
         return name.has_value();
     }
@@ -227,6 +227,19 @@ public:
     }
 
 private:
+    static std::optional<std::string> nameOf(int folder, const Descriptor& file) {
+        const std::string number = fmt::format("/proc/self/fd/{}", file.number());
+        return temporaryName([&](const std::string& tried) {
+            return ::linkat(AT_FDCWD, number.c_str(), folder, tried.c_str(), AT_SYMLINK_FOLLOW) == 0;
+        });
+    }
+    // Whether files may be linked here: tried with one that is gone at once.
+    static bool canName(int folder, const Descriptor& file) {
+        auto name = file.isOpen() ? nameOf(folder, file) : std::nullopt;
+        if (name) ::unlinkat(folder, name->c_str(), 0);
+        return name.has_value();
+    }
+
     TemporaryFile(int folder, std::string name, Descriptor file)
         : folder_(folder), name_(std::move(name)), file_(std::move(file)) {}
 

@@ -30,7 +30,7 @@ void PageReader::request(PageId page, std::span<std::byte> into, Urgency urgency
         std::lock_guard lock(mutex_);
         assert(jobs_.count(page) == 0);
         jobs_.emplace(page, Job{into, urgency});
-        (urgency == Urgency::needed ? needed_ : ahead_).push_back(page);
+        if (!threads_.empty()) (urgency == Urgency::needed ? needed_ : ahead_).push_back(page);
     }
     work_.notify_one();
 }
@@ -40,7 +40,7 @@ void PageReader::hurry(PageId page) {
     auto job = jobs_.find(page);
     if (job == jobs_.end() || job->second.begun || job->second.urgency == Urgency::needed) return;
     job->second.urgency = Urgency::needed;
-    needed_.push_back(page);
+    if (!threads_.empty()) needed_.push_back(page);
 }
 
 bool PageReader::cancel(PageId page) {

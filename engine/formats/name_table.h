@@ -17,7 +17,7 @@ public:
     size_t size() const { return ends_.size(); }
     std::string_view operator[](size_t i) const;  // valid until the table changes or moves
 
-    // To be called after the last add(). Returns a name that is there twice, if there is one.
+    // To be called after add() and before find(). Returns a name that is there twice, if there is one.
     std::optional<size_t> index();
     // After index().
     std::optional<size_t> find(std::string_view name) const;

@@ -54,8 +54,6 @@ uint32_t safetensorsBits(std::string_view dtype) {
 }
 
 // Fills a header from the events of its JSON.
-constexpr size_t kManyNames = size_t{1} << 15;
-
 class SafetensorsVisitor : public JsonVisitor {
 public:
     SafetensorsVisitor(SafetensorsHeader& header, uint64_t data_bytes, const CheckName& check_name)
@@ -151,6 +149,7 @@ private:
         offsets_ = 0;
         return enter(In::tensor);
     }
+    static constexpr size_t kManyNames = size_t{1} << 15;
     // Of names that are read for long: a name that comes back is found early, however many follow.
     Result<void> checkTwice() {
         const size_t names = header_.names_.size();

@@ -75,7 +75,7 @@ struct LmTrainer::State {
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
     bool grads_are_zero = false;
-    bool overflowed = false;  // a scaled gradient of this step may not be stored
+    std::optional<Error> overflow;  // a scaled gradient of this step may not be stored
 
     Result<void> buildSet();
     Result<void> buildScaling();
@@ -86,7 +86,7 @@ struct LmTrainer::State {
     LmPass::Gradients where(uint32_t sequences, uint32_t tokens) const;
     Result<void> recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences);
     void countTokens(LmStep& step) const;
-    Result<void> checkGradients(Result<void> checked);
+    Result<void> checkGradients(Result<void> checked, bool scaled_before);
     // Records and runs one micro-batch; `last` adds what ends a step's first half. Returns the loss summed over
     // sequences.
     Result<double> microBatch(std::span<const Sequence> sequences, double grad_scale, bool last, LmStep& step);
@@ -291,6 +291,7 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     LmActivations& a = *activations;
     pass->fill(a, inputs);
     Commands commands;
+    const bool scaled_before = grads_are_zero && options.loss_scaling && options.rescale_sums;
     if (!grads_are_zero) VKMOE_CHECK(all->zeroGrads(commands));
     commands.fill(counts, 0, counts.size(), 0);
     auto used =
@@ -305,7 +306,7 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     grads_are_zero = true;
     if (tokens == 0) return 0.0;
     VKMOE_CHECK(pass->check(a, mixtures->forwards()));
-    VKMOE_CHECK(checkGradients(pass->checkBackward(a, mixtures->backwards())));
+    VKMOE_CHECK(checkGradients(pass->checkBackward(a, mixtures->backwards()), scaled_before));
     double loss = 0;
     auto losses = view<float>(a.download, a.back.losses, tokens);
     for (uint32_t t = 0; t < tokens; ++t) loss += double(losses[t]) * double(inputs.weights[t]);
@@ -314,10 +315,10 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     return loss;
 }
 
-// Scaled gradients may be too large: then their step is left out.
-Result<void> LmTrainer::State::checkGradients(Result<void> checked) {
-    if (checked || !options.loss_scaling || checked.error().code != ErrorCode::bad_input) return checked;
-    overflowed = true;
+// A sum that was scaled before may be too large now: then its step is left out.
+Result<void> LmTrainer::State::checkGradients(Result<void> checked, bool scaled_before) {
+    if (checked || !scaled_before || checked.error().code != ErrorCode::bad_input) return checked;
+    overflow = std::move(checked).error();
     return {};
 }
 
@@ -334,7 +335,8 @@ void LmTrainer::State::countTokens(LmStep& step) const {
 
 Result<void> LmTrainer::State::finishStep(double grad_scale, LmStep& step) {
     VKMOE_TRY(norm, all->gradNorm(squaresScale(grad_scale)));
-    bool finite = norm.finite() && !overflowed;
+    if (overflow && scaler.scale() <= options.scaler.minimum) return *overflow;
+    bool finite = norm.finite() && !overflow;
     if (!finite && !options.loss_scaling) return Error{ErrorCode::bad_input, norm.fault};
     step.skipped = options.loss_scaling && !scaler.update(finite);
     if (step.skipped) return {};
@@ -356,7 +358,8 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
     for (const auto& batch : micro_batches)
         sequences += uint64_t(std::count_if(batch.begin(), batch.end(), [](const auto& q) { return q.size() >= 2; }));
     if (sequences == 0) return Error{ErrorCode::bad_input, "a step has no sequence of two tokens or more"};
-    s.grads_are_zero = s.overflowed = false;
+    s.grads_are_zero = false;
+    s.overflow.reset();
     double grad_scale = 1.0 / double(sequences);
     for (size_t i = 0; i < micro_batches.size(); ++i) {
         VKMOE_TRY(loss, s.microBatch(micro_batches[i], grad_scale, i + 1 == micro_batches.size(), step));
@@ -374,7 +377,10 @@ Result<double> LmTrainer::accumulate(std::span<const Sequence> sequences, bool f
     std::lock_guard lock(state_->engine->mutex());
     LmStep step;
     state_->grads_are_zero = !first;
-    return state_->microBatch(sequences, 1, false, step);
+    state_->overflow.reset();
+    VKMOE_TRY(loss, state_->microBatch(sequences, 1, false, step));
+    if (state_->overflow) return *state_->overflow;
+    return loss;
 }
 
 Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {

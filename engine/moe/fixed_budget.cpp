@@ -46,7 +46,7 @@ std::vector<float> gatesOf(std::vector<float> taken, const Description& d) {
     float sum = sumR32(uint32_t(taken.size()), [&](uint32_t e) { return taken[e]; });
     for (float& x : taken) {
         float gate = exact_div(x, sum);
-        x = state_rule(d.routed_scale != 1 ? operand_rule(gate) * d.routed_scale : gate);
+        x = state_rule(d.routed_scale != 1 ? state_rule(gate) * d.routed_scale : gate);
     }
     return taken;
 }

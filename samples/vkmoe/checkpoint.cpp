@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "host/file.h"
+#include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
 namespace {
@@ -42,12 +43,7 @@ Result<void> write(const std::string& path, bool keep, std::span<const std::byte
 }  // namespace
 
 // Links are followed here, once: what is kept lies beside the file itself.
-Checkpoints::Checkpoints(const std::string& path) : path_(path) {
-    std::error_code failure;
-    const bool link = fs::is_symlink(path, failure);
-    const auto target = fs::canonical(path, failure);
-    if (link && !failure) path_ = target.string();
-}
+Checkpoints::Checkpoints(const std::string& path) : path_(followed(path)) {}
 
 Result<Checkpoints::Found> Checkpoints::find() {
     std::vector<Error> errors;
@@ -77,10 +73,11 @@ Result<void> Checkpoints::save(const std::vector<std::byte>& weights, formats::T
     state.weights_hash = hashOf(weights);
     state.weights_bytes = weights.size();
     std::error_code failure;
-    const bool first = !fs::exists(path_, failure);
+    const bool first = fs::status(path_, failure).type() == fs::file_type::not_found;
     VKMOE_CHECK(write(path_, weights_are_current_, weights));
     auto written = write(statePath(), state_is_current_, formats::writeTrainingState(state));
-    if (!written && first) fs::remove(path_, failure);  // weights without a state are no checkpoint
+    if (!written && first && fs::status(statePath(), failure).type() == fs::file_type::not_found)
+        fs::remove(path_, failure);  // weights without a state are no checkpoint
     VKMOE_CHECK(written);
     weights_are_current_ = state_is_current_ = true;
     return {};

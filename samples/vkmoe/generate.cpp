@@ -106,6 +106,9 @@ Result<void> logitsOn(const Context& context, const LogitsOptions& options, cons
 }  // namespace
 
 int generate(const Context& context, const GenerateTextOptions& options) {
+    if (!options.paging.trace.empty())
+        if (auto target = checkTarget(options.paging.trace, {options.file, options.codec}); !target)
+            return fail(target.error());
     auto job = readJob(context, options);
     if (!job) return fail(job.error());
     return context.runOnDevice([&](Engine& engine) { return generateOn(context, options, *job, engine); });

@@ -1,5 +1,5 @@
-// The file that `run --routes-in` reads, in the form --routes writes (routes.h): as a stream, in memory that grows with
-// the routes alone.
+// The file that `run --routes-in` reads, in the form --routes writes (routes.h; one layer may stand in a list, too): as
+// a stream, in memory that grows with the routes alone.
 #pragma once
 
 #include <string>

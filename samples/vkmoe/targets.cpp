@@ -11,21 +11,38 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Whether two paths are one file, be it there or not yet.
-bool areOne(const std::string& a, const std::string& b) {
+bool areOne(const fs::path& a, const fs::path& b) {
     std::error_code failure;
     if (fs::equivalent(a, b, failure)) return true;
-    const fs::path one = fs::weakly_canonical(a, failure), other = fs::weakly_canonical(b, failure);
-    return !failure && one == other;
+    const fs::path one = fs::weakly_canonical(fs::absolute(a, failure), failure);
+    return one == fs::weakly_canonical(fs::absolute(b, failure), failure) && !failure;
+}
+
+// Whether `path`, be it there or not yet, is what `other` stands for: that file, or one of a model's folder or index.
+bool isPartOf(const fs::path& path, const fs::path& other) {
+    if (areOne(path, other)) return true;
+    std::error_code failure;
+    const bool folder = fs::is_directory(other, failure), index = other.string().ends_with(".index.json");
+    if ((!folder && !index) || !fs::exists(path, failure)) return false;
+    const fs::path of_shards = folder ? other : fs::absolute(other, failure).parent_path();
+    return areOne(fs::absolute(path, failure).parent_path(), of_shards) &&
+           (folder || path.extension() == ".safetensors");
 }
 
 }  // namespace
+
+std::string followed(const std::string& path) {
+    std::error_code failure;
+    const bool link = fs::is_symlink(path, failure);
+    const fs::path target = fs::canonical(path, failure);
+    return link && !failure ? target.string() : path;
+}
 
 Result<void> checkTarget(const std::string& path) {
     std::error_code error;
     if (path.empty()) return Error{ErrorCode::io, "the path of the file to write is empty"};
     if (fs::is_directory(path, error)) return Error{ErrorCode::io, fmt::format("{}: is a folder", path)};
-    fs::path folder = fs::path(path).parent_path();
+    fs::path folder = fs::path(followed(path)).parent_path();
     if (folder.empty()) folder = ".";
     if (!fs::is_directory(folder, error))
         return Error{ErrorCode::io, fmt::format("{}: {} is no folder", path, folder.string())};
@@ -39,7 +56,7 @@ Result<void> checkTarget(const std::string& path) {
 Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others) {
     VKMOE_CHECK(checkTarget(path));
     for (const std::string& other : others)
-        if (!other.empty() && areOne(path, other))
+        if (!other.empty() && isPartOf(path, other))
             return Error{ErrorCode::bad_input,
                          fmt::format("{}: what is to be written there and {} cannot be the same file", path, other)};
     return {};

@@ -8,12 +8,15 @@
 
 namespace vkmoe::program {
 
+// The file that a link leads to; any other path as it is.
+std::string followed(const std::string& path);
+
 // Errors: io for a path that no file can be written at: an empty one, a folder, one whose folder is missing or may not
 // be written to.
 Result<void> checkTarget(const std::string& path);
 
-// The same, and bad_input where the file is one of those that the command reads or else writes, links followed. An
-// empty path stands for no file.
+// The same, and bad_input where the file is one of those that the command reads or else writes, links followed; a
+// folder or an index stands for the files of a model in it. An empty path stands for no file.
 Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others);
 
 }  // namespace vkmoe::program

@@ -77,14 +77,16 @@ struct Prepared {
 };
 
 Result<void> checkTargets(const TrainOptions& options) {
-    const std::string &model = options.output, state = model + ".state", tokenizer = tokenizerPath(model);
-    const std::vector<std::string> inputs{options.text, options.codec};
-    for (const std::string& file : {model, state, model + ".previous", state + ".previous", tokenizer})
-        VKMOE_CHECK(checkTarget(file, file == tokenizer ? std::vector{options.text} : inputs));
-    if (auto offset = checkUtf8(model))
+    auto files = checkpointFiles(options);
+    const std::string text = std::filesystem::is_directory(options.text) ? "" : options.text;
+    for (const std::string& file : files)
+        VKMOE_CHECK(checkTarget(file, {text, file == tokenizerPath(options.output) ? "" : options.codec}));
+    if (auto offset = checkUtf8(options.output))
         return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
     if (options.report.empty()) return {};
-    return checkTarget(options.report, {options.text, options.codec, model, state, tokenizer});
+    files.push_back(text);
+    files.push_back(options.codec);
+    return checkTarget(options.report, files);
 }
 
 Result<Prepared> prepare(const Context& context, const TrainOptions& options) {

@@ -8,6 +8,7 @@
 #include "engine/formats/evl0.h"
 #include "engine/formats/moe0.h"
 #include "samples/vkmoe/lm_file.h"
+#include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
 namespace {
@@ -86,7 +87,7 @@ Settings settingsOf(const Context& context, const TrainOptions& options, const T
     add("--aux-weight", options.aux_weight);
     add("--precision", context.precision);
     add("--loss-scaling", options.loss_scaling);
-    if (options.rescale_sums) add("--rescale-sums", true);
+    if (options.loss_scaling) add("--rescale-sums", options.rescale_sums);
     add("--validation", options.validation);
     add("--validate-every", options.validate_every);
     add("--text", texts);
@@ -114,21 +115,21 @@ Result<void> checkOptions(const TrainOptions& options) {
     return {};
 }
 
-// What a run writes: never a part of the text that it reads.
-std::vector<std::string> writtenFiles(const TrainOptions& options) {
-    const std::string& model = options.output;
-    std::vector<std::string> files{tokenizerPath(model), previousTokenizerPath(model)};
+}  // namespace
+
+std::vector<std::string> checkpointFiles(const TrainOptions& options) {
+    const std::string model = followed(options.output);
+    std::vector<std::string> files{tokenizerPath(options.output), previousTokenizerPath(options.output)};
     for (const std::string& name : {model, model + ".state"})
         for (const char* kept : {"", ".previous", ".previous.new"}) files.push_back(name + kept);
-    if (!options.report.empty()) files.push_back(options.report);
     return files;
 }
 
-}  // namespace
-
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkOptions(options));
-    VKMOE_TRY(texts, readTexts(options.text, options.validation, writtenFiles(options)));
+    auto written = checkpointFiles(options);
+    if (!options.report.empty()) written.push_back(options.report);
+    VKMOE_TRY(texts, readTexts(options.text, options.validation, written));
     TrainPlan plan;
     VKMOE_TRY(codec, makeCodec(options, texts));
     plan.codec = std::move(codec);
@@ -157,7 +158,10 @@ Result<void> checkSame(const std::string& checkpoint, const Settings& saved, con
     const auto find = [](const Settings& settings, const std::string& name) -> std::string {
         for (const auto& [option, value] : settings)
             if (option == name) return value;
-        return "not given";
+        // Checkpoints without this setting had no other way.
+        const std::pair<std::string, std::string> scaling("--loss-scaling", "true");
+        const bool scaled = std::find(settings.begin(), settings.end(), scaling) != settings.end();
+        return name == "--rescale-sums" && scaled ? "true" : "not given";
     };
     const auto differs = [&](const std::string& name) {
         return Error{ErrorCode::bad_input, fmt::format("{}: {} was {} and is {} now; --resume needs the same",

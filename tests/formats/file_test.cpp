@@ -222,6 +222,23 @@ TEST_CASE("a file written in pieces is there once all are", "[file]") {
     CHECK(folder.entries() == 1);
 }
 
+TEST_CASE("a file that is being written has no name, so that nothing stays of a process that is killed", "[file]") {
+    Folder folder;
+    const int file = ::open((folder / ".").c_str(), O_WRONLY | O_TMPFILE, 0600);
+    if (file < 0 || ::access("/proc/self/fd", X_OK) != 0) SKIP("files without names are not to be had here");
+    ::close(file);
+    put(folder / "f", "old");
+    auto written = writeFileInPieces(folder / "f", [&](const ByteSink& out) -> Result<void> {
+        auto put_some = out(toBytes("new"));
+        CHECK(folder.entries() == 1);
+        CHECK(get(folder / "f") == "old");
+        return put_some;
+    });
+    REQUIRE(written);
+    CHECK(get(folder / "f") == "new");
+    CHECK(folder.entries() == 1);
+}
+
 TEST_CASE("a file may be kept under another name when it is replaced", "[file]") {
     const Folder folder;
     REQUIRE(writeFileKeeping(folder / "f", "before", toBytes("one")));  // nothing to keep

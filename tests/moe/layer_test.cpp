@@ -284,6 +284,36 @@ TEST_CASE("a token's output is the same alone, in any batch, and in any split", 
     }
 }
 
+TEST_CASE("small scores count in full where a scale makes large gates of them", "[layer][device]") {
+    for (Dispatch dispatch : {Dispatch::dropless, Dispatch::capacity}) {
+        Description d{.model_dim = 16, .hidden_dim = 8, .experts = 4, .top_k = 2};
+        d.score = Score::sigmoid;
+        d.router_bias = true;
+        d.routed_scale = 0x1p40f;
+        d.dispatch = dispatch;
+        test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 11);
+        // Logits of about -30 give scores of about 2^-43.
+        const std::vector<float> biases(d.experts, -30);
+        layer.reference.router_bias.assign(biases.begin(), biases.end());
+        std::vector<std::byte> bytes(layer.source.bytes->size());
+        REQUIRE(layer.source.bytes->read(0, bytes));
+        std::memcpy(bytes.data() + layer.source.find("router.bias")->offset, biases.data(), biases.size() * 4);
+        layer.source.bytes = memorySource("small scores", std::move(bytes));
+        auto x = test::randomTokens(9, d.model_dim, 12);
+        auto oracle = test::referenceForward(layer.reference, x);
+        REQUIRE(largest(oracle.output) > 0.01);
+        std::vector<float> first;
+        for (Engine* engine : test::engines()) {
+            INFO(engine->device().info().name);
+            auto result = load(*engine, layer.source).forward(x);
+            REQUIRE(result);
+            if (first.empty()) first = result->output;
+            CHECK(sameBits(result->output, first));
+        }
+        CHECK(worstDifference(first, oracle.output) <= 1e-5 * largest(oracle.output));
+    }
+}
+
 TEST_CASE("introspection is the same on every device and adds up", "[layer][device]") {
     Description d = forms()[0].d;
     test::RandomLayer layer = test::makeRandomLayer(d, WeightFormat::f32, 9);

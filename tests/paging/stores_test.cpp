@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "host/page_reader.h"
 #include "host/ram_store.h"
 #include "host/scratch_store.h"
 #include "tests/small_files.h"
@@ -74,6 +75,27 @@ TEST_CASE("threads read pages while another is written", "[paging]") {
         for (auto& reader : readers) reader.join();
         CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("a reader without threads reads what is waited for", "[paging]") {
+    std::mt19937 random(Catch::getSeed());
+    auto store = make(false, 4);
+    std::vector<Page> truth;
+    for (PageId id = 0; id < 4; ++id) {
+        truth.push_back(randomPage(random));
+        REQUIRE(store->write(id, truth.back()));
+    }
+    PageReader reader(*store, 0);
+    std::vector<Page> into(4, Page(kBytes));
+    for (PageId id = 0; id < 4; ++id) reader.request(id, into[id], PageReader::Urgency::ahead);
+    reader.hurry(2);
+    CHECK_FALSE(reader.take(1));
+    CHECK(reader.cancel(1));
+    for (PageId id : {2, 0, 3}) {
+        REQUIRE(reader.wait(id));
+        CHECK(into[id] == truth[id]);
+    }
+    CHECK(reader.work().pages == 3);
 }
 
 TEST_CASE("a full disk is an error that names the page, and no page is taken for what it is not", "[paging]") {

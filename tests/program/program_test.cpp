@@ -115,6 +115,37 @@ TEST_CASE("bad input ends with 3, one sentence, and no output file", "[program]"
     std::ofstream(folder / "routes.json") << R"({"top_k":1,"experts":[[0],[7]],"gates":[[1],[1]]})";
     checkSentence(runWith("a.moe0", "x.f32", "--routes-in " + (folder / "routes.json")),
                   "token 1: expert 7 is not one of 0 to 1");
+    const std::pair<const char*, const char*> bad_routes[] = {
+        {R"({"top_k":1,"experts":[[0]],"gates":[[1],[1]]})", "experts has 1 tokens, must have 2"},
+        {R"({"top_k":1,"experts":[[0],[1],[1]],"gates":[[1],[1]]})", "experts has more than 2 tokens"},
+        {R"({"top_k":1,"experts":[[0],[1,0]],"gates":[[1],[1]]})", "token 1: experts has more than 1 numbers"},
+        {R"({"top_k":1,"experts":[[0],[]],"gates":[[1],[1]]})", "token 1: experts has 0 numbers, must have top_k = 1"},
+        {R"({"top_k":1,"experts":[[0],[1]],"gates":[[1],[]]})", "token 1: experts has 1 numbers, gates 0"},
+        {R"({"top_k":2,"experts":[[0],[1]],"gates":[[1],[1]]})", "top_k is 2, the layer's is 1"},
+        {R"({"top_k":1,"experts":[[0],[1]],"gates":[[1],[1e400]]})", "is no valid JSON at its byte"},
+        {R"({"top_k":1,"experts":[[0],[{}]],"gates":[[1],[1]]})", "experts: token 1 has an object"},
+        {R"({"top_k":1,"experts":[[0],[[1]]],"gates":[[1],[1]]})", "experts: token 1 has an array"},
+        {R"({"top_k":1,"experts":[0,1],"gates":[[1],[1]]})", "experts is or has 0, must be a list of tokens"},
+        {R"({"top_k":1,"top_k":1,"experts":[],"gates":[]})", "top_k is there twice"},
+        {R"({"experts":[[0],[1]],"gates":[[1],[1]]})", "top_k is missing"},
+        {R"({"layers":[]})", "layers has the routes of 0 layers, must have 1"},
+        {R"({"layers":[[]]})", "layers.0: found an array"},
+        {R"({"layers":[{"top_k":1,"experts":[[0],[1]],"gates":[[1],[1]]},{}]})", "layers has more routes than"},
+        {R"([])", "found an array, must be an object of routes"},
+        {"", "is no valid JSON at its byte"}};
+    for (const auto& [text, sentence] : bad_routes) {
+        std::ofstream(folder / "routes.json") << text;
+        INFO(text);
+        checkSentence(runWith("a.moe0", "x.f32", "--routes-in " + (folder / "routes.json")), sentence);
+    }
+    for (const char* read : {"a.moe0", "x.f32"}) {
+        const std::string before = slurp(folder / read);
+        auto over = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") +
+                            " --output " + (folder / read));
+        CHECK(over.code == 3);
+        checkSentence(over, "cannot be the same file");
+        CHECK(slurp(folder / read) == before);
+    }
     auto same = program("run " + (folder / "a.moe0") + " --device cpu --input " + (folder / "x.f32") + " --output " +
                         (folder / "y.f32") + " --routes " + (folder / "y.f32"));
     CHECK(same.code == 3);
