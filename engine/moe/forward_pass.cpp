@@ -7,7 +7,6 @@
 #include "engine/ceil_div.h"
 #include "engine/moe/numerics.h"
 #include "engine/moe/token_lanes.h"
-#include "shaders/exact_math.h"
 
 namespace vkmoe {
 inline namespace v1 {

@@ -121,6 +121,7 @@ private:
     Result<void> buildRouting(Engine& engine, Precision precision);
     Result<void> buildOptional(Engine& engine, const Constants& routing);
     void conditionInput(Commands& commands, const Workspace& w, uint32_t tokens) const;
+    void dispatchLogits(Commands& commands, const Workspace& w, uint32_t tokens, U32 status) const;
     void logits(Commands& commands, const Workspace& w, const Batch& batch) const;
     void route(Commands& commands, const Workspace& w, const Batch& batch) const;
     void assignCapacity(Commands& commands, const Workspace& w, const Batch& batch) const;

@@ -49,19 +49,24 @@ void ForwardPass::conditionInput(Commands& commands, const Workspace& w, uint32_
     commands.barrier();
 }
 
+void ForwardPass::dispatchLogits(Commands& commands, const Workspace& w, uint32_t tokens, U32 status) const {
+    const Description& d = weights_->description;
+    RouterLogits p{w.memory.at<F32>(w.x),
+                   weights_->router.at<U32>(),
+                   weights_->router.at<F32>(weights_->router_bias),
+                   w.memory.at<F32>(w.logits),
+                   status,
+                   tokens,
+                   d.experts,
+                   d.model_dim,
+                   0};
+    commands.dispatch(*logits_, p, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+}
+
 // The shared expert needs no routes: it runs beside the router.
 void ForwardPass::logits(Commands& commands, const Workspace& w, const Batch& batch) const {
     const Description& d = weights_->description;
-    RouterLogits logits{w.memory.at<F32>(w.x),
-                        weights_->router.at<U32>(),
-                        weights_->router.at<F32>(weights_->router_bias),
-                        w.memory.at<F32>(w.logits),
-                        status(w, kLogits),
-                        batch.tokens,
-                        d.experts,
-                        d.model_dim,
-                        0};
-    commands.dispatch(*logits_, logits, uint64_t{batch.tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+    dispatchLogits(commands, w, batch.tokens, status(w, kLogits));
     if (d.shared != Shared::none) sharedUp(commands, w, batch.tokens);
     if (d.shared == Shared::sigmoid_gated) sharedGate(commands, w, batch.tokens);
     commands.barrier();
@@ -188,16 +193,7 @@ Result<void> ForwardPass::prepareGuess(Engine& engine) {
 void ForwardPass::recordGuess(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const {
     const Description& d = weights_->description;
     U32 unread = status(w, Workspace::kStatusRows - 1);
-    RouterLogits logits{w.memory.at<F32>(w.x),
-                        weights_->router.at<U32>(),
-                        weights_->router.at<F32>(weights_->router_bias),
-                        w.memory.at<F32>(w.logits),
-                        unread,
-                        tokens,
-                        d.experts,
-                        d.model_dim,
-                        0};
-    commands.dispatch(*logits_, logits, uint64_t{tokens} * ceilDiv(d.experts, kPanel) * kPanel);
+    dispatchLogits(commands, w, tokens, unread);
     commands.barrier();
     RouteTopk topk = topkParams(w, tokens);
     topk.selected = w.memory.at<U32>(w.hidden);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/formats/checked.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -15,9 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Error textError(const std::string& path, const std::string& what) {
-    return {ErrorCode::bad_input, fmt::format("{}: {}", path, what)};
-}
+using formats::inputError;
 
 bool isTemporary(const fs::path& path) {
     const std::string name = path.filename().string();
@@ -38,7 +38,7 @@ Result<std::vector<std::string>> filesOf(const std::string& path, const std::vec
         if (fs::is_regular_file(at->symlink_status(failure)) && !isTemporary(at->path()) && !is_other(at->path()))
             files.push_back(at->path().string());
     if (failure) return Error{ErrorCode::io, fmt::format("{}: cannot be listed: {}", path, failure.message())};
-    if (files.empty()) return textError(path, "has no regular file in it");
+    if (files.empty()) return inputError(path, "has no regular file in it");
     std::sort(files.begin(), files.end());
     return files;
 }
@@ -48,9 +48,9 @@ bool startsCharacter(char byte) { return (uint8_t(byte) & 0xc0) != 0x80; }
 Result<Text> readText(const std::string& path, double validation) {
     VKMOE_TRY(bytes, readFile(path));
     Text text{path, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size())};
-    if (text.contents.empty()) return textError(path, "is empty: it ends at offset 0");
+    if (text.contents.empty()) return inputError(path, "is empty: it ends at offset 0");
     if (const auto offset = checkUtf8(text.contents))
-        return textError(
+        return inputError(
             path, fmt::format("is not UTF-8 at offset {}, byte {:#04x}", *offset, uint8_t(text.contents[*offset])));
     text.split = text.contents.size() - uint64_t(double(text.contents.size()) * validation);
     while (text.split < text.contents.size() && !startsCharacter(text.contents[text.split])) ++text.split;
@@ -89,9 +89,9 @@ Result<Corpus> Corpus::encode(const std::vector<Text>& texts, const TextCodec& c
     for (const Text& text : texts) {
         Sequence ids = codec.encode(text.training());
         if (ids.size() < context)
-            return textError(text.path, fmt::format("ends at offset {}: the {} tokens to learn from are fewer than a "
-                                                    "context of {}",
-                                                    text.contents.size(), ids.size(), context));
+            return inputError(text.path, fmt::format("ends at offset {}: the {} tokens to learn from are fewer than a "
+                                                     "context of {}",
+                                                     text.contents.size(), ids.size(), context));
         corpus.tokens_ += ids.size();
         corpus.ends_.push_back(corpus.windows() + ids.size() - context + 1);
         corpus.texts_.push_back(std::move(ids));

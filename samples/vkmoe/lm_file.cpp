@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/formats/checked.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -17,9 +19,7 @@ namespace {
 
 constexpr const char* kTag = "codec:";
 
-Error inputError(const std::string& path, const std::string& what) {
-    return {ErrorCode::bad_input, fmt::format("{}: {}", path, what)};
-}
+using formats::inputError;
 
 // The tag among those of the card, which readers of packages keep as they are.
 std::string tagIn(const std::string& manifest) {

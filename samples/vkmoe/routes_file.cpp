@@ -207,7 +207,7 @@ Result<std::vector<Routes>> routesFromFile(const std::string& path, const Stack&
     RoutesVisitor visitor(std::move(layers), tokens, stack.residual(), pool);
     VKMOE_CHECK(formats::readJson(*file, 0, file->size(), "the file", visitor, {.depth = 6}));
     auto routes = visitor.finish();
-    if (!routes) return refused(fmt::format("{}: {}", path, routes.error().detail));
+    if (!routes) return formats::inFile(path, routes.error());
     return routes;
 }
 

@@ -38,7 +38,10 @@ std::string followed(const std::string& path) {
     return link && !failure ? target.string() : path;
 }
 
-Result<void> checkTarget(const std::string& path) {
+namespace {
+
+// Whether a file can be written there at all.
+Result<void> checkPlace(const std::string& path) {
     std::error_code error;
     if (path.empty()) return Error{ErrorCode::io, "the path of the file to write is empty"};
     if (fs::is_directory(path, error)) return Error{ErrorCode::io, fmt::format("{}: is a folder", path)};
@@ -53,8 +56,10 @@ Result<void> checkTarget(const std::string& path) {
     return {};
 }
 
+}  // namespace
+
 Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others) {
-    VKMOE_CHECK(checkTarget(path));
+    VKMOE_CHECK(checkPlace(path));
     for (const std::string& other : others)
         if (!other.empty() && isPartOf(path, other))
             return Error{ErrorCode::bad_input,

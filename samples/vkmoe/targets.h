@@ -12,11 +12,8 @@ namespace vkmoe::program {
 std::string followed(const std::string& path);
 
 // Errors: io for a path that no file can be written at: an empty one, a folder, one whose folder is missing or may not
-// be written to.
-Result<void> checkTarget(const std::string& path);
-
-// The same, and bad_input where the file is one of those that the command reads or else writes, links followed; a
-// folder or an index stands for the files of a model in it. An empty path stands for no file.
-Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others);
+// be written to; bad_input where the file is one of `others`, which the command reads or else writes, links followed: a
+// folder or an index stands for the files of a model in it, an empty path for no file.
+Result<void> checkTarget(const std::string& path, const std::vector<std::string>& others = {});
 
 }  // namespace vkmoe::program
