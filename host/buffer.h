@@ -18,10 +18,19 @@ enum class Memory {
     device,    // fastest for kernels; the host reaches it through copies only
     upload,    // written by the host, read by copies
     download,  // written by copies, read by the host
+    host,  // fast for the host, read by kernels in place: the process's own where the device imports it, else download
 };
 
-// Counts the bytes a device has given out and refuses what exceeds the budget (drivers over-commit). Memory of the host
-// that a device imported is counted apart, without a budget: it is no memory of the device.
+// Whose memory a buffer is.
+enum class Backing {
+    driver,    // allocated by the driver
+    imported,  // the caller's (Device::import)
+    own,       // the process's, allocated for the buffer and imported
+};
+
+// Counts the bytes a device has given out and refuses what exceeds the budget (drivers over-commit). Memory of the
+// process that a device imported is counted as pinned, too; a caller's (Device::import) as pinned alone, without a
+// budget.
 class Ledger {
 public:
     explicit Ledger(uint64_t budget) : budget_(budget) {}
@@ -29,13 +38,14 @@ public:
     void give(uint64_t bytes) { used_ -= bytes; }
     uint64_t used() const { return used_; }
     uint64_t peak() const { return peak_; }
-    void pin(uint64_t bytes) { pinned_ += bytes; }
+    void pin(uint64_t bytes);
     void unpin(uint64_t bytes) { pinned_ -= bytes; }
     uint64_t pinned() const { return pinned_; }
+    uint64_t pinnedPeak() const { return pinned_peak_; }
     uint64_t budget() const { return budget_; }
 
 private:
-    std::atomic<uint64_t> used_{0}, peak_{0}, pinned_{0};
+    std::atomic<uint64_t> used_{0}, peak_{0}, pinned_{0}, pinned_peak_{0};
     uint64_t budget_;
 };
 
@@ -53,7 +63,7 @@ public:
     uint64_t size() const { return size_; }        // bytes, those asked for rounded up to 256
     std::span<std::byte> mapped() const {
         return {static_cast<std::byte*>(mapped_), mapped_ ? size_ : 0};
-    }                                            // upload, download, imported only
+    }                                            // all but Memory::device
     uint64_t native() const { return native_; }  // VkBuffer, 0 on the CPU
 
     // The address of byte `offset` as a typed pointer of params.h, e.g. buffer.at<F32>(64).
@@ -72,7 +82,7 @@ private:
     uint64_t address_ = 0, size_ = 0, native_ = 0;
     void* mapped_ = nullptr;
     void* allocation_ = nullptr;  // VmaAllocation, VkDeviceMemory of imported memory, or the host block
-    bool imported_ = false;
+    Backing backing_ = Backing::driver;
 };
 
 }  // namespace v1

@@ -40,6 +40,12 @@ Result<void> Ledger::take(uint64_t bytes, const std::string& what) {
     return {};
 }
 
+void Ledger::pin(uint64_t bytes) {
+    uint64_t now = pinned_ += bytes, peak = pinned_peak_.load();
+    while (peak < now && !pinned_peak_.compare_exchange_weak(peak, now)) {
+    }
+}
+
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
     if (this == &other) return *this;
     reset();
@@ -49,7 +55,7 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
     native_ = std::exchange(other.native_, 0);
     mapped_ = std::exchange(other.mapped_, nullptr);
     allocation_ = std::exchange(other.allocation_, nullptr);
-    imported_ = std::exchange(other.imported_, false);
+    backing_ = std::exchange(other.backing_, Backing::driver);
     return *this;
 }
 
@@ -58,7 +64,7 @@ void Buffer::reset() {
     device_ = nullptr;
     address_ = size_ = native_ = 0;
     mapped_ = allocation_ = nullptr;
-    imported_ = false;
+    backing_ = Backing::driver;
 }
 
 Device::Device(DeviceInfo info)
@@ -66,7 +72,8 @@ Device::Device(DeviceInfo info)
 
 // What the host sees was taken from the host's ledger.
 void Device::giveBack(const Block& block, uint64_t bytes) {
-    if (block.imported) return ledger_.unpin(bytes);
+    if (block.backing != Backing::driver) ledger_.unpin(bytes);
+    if (block.backing == Backing::imported) return;
     (block.mapped ? hostLedger() : ledger_).give(bytes);
 }
 
@@ -84,6 +91,7 @@ Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string
         ledger.give(bytes);
         return std::move(block).error();
     }
+    if (block->backing == Backing::own) ledger_.pin(bytes);
     return bufferOf(*block, bytes);
 }
 
@@ -112,12 +120,12 @@ Buffer Device::bufferOf(const Block& block, uint64_t bytes) {
     buffer.size_ = bytes;
     buffer.mapped_ = block.mapped;
     buffer.allocation_ = block.allocation;
-    buffer.imported_ = block.imported;
+    buffer.backing_ = block.backing;
     return buffer;
 }
 
 void Device::release(Buffer& buffer) {
-    releaseBlock({buffer.address_, buffer.native_, buffer.mapped_, buffer.allocation_, buffer.imported_}, buffer.size_);
+    releaseBlock({buffer.address_, buffer.native_, buffer.mapped_, buffer.allocation_, buffer.backing_}, buffer.size_);
 }
 
 Error Device::lostError() const { return {ErrorCode::device_lost, info_.name + ": the device was lost"}; }

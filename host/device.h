@@ -74,7 +74,8 @@ public:
 
     const DeviceInfo& info() const { return info_; }
     Ledger& ledger() { return ledger_; }
-    // Of Memory::upload and download: its own where the device's memory is apart from the host's, else the same.
+    // Of what the host sees (Memory::upload, download, host): its own where the device's memory is apart from the
+    // host's, else the same.
     Ledger& hostLedger() { return ownMemory() ? host_ledger_ : ledger_; }
     // The device has memory of its own, apart from the host's.
     bool ownMemory() const { return info_.type == DeviceType::discrete || info_.type == DeviceType::virtual_gpu; }
@@ -121,7 +122,7 @@ protected:
         uint64_t address = 0, native = 0;
         void* mapped = nullptr;
         void* allocation = nullptr;
-        bool imported = false;
+        Backing backing = Backing::driver;
     };
     virtual Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) = 0;
     virtual Result<Block> importBlock(std::span<std::byte> memory, const std::string& what) = 0;

@@ -67,6 +67,7 @@ Result<void> Pager::allocate(const PagerOptions& options) {
     uint64_t second = std::min(options.host_budget / slot_bytes_, flat_ ? all - first : all);
     if (!flat_ && first + second > 0) second = std::max<uint64_t>({second, 2, options.unit});  // reads pass through it
     Memory mapped = store_->writable() || options.host_reads ? Memory::download : Memory::upload;
+    if (!flat_) mapped = Memory::host;
     Memory near = flat_ ? mapped : Memory::device;
     VKMOE_TRY(device_slots, Slots::create(device_, near, slot_bytes_, first, "pages in tier 1"));
     VKMOE_TRY(host_slots, Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2"));

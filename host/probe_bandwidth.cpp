@@ -99,7 +99,7 @@ Result<MemorySpeeds> probeBandwidth(Device& device, const KernelCode& peak_read)
     const uint64_t most = bytesToUse(device);
     VKMOE_TRY(kernel, device.build(peak_read, {}));
     VKMOE_TRY(local, device.allocate(most, Memory::device, "bandwidth probe"));
-    VKMOE_TRY(host, device.allocate(most, Memory::upload, "bandwidth probe"));
+    VKMOE_TRY(host, device.allocate(most, Memory::host, "bandwidth probe"));
     VKMOE_TRY(result, device.allocate(most / kSteps, Memory::device, "bandwidth probe"));
     std::memset(host.mapped().data(), 1, most);
     Commands fill;

@@ -10,8 +10,8 @@ inline namespace v1 {
 // Bytes a second.
 struct MemorySpeeds {
     double device_read = 0;  // kernels from Memory::device
-    double host_read = 0;    // kernels from Memory::upload
-    double copy = 0;         // from Memory::upload to Memory::device
+    double host_read = 0;    // kernels from Memory::host
+    double copy = 0;         // from Memory::host to Memory::device
     // Copies on the transfer queue and kernels are done sooner than copies and kernels on one queue.
     bool transfer_queue = false;
 };

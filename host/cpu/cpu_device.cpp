@@ -102,7 +102,7 @@ private:
     }
 
     Result<Block> importBlock(std::span<std::byte> memory, const std::string&) override {
-        return Block{reinterpret_cast<uintptr_t>(memory.data()), 0, memory.data(), nullptr, true};
+        return Block{reinterpret_cast<uintptr_t>(memory.data()), 0, memory.data(), nullptr, Backing::imported};
     }
 
     void releaseBlock(const Block& block, uint64_t bytes) override {

@@ -7,6 +7,10 @@ namespace vkmoe {
 inline namespace v1 {
 
 Result<Device::Block> VulkanDevice::allocateBlock(uint64_t bytes, Memory memory, const std::string& what) {
+    if (memory == Memory::host && info_.limits.host_import_alignment != 0) {
+        auto own = allocateOwn(bytes, what);
+        if (own || lost_) return own;  // what cannot be imported, the driver may have
+    }
     VkBufferCreateInfo buffer{VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO};
     buffer.size = bytes;
     buffer.usage = kBufferUsage;
@@ -70,9 +74,11 @@ void VulkanDevice::releaseBlock(const Block& block, uint64_t bytes) {
 
 void VulkanDevice::freeBlock(const Block& block) {
     auto buffer = reinterpret_cast<VkBuffer>(block.native);
-    if (!block.imported) return vmaDestroyBuffer(allocator_, buffer, static_cast<VmaAllocation>(block.allocation));
+    if (block.backing == Backing::driver)
+        return vmaDestroyBuffer(allocator_, buffer, static_cast<VmaAllocation>(block.allocation));
     vk_.vkDestroyBuffer(device_, buffer, nullptr);
     vk_.vkFreeMemory(device_, reinterpret_cast<VkDeviceMemory>(block.allocation), nullptr);
+    if (block.backing == Backing::own) std::free(block.mapped);
 }
 
 // Frees what both timelines have passed.

@@ -22,6 +22,7 @@ public:
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override;
     Result<Block> importBlock(std::span<std::byte> memory, const std::string& what) override;
+    Result<Block> allocateOwn(uint64_t bytes, const std::string& what);
     void releaseBlock(const Block& block, uint64_t bytes) override;
     Result<uint64_t> buildPipeline(const KernelCode& code, const ConstantWords& constants) override;
     Result<uint64_t> submitWork(const Commands& commands) override;

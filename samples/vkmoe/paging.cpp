@@ -122,7 +122,9 @@ std::string pagingPicture(const PagingReport& r) {
 }
 
 Json memoryJson(Device& device) {
-    return {{"device_peak_bytes", device.ledger().peak()}, {"process_peak_bytes", residentPeak()}};
+    return {{"device_peak_bytes", device.ledger().peak()},
+            {"pinned_peak_bytes", device.ledger().pinnedPeak()},
+            {"process_peak_bytes", residentPeak()}};
 }
 
 std::string memoryLine(Device& device) {

@@ -107,6 +107,51 @@ TEST_CASE("memory may be imported twice, and let go while it is in use", "[host]
     }
 }
 
+TEST_CASE("host memory is the process's own where the device imports it", "[host][device]") {
+    for (Device* device : test::devices()) {
+        CAPTURE(device->info().name);
+        const bool own = device->info().type != DeviceType::cpu && device->info().limits.host_import_alignment != 0;
+        const uint64_t used = device->hostLedger().used();
+        {
+            Buffer buffer = must(device->allocate(kBytes + 1, Memory::host, "host"));
+            REQUIRE(buffer.mapped().size() >= kBytes);
+            CHECK(device->hostLedger().used() == used + buffer.size());
+            CHECK(device->ledger().pinned() == (own ? buffer.size() : 0));
+            HostPages pages;
+            std::memcpy(buffer.mapped().data(), pages.bytes().data(), kBytes);
+            std::vector<uint32_t> pattern(pages.words().begin(), pages.words().end());
+            CHECK(throughKernel(*device, buffer, kBytes / 4) == pattern);
+            CHECK(must(download<uint32_t>(*device, buffer, kBytes / 4)) == pattern);
+        }
+        CHECK(device->hostLedger().used() == used);
+        CHECK(device->ledger().pinned() == 0);
+    }
+}
+
+TEST_CASE("host memory that is not imported is the driver's", "[faults][device]") {
+    auto candidates = listVulkanDevices();
+    for (uint32_t gpu = 0; candidates && gpu < candidates->size(); ++gpu) {
+        for (uint64_t n = 0; n <= 4; ++n) {  // the first call to fail; 0: none may, the device takes no memory at all
+            CAPTURE(gpu, n);
+            auto faults = std::make_shared<Faults>();
+            DeviceOptions options{.faults = faults};
+            if (n == 0) {
+                options.clamp = (*candidates)[gpu].info.limits;
+                options.clamp->host_import_alignment = 0;
+            }
+            auto device = must(openVulkanDevice(gpu, options));
+            if (device->info().limits.host_import_alignment == 0 && n > 0) break;
+            if (n > 0) faults->arm({.nth = n, .result = Fault::out_of_host_memory});
+            Buffer buffer = must(device->allocate(kBytes, Memory::host, "host"));
+            faults->disarm();
+            CHECK(device->ledger().pinned() == 0);
+            HostPages pages;
+            std::memcpy(buffer.mapped().data(), pages.bytes().data(), kBytes);
+            CHECK(throughKernel(*device, buffer, 1).at(0) == pages.words()[0]);
+        }
+    }
+}
+
 TEST_CASE("what cannot be imported is refused with a sentence", "[host][device]") {
     for (Device* device : importers()) {
         CAPTURE(device->info().name);

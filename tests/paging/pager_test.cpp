@@ -140,6 +140,10 @@ TEST_CASE("whatever turns come, a wave's pages are theirs and have addresses, th
                 CHECK(counters.bytes_read > 0);
                 CHECK((device->counters().transfers > before) == (transfers && slots > 1));
                 CHECK(f.pager->slots(0) + f.pager->slots(1) <= std::max<uint64_t>(slots, 2));
+                const auto& info = device->info();
+                bool pins = placement == Placement::tiered && info.type != DeviceType::cpu;
+                pins = pins && info.limits.host_import_alignment != 0;
+                CHECK(device->ledger().pinned() == (pins ? f.pager->slots(1) * f.pager->slotBytes() : 0));
             }
     }
 }
