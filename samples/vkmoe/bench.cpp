@@ -17,18 +17,40 @@ constexpr uint32_t kRepeats = 5;
 constexpr double kLongEnough = 0.02;  // seconds a peak measurement takes at least
 constexpr double kSlow = 0.5;         // seconds from which on a kernel is timed once
 
-Result<double> measureArithmetic(Device& device, uint32_t fused) {
-    for (uint32_t groups = 256;; groups *= 4) {
-        Case test = makeCase(kernels().peak_multiply_add, {.fused = fused}, {.tokens = groups, .model_dim = 4096});
-        VKMOE_TRY(result, run(device, test, kRepeats));
-        if (result.seconds > kLongEnough || groups >= 65536) return test.flops / result.seconds;
-    }
-}
+// The device's arithmetic peaks, flop/s, as often as one likes.
+class ArithmeticPeak {
+public:
+    explicit ArithmeticPeak(Device& device) : device_(device) {}
 
-Result<Peaks> measurePeaks(Device& device) {
+    Result<double> measure(bool fused) {
+        for (;; groups_ *= 4) {
+            Shape shape{.tokens = groups_, .model_dim = 4096};
+            Case test = makeCase(kernels().peak_multiply_add, {.fused = fused}, shape);
+            VKMOE_TRY(result, run(device_, test, kRepeats));
+            if (result.seconds > kLongEnough || groups_ >= 65536) return test.flops / result.seconds;
+        }
+    }
+
+    // What `time` measures, with the peak of its kind beside it where arithmetic may bound it.
+    template <class Time>
+    Result<BenchRow> beside(const Peaks& peaks, bool fused, const Time& time) {
+        VKMOE_TRY(before, measure(fused));
+        VKMOE_TRY(row, time());
+        if (row.flops / before < row.bytes / peaks.read) return row;
+        VKMOE_TRY(after, measure(fused));
+        row.peak_beside = std::max(before, after);
+        return row;
+    }
+
+private:
+    Device& device_;
+    uint32_t groups_ = 256;
+};
+
+Result<Peaks> measurePeaks(Device& device, ArithmeticPeak& arithmetic) {
     Peaks peaks;
-    VKMOE_TRY(multiply_add, measureArithmetic(device, 0));
-    VKMOE_TRY(fused, measureArithmetic(device, 1));
+    VKMOE_TRY(multiply_add, arithmetic.measure(false));
+    VKMOE_TRY(fused, arithmetic.measure(true));
     Case read = makeCase(kernels().peak_read, {}, {.tokens = 1024, .model_dim = 1024});  // 256 MiB
     VKMOE_TRY(result, run(device, read, kRepeats));
     peaks.multiply_add = multiply_add;
@@ -36,6 +58,16 @@ Result<Peaks> measurePeaks(Device& device) {
     peaks.read = read.bytes / result.seconds;
     return peaks;
 }
+
+// What a benchmark has so far.
+struct Bench {
+    Engine& engine;
+    const BenchOptions& options;
+    ArithmeticPeak arithmetic;
+    Peaks peaks;
+    std::vector<BenchRow> rows;
+    std::vector<std::string> notes;
+};
 
 bool isExpert(const KernelCode& code) { return std::string(code.name).starts_with("expert_"); }
 
@@ -116,29 +148,35 @@ Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat for
 }
 
 // Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.
-Result<void> timeTraining(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
+Result<void> timeTraining(Bench& bench) {
+    const BenchOptions& o = bench.options;
     for (Precision precision : {Precision::exact, Precision::rounded}) {
         bool rounded = precision == Precision::rounded;
         std::string form = fmt::format("{} silu_glu, {} tokens", rounded ? "bf16 rounded" : "f32", o.tokens);
         if (!wanted(o, "layer forward", form) && !wanted(o, "layer backward", form)) continue;
-        VKMOE_TRY(trainer, LayerTrainer::create(engine, benchLayer(o, WeightFormat::f32), {.precision = precision}));
+        VKMOE_TRY(trainer,
+                  LayerTrainer::create(bench.engine, benchLayer(o, WeightFormat::f32), {.precision = precision}));
         auto x = randomTokens(o.tokens, o.model_dim), grad = randomTokens(o.tokens, o.model_dim);
         double forward = 1e30, backward = 1e30;
+        VKMOE_TRY(before, bench.arithmetic.measure(rounded));
         for (uint32_t i = 0; i <= kRepeats && (i < 2 || backward < kSlow); ++i) {
             VKMOE_TRY(result, trainer.backward(x, grad));
             forward = std::min(forward, result.forward_seconds);
             backward = std::min(backward, result.backward_seconds);
         }
+        VKMOE_TRY(after, bench.arithmetic.measure(rounded));
+        double peak = std::max(before, after);
         double flops = 6.0 * o.model_dim * o.hidden_dim * o.tokens * o.top_k;
         double bytes = 3.0 * o.model_dim * o.hidden_dim * std::min<double>(o.experts, double(o.tokens) * o.top_k) * 4;
-        rows.push_back({"layer forward", form, rounded, forward, flops, bytes});
-        rows.push_back({"layer backward", form, rounded, backward, 2 * flops, 3 * bytes});
+        bench.rows.push_back({"layer forward", form, rounded, forward, flops, bytes, peak});
+        bench.rows.push_back({"layer backward", form, rounded, backward, 2 * flops, 3 * bytes, peak});
     }
     return {};
 }
 
 // Every format in every precision, many tokens and one.
-Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<BenchRow>& rows) {
+Result<void> timeLayers(Bench& bench) {
+    const BenchOptions& o = bench.options;
     for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {
         if (format == WeightFormat::mxfp4 && (o.model_dim % kBlock != 0 || o.hidden_dim % kBlock != 0)) continue;
         std::optional<Layer> layer;
@@ -147,11 +185,12 @@ Result<void> timeLayers(Engine& engine, const BenchOptions& o, std::vector<Bench
             for (uint32_t tokens : {o.tokens, 1u}) {
                 if (!wanted(o, "layer", layerForm(format, precision, tokens))) continue;
                 if (!layer) {
-                    VKMOE_TRY(made, Layer::create(engine, benchLayer(o, format)));
+                    VKMOE_TRY(made, Layer::create(bench.engine, benchLayer(o, format)));
                     layer = std::move(made);
                 }
-                VKMOE_TRY(row, timeLayer(*layer, o, format, precision, tokens));
-                rows.push_back(row);
+                auto time = [&] { return timeLayer(*layer, o, format, precision, tokens); };
+                VKMOE_TRY(row, bench.arithmetic.beside(bench.peaks, precision == Precision::rounded, time));
+                bench.rows.push_back(row);
             }
         }
     }
@@ -167,23 +206,23 @@ Result<void> timeIfItFits(const char* what, std::vector<std::string>& notes, con
     return {};
 }
 
-Result<std::vector<BenchRow>> timeAll(Engine& engine, const BenchOptions& options, std::vector<std::string>& notes) {
+Result<void> timeAll(Bench& bench) {
+    Device& device = bench.engine.device();
     auto scalar = openCpuDevice({.simd = false});
-    std::vector<BenchRow> rows;
-    Progress progress("timing on " + engine.device().info().name);
+    Progress progress("timing on " + device.info().name);
     auto all = kernels().all();
     for (size_t i = 0; i < all.size(); ++i) {
         progress.show(i, all.size());
         if (isPeak(*all[i])) continue;
-        for (const Constants& constants : formsToTime(*all[i], engine.device().info().limits, options)) {
-            if (!wanted(options, all[i]->name, formName(*all[i], constants))) continue;
-            VKMOE_TRY(row, timeKernel(engine.device(), *scalar, *all[i], constants, options));
-            rows.push_back(row);
+        for (const Constants& constants : formsToTime(*all[i], device.info().limits, bench.options)) {
+            if (!wanted(bench.options, all[i]->name, formName(*all[i], constants))) continue;
+            auto time = [&] { return timeKernel(device, *scalar, *all[i], constants, bench.options); };
+            VKMOE_TRY(row, bench.arithmetic.beside(bench.peaks, constants.fused != 0, time));
+            bench.rows.push_back(row);
         }
     }
-    VKMOE_CHECK(timeIfItFits("layer", notes, [&] { return timeLayers(engine, options, rows); }));
-    VKMOE_CHECK(timeIfItFits("layer backward", notes, [&] { return timeTraining(engine, options, rows); }));
-    return rows;
+    VKMOE_CHECK(timeIfItFits("layer", bench.notes, [&] { return timeLayers(bench); }));
+    return timeIfItFits("layer backward", bench.notes, [&] { return timeTraining(bench); });
 }
 
 Result<void> validShape(const BenchOptions& o) {
@@ -199,15 +238,15 @@ int bench(const Context& context, const BenchOptions& options) {
     if (auto valid = validShape(options); !valid) return fail(valid.error());
     auto engine = context.openEngine();
     if (!engine) return fail(engine.error());
-    auto peaks = measurePeaks((*engine)->device());
+    Bench bench{**engine, options, ArithmeticPeak((*engine)->device()), {}, {}, {}};
+    auto peaks = measurePeaks((*engine)->device(), bench.arithmetic);
     if (!peaks) return fail(peaks.error());
-    std::vector<std::string> notes;
-    auto rows = timeAll(**engine, options, notes);
-    if (!rows)
-        return rows.error().code == ErrorCode::refused_device ? (fail(rows.error()), int(kCheckFailed))
-                                                              : fail(rows.error());
-    BenchTable table{(*engine)->device().info(), options, *peaks, std::move(*rows)};
-    for (const std::string& note : notes) fmt::print(stderr, "vkmoe: warning: {}\n", note);
+    bench.peaks = *peaks;
+    if (auto timed = timeAll(bench); !timed)
+        return timed.error().code == ErrorCode::refused_device ? (fail(timed.error()), int(kCheckFailed))
+                                                               : fail(timed.error());
+    BenchTable table{(*engine)->device().info(), options, *peaks, std::move(bench.rows)};
+    for (const std::string& note : bench.notes) fmt::print(stderr, "vkmoe: warning: {}\n", note);
     if (!options.html.empty())
         if (auto written = writeText(options.html, benchHtml(table)); !written) return fail(written.error());
     context.json ? print(benchJson(table)) : fmt::print("{}", benchText(table));

@@ -10,7 +10,7 @@ namespace vkmoe::program {
 namespace {
 
 double arithmeticSeconds(const BenchRow& row, const Peaks& peaks) {
-    return row.flops / (row.fused ? peaks.fused : peaks.multiply_add);
+    return row.flops / (row.peak_beside > 0 ? row.peak_beside : row.fused ? peaks.fused : peaks.multiply_add);
 }
 
 std::string shapeText(const BenchOptions& o) {
@@ -42,6 +42,7 @@ Json benchJson(const BenchTable& table) {
                         {"gflops", row.flops / row.seconds * 1e-9},
                         {"gbytes_per_second", row.bytes / row.seconds * 1e-9},
                         {"bound", table.boundByReading(row) ? "read" : "arithmetic"},
+                        {"arithmetic_peak_beside_gflops", row.peak_beside * 1e-9},
                         {"percent_of_peak", 100 * table.fraction(row)}});
     const BenchOptions& o = table.options;
     return {{"device", table.device.name},

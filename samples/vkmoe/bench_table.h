@@ -18,6 +18,8 @@ struct BenchRow {
     std::string kernel, form;
     bool fused = false;
     double seconds = 0, flops = 0, bytes = 0;  // the work that must be done, the memory that must be moved
+    // Flop/s: the arithmetic peak again, the larger of right before and right after. Clocks wander. 0: not measured.
+    double peak_beside = 0;
 };
 
 struct BenchTable {

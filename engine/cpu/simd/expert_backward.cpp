@@ -36,8 +36,7 @@ uint32_t indexOf(const ColumnTile& tile, uint32_t row) { return row * tile.cols 
 uint32_t widthOf(const ColumnTile& tile) { return std::min(kRunOutputs, tile.cols - tile.first); }
 
 void store(const ColumnTile& tile, uint32_t first_row, F32 out, U32 status) {
-    for (uint32_t r = 0; r < tile.row_count; ++r)
-        storeState({out.at, status, indexOf(tile, first_row + r), widthOf(tile)}, tile.totals[r]);
+    storeState({out.at, status, indexOf(tile, first_row), tile.cols, tile.row_count, widthOf(tile)}, tile.totals);
 }
 
 }  // namespace

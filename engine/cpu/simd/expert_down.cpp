@@ -15,8 +15,7 @@ void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, Row
     tile.panel_count = std::min(panels, ceilDiv(p.model_dim, kPanel) - panel);
     multiply(tile, {rows.page, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim}, panel, c);
     uint32_t first = panel * kPanel, count = std::min(tile.panel_count * kPanel, p.model_dim - first);
-    for (uint32_t r = 0; r < tile.row_count; ++r)
-        storeState({p.y.at, p.status, (rows.first + r) * p.model_dim + first, count}, tile.totals[r]);
+    storeState({p.y.at, p.status, rows.first * p.model_dim + first, p.model_dim, tile.row_count, count}, tile.totals);
 }
 
 auto rowsOf(const ExpertDown& p) {

@@ -9,15 +9,15 @@ namespace {
 
 void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row,
            uint32_t first) {
-    uint32_t count = std::min(up.panel_count * kPanel, p.hidden_dim - first);
-    for (uint32_t r = 0; r < up.row_count; ++r) {
-        uint32_t at = (first_row + r) * p.hidden_dim + first;
-        storeHidden({p.hidden.at, p.status, at, count}, gate.totals[r], up.totals[r], c, p.swiglu_limit,
-                    p.swiglu_alpha);
-        if (c.keep_totals == 0) continue;
-        if (c.activation != kRelu) storeKept(p.gate_total.at + at, gate.totals[r], count);
-        storeKept(p.up_total.at + at, up.totals[r], count);
-    }
+    uint32_t at = first_row * p.hidden_dim + first;
+    Epilogue e{p.hidden.at,  p.status,     at,
+               p.hidden_dim, up.row_count, std::min(up.panel_count * kPanel, p.hidden_dim - first)};
+    storeHidden(e, gate.totals, up.totals, c, p.swiglu_limit, p.swiglu_alpha);
+    if (c.keep_totals == 0) return;
+    e.out = p.up_total.at;
+    storeKept(e, up.totals);
+    e.out = p.gate_total.at;
+    if (c.activation != kRelu) storeKept(e, gate.totals);
 }
 
 // `rows` by up to `panels` panels from `panel`.

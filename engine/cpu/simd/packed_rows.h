@@ -32,8 +32,10 @@ public:
         float* at = memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) / 4 % kLine) % kLine;
         for (uint32_t row = 0; row < count; ++row) {
             const float* from = row_at(row);
-            for (uint32_t k = 0; k < cols; k += kBlock)
-                std::copy_n(from + k, std::min(uint32_t{kBlock}, cols - k), at + k / kBlock * step + row * kBlock);
+            uint32_t k = 0;
+            for (; k + kBlock <= cols; k += kBlock)
+                std::copy_n(from + k, kBlock, at + k / kBlock * step + row * kBlock);
+            std::copy_n(from + k, cols - k, at + k / kBlock * step + row * kBlock);
         }
         return {at, step};
     }

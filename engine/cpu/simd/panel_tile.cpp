@@ -25,6 +25,8 @@ struct Block {
     const uint32_t* next[kTilePanels];  // where the next block's words start
     uint32_t next_lines;                // of one panel
     const float* x;                     // [rows][32]
+    const float* before;                // what the block's sums are added to, of a row: then `before_step` on
+    size_t before_step;
     alignas(64) float scales[kTilePanels * kPanel];
     alignas(64) float decoded[kTilePanels][kBlock * kPanel];
 };
@@ -61,12 +63,12 @@ HWY_INLINE void multiplyBlock(PanelTile& tile, const Block& block, size_t row, s
     V s[kRows][kVectors];
     sumTerms<kFused>(block, row, vector, s);
     VKMOE_UNROLL
-    for (size_t c = 0; c < kVectors; ++c) {
+    for (size_t r = 0; r < kRows; ++r) {
         VKMOE_UNROLL
-        for (size_t r = 0; r < kRows; ++r) {
-            float* total = tile.totals[row + r] + (vector + c) * kLanes;
+        for (size_t c = 0; c < kVectors; ++c) {
+            const float* before = block.before + (row + r) * block.before_step + (vector + c) * kLanes;
             if constexpr (kScaled) s[r][c] = hn::Mul(s[r][c], hn::Load(d, block.scales + (vector + c) * kLanes));
-            hn::Store(hn::Add(hn::Load(d, total), s[r][c]), d, total);
+            hn::Store(hn::Add(hn::Load(d, before), s[r][c]), d, tile.totals[row + r] + (vector + c) * kLanes);
         }
     }
 }
@@ -142,27 +144,33 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
     }
 }
 
-// -0 is where a total without bias starts: -0 + s is s, bit for bit.
-HWY_INLINE void startTotals(PanelTile& tile) {
+// Where a row's totals start: at -0 without bias, for -0 + s is s, bit for bit.
+HWY_INLINE void startRow(const PanelTile& tile, float* row) {
     for (uint32_t i = 0; i < tile.panel_count; ++i)
-        for (uint32_t row = 0; row < tile.row_count; ++row)
-            for (uint32_t lane = 0; lane < kPanel; ++lane)
-                tile.totals[row][i * kPanel + lane] = tile.bias[i] ? tile.bias[i][lane] : -0.0f;
+        for (uint32_t lane = 0; lane < kPanel; ++lane)
+            row[i * kPanel + lane] = tile.bias[i] ? tile.bias[i][lane] : -0.0f;
 }
 
 template <uint32_t kFormat, bool kFused>
 HWY_NOINLINE void runBlocks(PanelTile& tile) {
+    alignas(64) float start[kRunOutputs];
+    startRow(tile, start);
     Block block;
+    block.before = start;
+    block.before_step = 0;
     for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
         prepareBlock<kFormat>(tile, k0, block);
         multiplyAll<kFormat == kMxfp4, kFused>(tile, block);
+        block.before = tile.totals[0];
+        block.before_step = kRunOutputs;
     }
 }
 
 template <uint32_t kFormat, bool kFused>
 HWY_INLINE void runFormat(PanelTile& tile) {
-    startTotals(tile);
-    tile.row_count <= streamRowsOf(kFormat) ? runStream<kFormat, kFused>(tile) : runBlocks<kFormat, kFused>(tile);
+    if (tile.row_count > streamRowsOf(kFormat)) return runBlocks<kFormat, kFused>(tile);
+    for (uint32_t row = 0; row < tile.row_count; ++row) startRow(tile, tile.totals[row]);
+    runStream<kFormat, kFused>(tile);
 }
 
 template <bool kFused>

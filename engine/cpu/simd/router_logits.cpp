@@ -24,8 +24,8 @@ void tileLogits(const RouterLogits& p, const Constants& c, RowsView x, uint32_t 
         tile.bias[i] = c.bias != 0 ? bias[i] : nullptr;
     }
     run(tile);
-    for (uint32_t row = first; row < end; ++row)
-        storeState({p.logits.at, p.status, row * p.experts + panel * kPanel, outputs}, tile.totals[row - first]);
+    storeState({p.logits.at, p.status, first * p.experts + panel * kPanel, p.experts, end - first, outputs},
+               tile.totals);
 }
 
 // Panels [panel, last) of tokens [first, end).
