@@ -82,6 +82,9 @@ std::vector<std::byte> join(std::string_view manifest, std::span<const std::byte
 
 Result<void> checkInfo(const PackageInfo& info, const CheckpointFacts& facts) {
     const auto refuse = [](const std::string& detail) { return Error{ErrorCode::bad_input, detail}; };
+    for (const auto& [name, value] : facts.config)
+        if (value == 0 && name == std::string_view("numLayers"))
+            return refuse("numLayers is 0; readers of .evermind packages want at least 1");
     if (info.modality.empty() != info.codec.empty())
         return refuse(
             fmt::format("the modality is \"{}\" and the codec has {} bytes; only both together make a package",

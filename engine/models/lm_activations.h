@@ -29,7 +29,7 @@ struct LmActivations {
     };
 
     uint32_t capacity = 0;
-    uint32_t history = 0;  // rows before a pass's first token: conv_kernel - 1 when generating, else 0
+    uint32_t history = 0;  // rows before a pass's first token: conv_kernel - 1 (or 0) when generating, else 0
     Buffer memory, upload, download;
     std::vector<Layer> layers;
     std::vector<Workspace> mixtures;

@@ -106,8 +106,6 @@ TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     };
     refused({}, "vocabSize is 0; it must be at least 1");
     refused({5, 0, 2, 3, 6, 3, 2}, "dModel is 0");
-    refused({5, 4, 0, 3, 6, 3, 2}, "numLayers is 0");
-    refused({5, 4, 2, 0, 6, 3, 2}, "convKernel is 0");
     refused({5, 4, 2, 3, 0, 3, 2}, "hiddenDim is 0");
     refused({5, 4, 2, 3, 6, 0, 2}, "numExperts is 0");
     refused({5, 4, 2, 3, 6, 3, 0}, "topK is 0");
@@ -122,6 +120,7 @@ TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     refused({kMost, kMost, kMost, kMost, kMost, kMost, kMost}, "vocabSize is 4294967295 and dModel 4294967295");
     refused(completed({.vocab_size = 1, .model_dim = kMost}), "dModel 4294967295");
     CHECK(validate(LmConfig{(1u << 29) - 1, 4, 2, 3, 6, 3, 2}));
+    CHECK(validate(LmConfig{5, 4, 0, 0, 6, 3, 2}));
 }
 
 TEST_CASE("malformed EVL0 files are refused with a reason", "[formats][evl0][hostile]") {
@@ -148,8 +147,9 @@ TEST_CASE("malformed EVL0 files are refused with a reason", "[formats][evl0][hos
         {with(kVersion, 1u, good(true)), "is that of float16"},
         {with(kVocab, 0u), "x.evl0: vocabSize is 0"},
         {with(kDim, 0u), "x.evl0: dModel is 0"},
-        {with(kLayers, 0u), "x.evl0: numLayers is 0"},
-        {with(kKernel, 0u), "x.evl0: convKernel is 0"},
+        {with(kLayers, 0u),
+         "numLayers 0, convKernel 3, hiddenDim 6, numExperts 3 in version 1 (float32) make exactly 124"},
+        {with(kKernel, 0u), "numLayers 2, convKernel 0"},
         {with(kHidden, 0u), "x.evl0: hiddenDim is 0"},
         {with(kExperts, 0u), "x.evl0: numExperts is 0"},
         {with(kTopK, 0u), "x.evl0: topK is 0"},
