@@ -67,8 +67,11 @@ Sizes carve(LmActivations& a, const LmConfig& c, uint64_t T, LmKeep keep, bool g
     a.back.status = b.words(2 * LmActivations::kStatusRows * (uint64_t{c.layers} + 1));
     a.back.mixture_status = b.words(2 * Workspace::kStatusRows * c.layers);
     a.back.backward_status = b.words(2 * BackwardWorkspace::kStatusRows * c.layers);
-    a.back.offsets = b.words((uint64_t{c.experts} + 1) * c.layers);
-    a.back.offsets_bytes = (uint64_t{c.experts} + 1) * 4;
+    Carver sorted;  // as in Workspace
+    sorted.words(uint64_t{c.experts} + 1);
+    a.back.token_of = sorted.words(T * c.top_k);
+    a.back.sorted_bytes = sorted.bytes;
+    a.back.offsets = b.words(a.back.sorted_bytes / 4 * c.layers);
     a.back.logits = b.words(keep == LmKeep::nothing ? T * c.vocab_size : 0);
     a.back.routes = b.words(generating ? uint64_t{c.layers} * T * c.top_k : 0);
     return {m.bytes, b.bytes};
