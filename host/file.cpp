@@ -17,6 +17,8 @@
 #include <system_error>
 #include <utility>
 
+#include "host/kept_file.h"
+
 namespace vkmoe {
 namespace {
 
@@ -360,8 +362,12 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
 Result<void> writeFileInPieces(const std::string& path, const Fill& fill) { return replace(path, {}, fill); }
 
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes) {
+    return writeFileKeeping(path, previous, [&](const ByteSink& put) { return put(bytes); });
+}
+
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const Fill& fill) {
     assert(!previous.empty() && previous.find('/') == std::string::npos);
-    return replace(path, previous, [&](const ByteSink& put) { return put(bytes); });
+    return replace(path, previous, fill);
 }
 
 }  // namespace vkmoe

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "engine/formats/crc_trailer.h"
+#include "engine/formats/evl0_view.h"
 #include "engine/formats/model_source.h"
 #include "engine/formats/moe0.h"
 
@@ -93,6 +94,27 @@ TEST_CASE("a language model's tensors have names, shapes and places", "[formats]
     CHECK(tensors[5].name == "layers.0.moe.shared.w1");
     CHECK(tensors[5].shape == std::vector<uint64_t>{6, 4});
     CHECK(tensors.back().name == "layers.1.moe.experts.2.b2");
+}
+
+TEST_CASE("a view of parameters has the bytes of the file", "[formats][evl0]") {
+    auto parameters = initialLm(kSmall, 3).value();
+    const Bytes whole = writeEvl0(kSmall, parameters).value();
+    const auto view = evl0View("v.evl0", kSmall, parameters).value();
+    REQUIRE(view->size() == whole.size());
+    for (size_t length : {size_t{1}, size_t{7}, size_t{40}, whole.size()})
+        for (size_t at = 0; at + length <= whole.size(); at += length) {
+            Bytes some(length);
+            REQUIRE(view->read(at, some));
+            CHECK(std::equal(some.begin(), some.end(), whole.begin() + ptrdiff_t(at)));
+        }
+    Bytes more(2);
+    const auto behind = view->read(whole.size() - 1, more);
+    REQUIRE(!behind);
+    CHECK(behind.error().detail.starts_with("v.evl0: 2 bytes at offset "));
+    REQUIRE(readEvl0(view));
+    parameters[3] = INFINITY;
+    CHECK(evl0View("v.evl0", kSmall, parameters).error().detail == writeEvl0(kSmall, parameters).error().detail);
+    CHECK(!evl0View("v.evl0", kSmall, std::span(parameters).first(5)));
 }
 
 TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
