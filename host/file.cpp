@@ -17,6 +17,8 @@
 #include <system_error>
 #include <utility>
 
+#include "host/kept_file.h"
+
 namespace vkmoe {
 namespace {
 
@@ -83,7 +85,7 @@ Result<void> checkRange(const ByteSource& source, uint64_t offset, uint64_t byte
 class File : public ByteSource {
 public:
     File(std::string path, Descriptor descriptor, const struct stat& status)
-        : path_(std::move(path)), descriptor_(std::move(descriptor)), opened_(status) {}
+        : path_(std::move(path)), descriptor_(std::move(descriptor)), opened_(status), opened_as_(place()) {}
 
     const std::string& name() const override { return path_; }
     uint64_t size() const override { return static_cast<uint64_t>(opened_.st_size); }
@@ -113,12 +115,30 @@ private:
         if (now.st_ino != opened_.st_ino || now.st_mtim.tv_sec != opened_.st_mtim.tv_sec ||
             now.st_mtim.tv_nsec != opened_.st_mtim.tv_nsec)
             return inputError(path_, "changed while it was in use");
+        if (wasTouched(now) && !wasMoved(now))
+            return inputError(path_, "changed while it was in use, and its time was put back");
         return {};
+    }
+
+    // Its inode changed: so it does when the file gets or loses a name, or other permissions.
+    bool wasTouched(const struct stat& now) const {
+        return now.st_ctim.tv_sec != opened_.st_ctim.tv_sec || now.st_ctim.tv_nsec != opened_.st_ctim.tv_nsec;
+    }
+    bool wasMoved(const struct stat& now) const {
+        return now.st_nlink != opened_.st_nlink || now.st_mode != opened_.st_mode || now.st_uid != opened_.st_uid ||
+               now.st_gid != opened_.st_gid || opened_as_.empty() || place() != opened_as_;
+    }
+    // Where the system says that it is now; empty where that is not told.
+    std::string place() const {
+        std::error_code failure;
+        auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", descriptor_.number()), failure);
+        return failure ? std::string() : place.string();
     }
 
     std::string path_;
     Descriptor descriptor_;
     struct stat opened_;
+    std::string opened_as_;
 };
 
 class Bytes : public ByteSource {
@@ -342,8 +362,12 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
 Result<void> writeFileInPieces(const std::string& path, const Fill& fill) { return replace(path, {}, fill); }
 
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes) {
+    return writeFileKeeping(path, previous, [&](const ByteSink& put) { return put(bytes); });
+}
+
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const Fill& fill) {
     assert(!previous.empty() && previous.find('/') == std::string::npos);
-    return replace(path, previous, [&](const ByteSink& put) { return put(bytes); });
+    return replace(path, previous, fill);
 }
 
 }  // namespace vkmoe

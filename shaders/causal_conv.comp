@@ -18,6 +18,10 @@ float block_sum(uint first, uint end, uint at, uint c) {
 void main() {
     uint i = thread_index(), token = i / p.model_dim, c = i % p.model_dim;
     if (token >= p.tokens) return;
+    if (p.width == 0u) {  // a sum of nothing
+        p.u.at[i] = state_rule(checked(p.x.at[i], p.status, i));
+        return;
+    }
     uint taps = min(p.width, p.positions.at[token] + 1u), at = i + p.history * p.model_dim;
     float total = block_sum(0u, min(kBlock, taps), at, c);
     for (uint j = kBlock; j < taps; j += kBlock) total = total + block_sum(j, min(j + kBlock, taps), at, c);

@@ -20,6 +20,10 @@ float block_sum(uint first, uint end, uint at, uint c) {
 void main() {
     uint i = thread_index(), token = i / p.model_dim, c = i % p.model_dim;
     if (token >= p.tokens) return;
+    if (p.width == 0u) {  // a sum of nothing
+        p.grad_n.at[i] = uintBitsToFloat(0u);
+        return;
+    }
     uint taps = min(p.width, p.remaining.at[token] + 1u);
     float total = block_sum(0u, min(kBlock, taps), i, c);
     for (uint j = kBlock; j < taps; j += kBlock) total = total + block_sum(j, min(j + kBlock, taps), i, c);

@@ -10,6 +10,8 @@
 // c_renormalize: divided by their sum + renormalize_epsilon; 0 where that is zero) and i = sum of w*d if divided, else 0:
 // v[m] = w[m] * (d[m] - i). An expert's gradient is the sum of its v; kSigmoid: of v * (1 - score); kSoftmax: less
 // probability * (sum of all v). c_lanes threads share a token, first over ranks, then over experts. Sums over ranks: R32.
+// Scores and gates' gradients may be far apart in size, as routed_scale is: what is loaded and every product takes the
+// state rule (products then add up to multiples of 2^-123), and only what is stored the operand rule.
 KERNEL(RouteTopkBackward)
 
 shared float rank_value[1024];   // [tokens, top_k]: what is summed over the ranks
@@ -55,17 +57,17 @@ float divisor_of(uint first) {
 // 0 for a skipped rank.
 float gate_gradient(uint at) {
     if (p.selected.at[at] >= p.experts) return uintBitsToFloat(0u);
-    float d = operand_rule(p.grad_gates.at[at]);
-    return c_scaled != 0u ? operand_rule(d * operand_rule(p.routed_scale)) : d;
+    float d = state_rule(p.grad_gates.at[at]);
+    return c_scaled != 0u ? state_rule(d * state_rule(p.routed_scale)) : d;
 }
 
 // v, and for a sigmoid its slope's other factor.
 float rank_gradient(Lane lane, uint m, float inner) {
     uint at = lane.local * p.top_k + m;
     float d = gate_gradient(lane.token * p.top_k + m);
-    if (divides()) d = operand_rule(d - inner);
-    float v = rank_weight[at] * d;
-    return c_score == kSigmoid ? operand_rule(v) * (uintBitsToFloat(0x3f800000u) - score[at]) : v;
+    if (divides()) d = state_rule(d - inner);
+    float v = state_rule(rank_weight[at] * d);
+    return c_score == kSigmoid ? state_rule(v * (uintBitsToFloat(0x3f800000u) - score[at])) : v;
 }
 
 // Of all ranks that chose the expert; kSoftmax: less its share of `total`.
@@ -79,7 +81,7 @@ float expert_gradient(Lane lane, uint expert, float total) {
         any = true;
     }
     if (c_score != kSoftmax) return sum;
-    float share = operand_rule(score[lane.local * p.experts + expert]) * operand_rule(total);
+    float share = state_rule(state_rule(score[lane.local * p.experts + expert]) * state_rule(total));
     return any ? sum - share : -share;
 }
 
@@ -104,13 +106,13 @@ void main() {
     for (uint m = lane.index; m < ranks; m += c_lanes) {
         float w = rank_value[first + m];
         if (divides()) w = magnitude_bits(divisor) == 0u ? uintBitsToFloat(0u) : exact_div(w, divisor);
-        rank_weight[first + m] = operand_rule(w);
+        rank_weight[first + m] = state_rule(w);
     }
     memoryBarrierShared();
     barrier();
     if (divides()) {
         for (uint m = lane.index; m < ranks; m += c_lanes)
-            rank_value[first + m] = rank_weight[first + m] * gate_gradient(lane.token * p.top_k + m);
+            rank_value[first + m] = state_rule(rank_weight[first + m] * gate_gradient(lane.token * p.top_k + m));
         memoryBarrierShared();
         barrier();
         if (lane.used) inner = sum_ranks(first);

@@ -127,8 +127,11 @@ Case rmsNormWeightGrad(const KernelCode& code, const Constants& c, const Shape& 
 
 // ---- the causal convolution -----------------------------------------------------------------------------------------
 
-// Some seeds' taps are more than a block.
-uint32_t widthOf(const Shape& shape) { return shape.seed % 4 == 3 ? shape.tokens / 2 + 2 : shape.top_k + 2; }
+// Some seeds' taps are more than a block, some have none.
+uint32_t widthOf(const Shape& shape) {
+    if (shape.seed % 8 == 0) return 0;
+    return shape.seed % 4 == 3 ? shape.tokens / 2 + 2 : shape.top_k + 2;
+}
 
 // Positions of tokens in their sequences; the first one goes on with a sequence of `history` rows.
 Words positionsOf(const Shape& shape, uint32_t history, Values& values) {
@@ -179,7 +182,7 @@ Case causalConvBackward(const KernelCode& code, const Constants& c, const Shape&
 
 Case causalConvWeightGrad(const KernelCode& code, const Constants& c, const Shape& shape, Values& values) {
     Case test(code, c, shape.label());
-    uint32_t width = widthOf(shape);
+    uint32_t width = std::max(widthOf(shape), 1u);  // without taps there is nothing to run
     VKMOE_POINT(CausalConvWeightGrad, grad_u, test.input("grad_u", values.floats(rowsOf(shape))));
     VKMOE_POINT(CausalConvWeightGrad, n, test.input("n", values.operands(rowsOf(shape))));
     VKMOE_POINT(CausalConvWeightGrad, positions, test.input("positions", positionsOf(shape, 0, values)));

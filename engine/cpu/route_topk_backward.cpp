@@ -27,13 +27,13 @@ struct RouterBackward {
         float inner = 0;
         if (divides()) {
             divideScores();
-            inner = overRanks([&](uint32_t m) { return operand_rule(weight[m]) * grad[m]; });
+            inner = overRanks([&](uint32_t m) { return state_rule(state_rule(weight[m]) * grad[m]); });
         }
         for (uint32_t m = 0; m < p.top_k; ++m) {
-            float d = divides() ? operand_rule(grad[m] - inner) : grad[m];
-            value[m] = operand_rule(weight[m]) * d;
+            float d = divides() ? state_rule(grad[m] - inner) : grad[m];
+            value[m] = state_rule(state_rule(weight[m]) * d);
             if (c.score == kSigmoid && selected[m] < p.experts)
-                value[m] = operand_rule(value[m]) * (1 - exact_sigmoid(logits[selected[m]]));
+                value[m] = state_rule(value[m] * (1 - exact_sigmoid(logits[selected[m]])));
         }
         collect(selected);
         store(token);
@@ -69,8 +69,8 @@ private:
 
     void computeGradients(uint32_t token, const uint32_t* selected) {
         for (uint32_t m = 0; m < p.top_k; ++m) {
-            float d = selected[m] < p.experts ? operand_rule(p.grad_gates.at[uint64_t{token} * p.top_k + m]) : 0;
-            grad[m] = c.scaled != 0 ? operand_rule(d * operand_rule(p.routed_scale)) : d;
+            float d = selected[m] < p.experts ? state_rule(p.grad_gates.at[uint64_t{token} * p.top_k + m]) : 0;
+            grad[m] = c.scaled != 0 ? state_rule(d * state_rule(p.routed_scale)) : d;
         }
     }
 
@@ -92,11 +92,11 @@ private:
     }
 
     void store(uint32_t token) {
-        float total = c.score == kSoftmax ? operand_rule(overRanks([&](uint32_t m) { return value[m]; })) : 0;
+        float total = c.score == kSoftmax ? state_rule(overRanks([&](uint32_t m) { return value[m]; })) : 0;
         for (uint32_t e = 0; e < p.experts; ++e) {
             float g = any[e] != 0 ? sum[e] : 0;
             if (c.score == kSoftmax) {
-                float share = operand_rule(probability[e]) * total;
+                float share = state_rule(state_rule(probability[e]) * total);
                 g = any[e] != 0 ? sum[e] - share : -share;
             }
             uint32_t at = token * p.experts + e;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "engine/formats/checked.h"
+
 namespace vkmoe::formats {
 namespace {
 
@@ -67,20 +69,39 @@ Result<Strange> lookAt(const ByteSource& file, const TensorRange& tensor) {
     return strange;
 }
 
+// "experts.up.scales[1]" of "experts.up.blocks[1]".
+std::string scalesName(const TensorRange& tensor) {
+    constexpr std::string_view kBlocks = ".blocks";
+    std::string name = tensor.shown();
+    const size_t at = name.rfind(kBlocks);
+    return at == name.npos ? name + "'s scales" : name.replace(at, kBlocks.size(), ".scales");
+}
+
+bool scaleIs255(const ByteSource& file, const TensorRange& tensor, uint64_t row, uint64_t block) {
+    std::byte scale{};
+    const uint64_t at = row * tensor.row_step * (tensor.shape.back() / 32) + block;
+    return file.read(tensor.scales_offset + at, {&scale, 1}) && scale == std::byte{255};
+}
+
 }  // namespace
+
+Error notFinite(const ByteSource& file, const TensorRange& tensor, uint64_t count, uint64_t element) {
+    const uint64_t cols = tensor.shape.back(), row = element / cols, col = element % cols;
+    if (tensor.format == WeightFormat::mxfp4 && scaleIs255(file, tensor, row, col / 32))
+        return inputError(
+            file.nameAt(tensor.scales_offset),
+            fmt::format("{} holds 255 at row {}, block {}, which is no scale", scalesName(tensor), row, col / 32));
+    const std::string where =
+        tensor.shape.size() > 1 ? fmt::format("row {}, column {}", row, col) : fmt::format("element {}", element);
+    return inputError(file.nameAt(tensor.offset),
+                      fmt::format("{} holds {} values that are not finite or not below 2^63 in size, the first at {}",
+                                  tensor.shown(), count, where));
+}
 
 Result<void> checkValues(const ByteSource& file, std::span<const TensorRange> tensors) {
     for (const TensorRange& tensor : tensors) {
         VKMOE_TRY(strange, lookAt(file, tensor));
-        if (strange.count == 0) continue;
-        const uint64_t cols = tensor.shape.back();
-        const std::string where = tensor.shape.size() > 1
-                                      ? fmt::format("row {}, column {}", strange.first / cols, strange.first % cols)
-                                      : fmt::format("element {}", strange.first);
-        return Error{
-            ErrorCode::bad_input,
-            fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}",
-                        file.nameAt(tensor.offset), tensor.shown(), strange.count, where)};
+        if (strange.count != 0) return notFinite(file, tensor, strange.count, strange.first);
     }
     return {};
 }

@@ -9,6 +9,10 @@ namespace vkmoe::formats {
 // many there are, and the first one's row and column.
 Result<void> checkValues(const LayerSource& layer);
 
+// The sentence: so many values of a tensor, the first of them `element`. Where a scale of 255 makes them so, it names
+// the scales and the scale's row and block.
+Error notFinite(const ByteSource& file, const TensorRange& tensor, uint64_t count, uint64_t element);
+
 // The same of some tensors of a file.
 Result<void> checkValues(const ByteSource& file, std::span<const TensorRange> tensors);
 

@@ -23,7 +23,10 @@ uLong continued(uLong crc, std::span<const std::byte> bytes) {
 }  // namespace
 
 // An empty span's null would start zlib anew.
-uint32_t crc32(std::span<const std::byte> bytes) { return bytes.empty() ? 0 : uint32_t(continued(0, bytes)); }
+uint32_t crc32(std::span<const std::byte> bytes, uint32_t before) {
+    return bytes.empty() ? before : uint32_t(continued(before, bytes));
+}
+uint32_t crc32(std::span<const std::byte> bytes) { return crc32(bytes, 0); }
 
 Result<Trailer> readTrailer(const ByteSource& file) {
     Trailer trailer{.present = false, .body = file.size(), .stored = 0};
@@ -49,10 +52,16 @@ Result<void> checkTrailer(const ByteSource& file, const Trailer& trailer) {
                                                trailer.stored, trailer.body, crc));
 }
 
+std::array<std::byte, kTrailerBytes> trailerOf(uint32_t crc) {
+    const uint32_t words[] = {kMagic, crc};
+    std::array<std::byte, kTrailerBytes> bytes;
+    std::memcpy(bytes.data(), words, sizeof words);
+    return bytes;
+}
+
 void appendTrailer(std::vector<std::byte>& bytes) {
-    const uint32_t words[] = {kMagic, crc32(bytes)};
-    const auto* first = reinterpret_cast<const std::byte*>(words);
-    bytes.insert(bytes.end(), first, first + sizeof words);
+    const auto trailer = trailerOf(crc32(bytes));
+    bytes.insert(bytes.end(), trailer.begin(), trailer.end());
 }
 
 }  // namespace vkmoe::formats

@@ -2,6 +2,7 @@
 // all bytes before them.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -16,6 +17,8 @@ inline constexpr uint64_t kTrailerBytes = 8;
 
 // IEEE, reflected: of "123456789" it is 0xcbf43926.
 uint32_t crc32(std::span<const std::byte> bytes);
+// Of more bytes: those that had `before`, and these.
+uint32_t crc32(std::span<const std::byte> bytes, uint32_t before);
 
 struct Trailer {
     bool present = false;
@@ -30,5 +33,6 @@ Result<Trailer> readTrailer(const ByteSource& file);
 Result<void> checkTrailer(const ByteSource& file, const Trailer& trailer);
 
 void appendTrailer(std::vector<std::byte>& bytes);
+std::array<std::byte, kTrailerBytes> trailerOf(uint32_t crc);
 
 }  // namespace vkmoe::formats

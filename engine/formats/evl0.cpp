@@ -9,6 +9,7 @@
 
 #include "engine/formats/checked.h"
 #include "engine/formats/crc_trailer.h"
+#include "engine/formats/evl0_view.h"
 #include "engine/formats/fp16_truncate.h"
 #include "engine/formats/lm_parameters.h"
 #include "engine/formats/moe0.h"
@@ -150,6 +151,59 @@ Error storeError(const LmConfig& config, std::span<const float> parameters, uint
     return {ErrorCode::internal, "a parameter belongs to no tensor"};
 }
 
+Result<void> checkParameters(const LmConfig& config, std::span<const float> parameters, bool fp16) {
+    VKMOE_CHECK(validate(config));
+    if (parameters.size() != parameterCount(config))
+        return Error{ErrorCode::bad_input, fmt::format("{} have {} parameters, and {} were given", dimensions(config),
+                                                       parameterCount(config), parameters.size())};
+    for (uint64_t i = 0; i < parameters.size(); ++i)
+        if (!canBeStored(parameters[i], fp16)) return storeError(config, parameters, i, fp16);
+    return {};
+}
+
+Header headerOf(const LmConfig& config, bool fp16) {
+    return {kMagic,        fp16 ? kFloat16 : kFloat32, config.vocab_size, config.model_dim,
+            config.layers, config.conv_kernel,         config.hidden_dim, config.experts,
+            config.top_k};
+}
+
+// Header, parameters and trailer, one after the other.
+class View : public ByteSource {
+public:
+    View(std::string name, const LmConfig& config, std::span<const float> parameters)
+        : name_(std::move(name)), header_(headerOf(config, false)), parameters_(std::as_bytes(parameters)) {
+        trailer_ = trailerOf(crc32(parameters_, crc32(header())));
+    }
+
+    const std::string& name() const override { return name_; }
+    uint64_t size() const override { return kEvl0HeaderBytes + parameters_.size() + kTrailerBytes; }
+
+    Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
+        if (offset > size() || into.size() > size() - offset)
+            return inputError(name_, fmt::format("{} bytes at offset {} were asked for, but its length is {}",
+                                                 into.size(), offset, size()));
+        for (const std::span<const std::byte> part : {header(), parameters_, std::span<const std::byte>(trailer_)}) {
+            if (offset >= part.size()) {
+                offset -= part.size();
+                continue;
+            }
+            const auto some = part.subspan(offset, std::min(part.size() - offset, into.size()));
+            std::copy(some.begin(), some.end(), into.begin());
+            into = into.subspan(some.size());
+            offset = 0;
+        }
+        return {};
+    }
+
+private:
+    std::span<const std::byte> header() const { return std::as_bytes(std::span(&header_, 1)); }
+
+    std::string name_;
+    Header header_;
+    std::span<const std::byte> parameters_;
+    std::array<std::byte, kTrailerBytes> trailer_ = {};
+};
+
 }  // namespace
 
 bool looksLikeEvl0(std::span<const std::byte> first_bytes) {
@@ -172,16 +226,15 @@ Result<LmSource> readEvl0(std::shared_ptr<const ByteSource> file, Evl0Options op
     return model;
 }
 
+Result<std::shared_ptr<const ByteSource>> evl0View(std::string name, const LmConfig& config,
+                                                   std::span<const float> parameters) {
+    VKMOE_CHECK(checkParameters(config, parameters, false));
+    return std::shared_ptr<const ByteSource>(std::make_shared<View>(std::move(name), config, parameters));
+}
+
 Result<std::vector<std::byte>> writeEvl0(const LmConfig& config, std::span<const float> parameters, bool fp16) {
-    VKMOE_CHECK(validate(config));
-    if (parameters.size() != parameterCount(config))
-        return Error{ErrorCode::bad_input, fmt::format("{} have {} parameters, and {} were given", dimensions(config),
-                                                       parameterCount(config), parameters.size())};
-    for (uint64_t i = 0; i < parameters.size(); ++i)
-        if (!canBeStored(parameters[i], fp16)) return storeError(config, parameters, i, fp16);
-    const Header header = {kMagic,        fp16 ? kFloat16 : kFloat32, config.vocab_size, config.model_dim,
-                           config.layers, config.conv_kernel,         config.hidden_dim, config.experts,
-                           config.top_k};
+    VKMOE_CHECK(checkParameters(config, parameters, fp16));
+    const Header header = headerOf(config, fp16);
     VKMOE_TRY(bytes, zeroBytes(bodyBytes(config, fp16), kTrailerBytes));
     std::memcpy(bytes.data(), &header, sizeof header);
     if (!fp16) std::memcpy(&bytes[kEvl0HeaderBytes], parameters.data(), parameters.size_bytes());

@@ -10,6 +10,8 @@
 namespace vkmoe::formats {
 namespace {
 
+std::string dtypeText(std::string_view dtype) { return dtype.empty() ? "of no dtype (\"\")" : shown(dtype); }
+
 // Reads one layer's description and tensors out of the files' list.
 class LayerReader {
 public:
@@ -141,7 +143,7 @@ private:
         else if (tensor.dtype == "BF16")
             range.format = WeightFormat::bf16;
         else
-            return error(number, fmt::format("is {}, must be F32, F16 or BF16", shown(tensor.dtype)));
+            return error(number, fmt::format("is {}, must be F32, F16 or BF16", dtypeText(tensor.dtype)));
         range.shape = valueShape(role, description_);
         VKMOE_CHECK(checkShape(number, stacked(role, range.shape)));
         range.offset = tensor.offset;
@@ -161,7 +163,7 @@ private:
                          fmt::format("is there, but not {}{}", name, found.blocks ? ".scales" : ".blocks"));
         for (const size_t number : {*found.blocks, *found.scales})
             if (const auto dtype = files_.at(number).dtype; dtype != "U8")
-                return error(number, fmt::format("is {}, must be U8", shown(dtype)));
+                return error(number, fmt::format("is {}, must be U8", dtypeText(dtype)));
         TensorRange range{.format = WeightFormat::mxfp4, .shape = valueShape(role, description_)};
         const uint64_t rows = range.shape[0], cols = range.shape[1];
         if (cols % 32 != 0)

@@ -16,8 +16,6 @@ Result<void> positive(const char* field, uint32_t value) {
 Result<void> checkFields(const LmConfig& config) {
     VKMOE_CHECK(positive("vocabSize", config.vocab_size));
     VKMOE_CHECK(positive("dModel", config.model_dim));
-    VKMOE_CHECK(positive("numLayers", config.layers));
-    VKMOE_CHECK(positive("convKernel", config.conv_kernel));
     VKMOE_CHECK(positive("hiddenDim", config.hidden_dim));
     VKMOE_CHECK(positive("numExperts", config.experts));
     VKMOE_CHECK(positive("topK", config.top_k));

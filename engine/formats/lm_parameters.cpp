@@ -73,9 +73,10 @@ Result<std::vector<float>> initialLm(const LmConfig& config, std::optional<uint3
     const uint64_t D = config.model_dim;
     auto at = parameters.begin();
     for (const auto end = at + ptrdiff_t(config.vocab_size * D); at != end; ++at) *at = float(rng.normal(0.02));
-    const ptrdiff_t layer = (parameters.end() - at) / config.layers;
+    const ptrdiff_t layer = (parameters.end() - at) / std::max(config.layers, 1u);
     for (uint32_t l = 0; l < config.layers; ++l, at += layer) {
-        for (uint64_t c = 0; c < D; ++c) at[ptrdiff_t(c * config.conv_kernel)] = 1;  // each channel's own position
+        for (uint64_t c = 0; config.conv_kernel != 0 && c < D; ++c)
+            at[ptrdiff_t(c * config.conv_kernel)] = 1;  // each channel's own position
         const auto norms = at + ptrdiff_t(D * config.conv_kernel);
         std::fill(norms, norms + ptrdiff_t(2 * D), 1.0f);
         VKMOE_CHECK(fillExperts(config, layerSeed(first_state, l), {norms + ptrdiff_t(2 * D), at + layer}));

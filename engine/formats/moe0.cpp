@@ -119,22 +119,6 @@ std::vector<TensorRange> listTensors(const Moe0Config& config, WeightFormat form
     return list.take();
 }
 
-Description describe(const Moe0Config& config) {
-    Description description;
-    description.model_dim = config.model_dim;
-    description.hidden_dim = config.hidden_dim;
-    description.experts = config.experts;
-    description.top_k = config.top_k;
-    description.score = Score::softmax_selected;
-    description.activation = Activation::relu;
-    description.up_bias = description.down_bias = true;
-    description.shared = Shared::plain;
-    description.shared_order = SharedOrder::first;
-    description.shared_dim = config.hidden_dim;
-    description.shared_up_bias = description.shared_down_bias = true;
-    return description;
-}
-
 const char* dataName(bool fp16) { return fp16 ? "float16" : "float32"; }
 
 Error lengthError(const ByteSource& file, const Header& header, bool fp16, uint64_t parameters, uint64_t expected) {
@@ -231,6 +215,22 @@ private:
 };
 
 }  // namespace
+
+Description describe(const Moe0Config& config) {
+    Description description;
+    description.model_dim = config.model_dim;
+    description.hidden_dim = config.hidden_dim;
+    description.experts = config.experts;
+    description.top_k = config.top_k;
+    description.score = Score::softmax_selected;
+    description.activation = Activation::relu;
+    description.up_bias = description.down_bias = true;
+    description.shared = Shared::plain;
+    description.shared_order = SharedOrder::first;
+    description.shared_dim = config.hidden_dim;
+    description.shared_up_bias = description.shared_down_bias = true;
+    return description;
+}
 
 bool looksLikeMoe0(std::span<const std::byte> first_bytes) {
     uint32_t magic = 0;

@@ -54,7 +54,11 @@ Result<uint64_t> moe0ParameterCount(const Moe0Config& config);
 // tensors are ranges of `file`, unless compat completed it: then of a copy in memory, as LayerSource::bytes tells.
 Result<LayerSource> readMoe0(std::shared_ptr<const ByteSource> file, Moe0Options options = {});
 
-// The layer whose parameters lie in canonical order in `bytes`, from byte `offset` on, in f32 or f16. For a valid config.
+// What such a layer is. For a valid config.
+Description describe(const Moe0Config& config);
+
+// The layer whose parameters lie in canonical order in `bytes`, from byte `offset` on, in f32 or f16. For a valid
+// config.
 LayerSource moe0Layer(const Moe0Config& config, std::shared_ptr<const ByteSource> bytes, uint64_t offset,
                       WeightFormat format);
 

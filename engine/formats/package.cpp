@@ -80,13 +80,13 @@ using Failure = std::optional<std::string>;
 
 std::string quoted(const std::string& text) { return fmt::format("\"{}\"", text); }
 
-Failure fieldFailure(const Manifest& manifest, const std::string& key, bool compat) {
+Failure fieldFailure(const Manifest& manifest, const std::string& key, double least, bool compat) {
     const ManifestValue* value = manifest.find(key);
     if (value == nullptr) return compat ? Failure() : fmt::format("{} is missing", key);
     if (value->kind != ManifestValue::Kind::number) return fmt::format("{} is {}, must be a number", key, value->shown);
     const double number = value->number;
-    if (number < 1 && !(compat && number > 0 && key != "config.topK"))
-        return fmt::format("{} is {}, must be at least 1", key, value->shown);
+    if (number < least && !(compat && number > 0 && key != "config.topK"))
+        return fmt::format("{} is {}, must be at least {}", key, value->shown, least);
     if (!compat && number != std::floor(number)) return fmt::format("{} is {}, must be whole", key, value->shown);
     if (!compat && number > UINT32_MAX)
         return fmt::format("{} is {}, must be at most {}", key, value->shown, UINT32_MAX);
@@ -100,7 +100,8 @@ Failure configFailure(const Manifest& manifest, bool compat) {
     const bool lm = manifest.string("modelType") == kLmPackage;
     for (const std::string name : configNames(manifest.string("modelType"))) {
         if (compat && lm && (name == "convKernel" || name == "hiddenDim")) continue;  // as the reference engine does
-        if (auto failure = fieldFailure(manifest, "config." + name, compat)) return failure;
+        const double least = name == "convKernel" ? 0 : 1;
+        if (auto failure = fieldFailure(manifest, "config." + name, least, compat)) return failure;
     }
     const auto top_k = manifest.number("config.topK"), experts = manifest.number("config.numExperts");
     if (top_k && experts && *top_k > *experts)

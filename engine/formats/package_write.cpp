@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -52,7 +54,7 @@ Json cardJson(const ModelCard& card) {
 }
 
 // In the reference engine's order.
-Json manifestJson(const PackageInfo& info, const CheckpointFacts& facts, std::span<const std::byte> checkpoint) {
+Json manifestJson(const PackageInfo& info, const CheckpointFacts& facts, uint64_t bytes, uint32_t checksum) {
     Json json = {{"schema", "evermind.model/1"}, {"name", info.name}, {"version", info.version}};
     json["modelType"] = facts.model_type;
     if (!info.modality.empty()) json["modality"] = info.modality;
@@ -60,8 +62,8 @@ Json manifestJson(const PackageInfo& info, const CheckpointFacts& facts, std::sp
     json["paramCount"] = facts.parameters;
     json["checkpointFormat"] = facts.format;
     json["checkpointFp16"] = facts.fp16;
-    if (!info.modality.empty()) json["checkpointBytes"] = checkpoint.size();
-    json["checksum"] = fnv1a(checkpoint);
+    if (!info.modality.empty()) json["checkpointBytes"] = bytes;
+    json["checksum"] = checksum;
     if (!info.modality.empty()) json["codecFormat"] = "VRQ0";
     if (!info.modality.empty()) json["codecChecksum"] = fnv1a(info.codec);
     json["card"] = cardJson(info.card);
@@ -69,9 +71,23 @@ Json manifestJson(const PackageInfo& info, const CheckpointFacts& facts, std::sp
     return json;
 }
 
+std::array<uint32_t, 3> headerWords(std::string_view manifest) { return {kMagic, kVersion, uint32_t(manifest.size())}; }
+
+// A file's bytes, a piece at a time.
+Result<void> inPieces(const ByteSource& file, const ByteSink& put) {
+    constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
+    std::vector<std::byte> piece(std::min(file.size(), kPieceBytes));
+    for (uint64_t done = 0; done < file.size(); done += piece.size()) {
+        piece.resize(std::min(file.size() - done, kPieceBytes));
+        VKMOE_CHECK(file.read(done, piece));
+        VKMOE_CHECK(put(piece));
+    }
+    return {};
+}
+
 std::vector<std::byte> join(std::string_view manifest, std::span<const std::byte> checkpoint,
                             std::span<const std::byte> codec) {
-    const uint32_t header[] = {kMagic, kVersion, uint32_t(manifest.size())};
+    const auto header = headerWords(manifest);
     std::vector<std::byte> bytes;
     bytes.reserve(sizeof header + manifest.size() + checkpoint.size() + codec.size());
     const std::span<const std::byte> parts[] = {std::as_bytes(std::span(header)), std::as_bytes(std::span(manifest)),
@@ -82,6 +98,9 @@ std::vector<std::byte> join(std::string_view manifest, std::span<const std::byte
 
 Result<void> checkInfo(const PackageInfo& info, const CheckpointFacts& facts) {
     const auto refuse = [](const std::string& detail) { return Error{ErrorCode::bad_input, detail}; };
+    for (const auto& [name, value] : facts.config)
+        if (value == 0 && name == std::string_view("numLayers"))
+            return refuse("numLayers is 0; readers of .evermind packages want at least 1");
     if (info.modality.empty() != info.codec.empty())
         return refuse(
             fmt::format("the modality is \"{}\" and the codec has {} bytes; only both together make a package",
@@ -116,12 +135,29 @@ Result<void> checkSameConfig(const Package& package, const CheckpointFacts& fact
 
 }  // namespace
 
-Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint) {
+Result<void> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint, const ByteSink& put) {
     VKMOE_TRY(facts, readFacts(checkpoint));
     VKMOE_CHECK(checkInfo(info, facts));
-    VKMOE_TRY(bytes, wholeOf(*checkpoint));
-    VKMOE_TRY(manifest, textOf(manifestJson(info, facts, bytes)));
-    return join(manifest, bytes, info.codec);
+    uint32_t checksum = fnv1a({});
+    VKMOE_CHECK(inPieces(*checkpoint, [&](std::span<const std::byte> piece) {
+        checksum = fnv1a(piece, checksum);
+        return Result<void>();
+    }));
+    VKMOE_TRY(manifest, textOf(manifestJson(info, facts, checkpoint->size(), checksum)));
+    const auto header = headerWords(manifest);
+    VKMOE_CHECK(put(std::as_bytes(std::span(header))));
+    VKMOE_CHECK(put(std::as_bytes(std::span(manifest))));
+    VKMOE_CHECK(inPieces(*checkpoint, put));
+    return put(info.codec);
+}
+
+Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint) {
+    std::vector<std::byte> bytes;
+    VKMOE_CHECK(writePackage(info, std::move(checkpoint), [&](std::span<const std::byte> piece) {
+        bytes.insert(bytes.end(), piece.begin(), piece.end());
+        return Result<void>();
+    }));
+    return bytes;
 }
 
 Result<std::vector<std::byte>> replaceCheckpoint(const Package& package, std::shared_ptr<const ByteSource> checkpoint) {

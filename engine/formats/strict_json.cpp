@@ -22,7 +22,7 @@ constexpr uint64_t kNumberBytes = 64, kSpaceBytes = 1024;  // of a run
 class Feed {
 public:
     Feed(const ByteSource& file, uint64_t offset, uint64_t bytes)
-        : file_(file), offset_(offset), left_(bytes), piece_(std::min(bytes, kJsonPiece)) {
+        : file_(file), start_(offset), offset_(offset), left_(bytes), piece_(std::min(bytes, kJsonPiece)) {
         refill();
     }
 
@@ -68,7 +68,10 @@ private:
         size_t kept = 0;
         for (size_t i = 0; i < piece.size(); ++i) {
             const char c = piece[i];
-            if (c == 0) return refuse("a zero byte is in JSON"), kept;
+            if (c == 0) {
+                const uint64_t place = offset_ - piece.size() + i - start_ + 1;
+                return refuse(fmt::format("a zero byte is in JSON, its byte {}", place)), kept;
+            }
             in_string_ ? watchString(c) : watchOther(c);
             if (in_string_ && run_ > kJsonStringBytes)
                 return refuse(fmt::format("a string in JSON has more than {} bytes", kJsonStringBytes)), kept;
@@ -103,7 +106,7 @@ private:
     void refuse(const std::string& detail) { error_ = inputError(file_.name(), detail); }
 
     const ByteSource& file_;
-    uint64_t offset_, left_;
+    uint64_t start_, offset_, left_;
     std::vector<char> piece_;
     const char* at_ = nullptr;
     const char* end_ = nullptr;

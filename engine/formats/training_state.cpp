@@ -23,8 +23,6 @@ constexpr uint64_t kLengthAt = 8, kFixedBytes = 16, kCrcBytes = 4;
 
 class Writer {
 public:
-    explicit Writer(uint64_t bytes) { bytes_.reserve(bytes); }
-
     template <class T>
     void number(T value) {
         many(std::span<const T>(&value, 1));
@@ -39,10 +37,10 @@ public:
         number(uint32_t(text.size()));
         many(std::span<const char>(text));
     }
-    std::vector<std::byte> finish() {
-        const uint64_t length = bytes_.size() + kCrcBytes;
+    // `more` bytes will follow.
+    std::vector<std::byte> finish(uint64_t more) {
+        const uint64_t length = bytes_.size() + more;
         std::memcpy(bytes_.data() + kLengthAt, &length, sizeof length);
-        number(crc32(bytes_));
         return std::move(bytes_);
     }
 
@@ -163,28 +161,9 @@ LoadHistory readLoads(Reader& reader) {
     return loads;
 }
 
-}  // namespace
-
-void LoadHistory::add(uint64_t step, std::span<const uint64_t> expert_tokens) {
-    const uint64_t width = this->width();
-    assert(step > 0 && expert_tokens.size() == width);
-    if (width == 0) return;
-    while ((step - 1) / steps_per_row >= kMostRows) {
-        for (uint64_t i = 0; i < loads.size(); ++i) {
-            const uint64_t to = i / width / 2 * width + i % width;
-            loads[to] = i / width % 2 == 0 ? loads[i] : loads[to] + loads[i];
-        }
-        loads.resize((rows() + 1) / 2 * width);
-        steps_per_row *= 2;
-    }
-    const uint64_t row = (step - 1) / steps_per_row;
-    if (rows() <= row) loads.resize((row + 1) * width);
-    for (uint64_t i = 0; i < width; ++i) loads[row * width + i] += expert_tokens[i];
-}
-
-std::vector<std::byte> writeTrainingState(const TrainingState& state) {
-    assert(state.first.size() == state.second.size());
-    Writer writer(4096 + 8 * state.first.size() + 4 * state.losses.size() + 8 * state.loads.loads.size());
+// All that comes before the moments.
+std::vector<std::byte> headOf(const TrainingState& state) {
+    Writer writer;
     writer.number(kMagic);
     writer.number(kVersion);
     writer.number(uint64_t{0});  // the length, once it is known
@@ -208,9 +187,48 @@ std::vector<std::byte> writeTrainingState(const TrainingState& state) {
     writer.number(state.loads.rows());
     writer.many(std::span<const uint64_t>(state.loads.loads));
     writer.number(uint64_t(state.first.size()));
-    writer.many(std::span<const float>(state.first));
-    writer.many(std::span<const float>(state.second));
-    return writer.finish();
+    return writer.finish(8 * uint64_t{state.first.size()} + kCrcBytes);
+}
+
+}  // namespace
+
+void LoadHistory::add(uint64_t step, std::span<const uint64_t> expert_tokens) {
+    const uint64_t width = this->width();
+    assert(step > 0 && expert_tokens.size() == width);
+    if (width == 0) return;
+    while ((step - 1) / steps_per_row >= kMostRows) {
+        for (uint64_t i = 0; i < loads.size(); ++i) {
+            const uint64_t to = i / width / 2 * width + i % width;
+            loads[to] = i / width % 2 == 0 ? loads[i] : loads[to] + loads[i];
+        }
+        loads.resize((rows() + 1) / 2 * width);
+        steps_per_row *= 2;
+    }
+    const uint64_t row = (step - 1) / steps_per_row;
+    if (rows() <= row) loads.resize((row + 1) * width);
+    for (uint64_t i = 0; i < width; ++i) loads[row * width + i] += expert_tokens[i];
+}
+
+Result<void> writeTrainingState(const TrainingState& state, const ByteSink& put) {
+    assert(state.first.size() == state.second.size());
+    const auto head = headOf(state);
+    const auto first = std::as_bytes(std::span(state.first)), second = std::as_bytes(std::span(state.second));
+    uint32_t crc = 0;
+    for (const std::span<const std::byte> part : {std::span(head), first, second}) {
+        crc = crc32(part, crc);
+        VKMOE_CHECK(put(part));
+    }
+    return put(std::as_bytes(std::span(&crc, 1)));
+}
+
+std::vector<std::byte> writeTrainingState(const TrainingState& state) {
+    std::vector<std::byte> bytes;
+    const auto collect = [&](std::span<const std::byte> piece) {
+        bytes.insert(bytes.end(), piece.begin(), piece.end());
+        return Result<void>();
+    };
+    (void)writeTrainingState(state, collect);  // memory takes everything
+    return bytes;
 }
 
 Result<TrainingState> readTrainingState(const std::string& name, std::span<const std::byte> bytes) {

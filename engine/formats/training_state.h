@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/file.h"
 #include "host/result.h"
 
 namespace vkmoe::formats {
@@ -56,6 +57,8 @@ struct TrainingState {
 };
 
 std::vector<std::byte> writeTrainingState(const TrainingState& state);
+// The same in pieces, front to back.
+Result<void> writeTrainingState(const TrainingState& state, const ByteSink& put);
 
 // Checks length and CRC first, then each length against what is left before anything of its size is allocated.
 // Losses and moments must be finite. `name` stands for the file in sentences.

@@ -84,7 +84,7 @@ Result<void> LanguageModel::State::addMixtures(const formats::LmSource& source, 
         mixtures.push_back(std::move(forward));
         sources.push_back(std::move(mixture));
     }
-    return paging ? openPages(std::move(sources), *paging) : Result<void>();
+    return paging && !sources.empty() ? openPages(std::move(sources), *paging) : Result<void>();
 }
 
 Result<void> LanguageModel::State::openPages(std::vector<formats::LayerSource> sources, const PagingOptions& paging) {
@@ -136,7 +136,7 @@ std::optional<PagingReport> LanguageModel::takePaging() {
 }
 
 Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
-    const Description& d = weights[0]->description;
+    const Description d = mixtureDescription(trunk.config);
     size_t most = std::min(kChunk, Workspace::largestCapacity(d, d.top_k));
     auto capacity = uint32_t(std::min(tokens, most));
     if (activations && activations->capacity >= capacity) return {};

@@ -1,5 +1,7 @@
 #include "engine/models/lm_activations.h"
 
+#include <algorithm>
+
 #include "engine/moe/carver.h"
 #include "engine/train/backward_workspace.h"
 
@@ -40,6 +42,13 @@ void carveLayers(LmActivations& a, Carver& m, const LmConfig& c, uint64_t T, LmK
     a.head_status = m.words(2 * LmActivations::kStatusRows);
 }
 
+// Rows that convolutions look back at.
+uint32_t rowsBefore(const LmConfig& c, bool generating) {
+    return generating && c.conv_kernel != 0 ? c.conv_kernel - 1 : 0;
+}
+
+uint32_t workspaces(const LmConfig& c, LmKeep keep) { return keep == LmKeep::all ? c.layers : std::min(c.layers, 1u); }
+
 struct Sizes {
     uint64_t memory, download;
 };
@@ -58,8 +67,11 @@ Sizes carve(LmActivations& a, const LmConfig& c, uint64_t T, LmKeep keep, bool g
     a.back.status = b.words(2 * LmActivations::kStatusRows * (uint64_t{c.layers} + 1));
     a.back.mixture_status = b.words(2 * Workspace::kStatusRows * c.layers);
     a.back.backward_status = b.words(2 * BackwardWorkspace::kStatusRows * c.layers);
-    a.back.offsets = b.words((uint64_t{c.experts} + 1) * c.layers);
-    a.back.offsets_bytes = (uint64_t{c.experts} + 1) * 4;
+    Carver sorted;  // as in Workspace
+    sorted.words(uint64_t{c.experts} + 1);
+    a.back.token_of = sorted.words(T * c.top_k);
+    a.back.sorted_bytes = sorted.bytes;
+    a.back.offsets = b.words(a.back.sorted_bytes / 4 * c.layers);
     a.back.logits = b.words(keep == LmKeep::nothing ? T * c.vocab_size : 0);
     a.back.routes = b.words(generating ? uint64_t{c.layers} * T * c.top_k : 0);
     return {m.bytes, b.bytes};
@@ -70,17 +82,16 @@ Sizes carve(LmActivations& a, const LmConfig& c, uint64_t T, LmKeep keep, bool g
 uint64_t LmActivations::bytesFor(const LmConfig& config, const Description& mixture, uint32_t capacity, LmKeep keep,
                                  bool generating) {
     LmActivations probe;
-    probe.history = generating ? config.conv_kernel - 1 : 0;
-    uint64_t workspaces = keep == LmKeep::all ? config.layers : 1;
+    probe.history = rowsBefore(config, generating);
     return carve(probe, config, capacity, keep, generating).memory +
-           workspaces * Workspace::bytesFor(mixture, mixture.top_k, capacity, {keep != LmKeep::nothing});
+           workspaces(config, keep) * Workspace::bytesFor(mixture, mixture.top_k, capacity, {keep != LmKeep::nothing});
 }
 
 Result<LmActivations> LmActivations::create(Device& device, const LmConfig& config, const Description& mixture,
                                             uint32_t capacity, LmKeep keep, bool generating) {
     LmActivations a;
     a.capacity = capacity;
-    a.history = generating ? config.conv_kernel - 1 : 0;
+    a.history = rowsBefore(config, generating);
     Sizes sizes = carve(a, config, capacity, keep, generating);
     VKMOE_TRY(memory, device.allocate(sizes.memory, Memory::device, "activations of the language model"));
     VKMOE_TRY(upload, device.allocate(a.inputs_bytes, Memory::upload, "tokens"));
@@ -88,7 +99,7 @@ Result<LmActivations> LmActivations::create(Device& device, const LmConfig& conf
     a.memory = std::move(memory);
     a.upload = std::move(upload);
     a.download = std::move(download);
-    for (uint32_t l = 0; l < (keep == LmKeep::all ? config.layers : 1); ++l) {
+    for (uint32_t l = 0; l < workspaces(config, keep); ++l) {
         VKMOE_TRY(mixed, Workspace::create(device, mixture, mixture.top_k, capacity, {keep != LmKeep::nothing}));
         a.mixtures.push_back(std::move(mixed));
     }

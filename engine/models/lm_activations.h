@@ -29,7 +29,7 @@ struct LmActivations {
     };
 
     uint32_t capacity = 0;
-    uint32_t history = 0;  // rows before a pass's first token: conv_kernel - 1 when generating, else 0
+    uint32_t history = 0;  // rows before a pass's first token: conv_kernel - 1 (or 0) when generating, else 0
     Buffer memory, upload, download;
     std::vector<Layer> layers;
     std::vector<Workspace> mixtures;
@@ -49,12 +49,13 @@ struct LmActivations {
     // Byte offsets into `download`.
     struct Download {
         uint64_t losses, status, mixture_status, backward_status, offsets, logits;
-        uint64_t offsets_bytes;  // of a layer
-        uint64_t routes;         // [layers, T, top_k] when generating
+        uint64_t token_of, sorted_bytes;  // of a layer: where in its part its slots' tokens are, and the part's length
+        uint64_t routes;                  // [layers, T, top_k] when generating
     } back;
 
-    // Where in `download` a layer's mixture has its experts' offsets [experts + 1].
-    uint64_t offsetsAt(uint32_t layer) const { return back.offsets + layer * back.offsets_bytes; }
+    // Where in `download` a layer's mixture has its experts' offsets [experts + 1], and token_of [T * top_k].
+    uint64_t offsetsAt(uint32_t layer) const { return back.offsets + layer * back.sorted_bytes; }
+    uint64_t tokensAt(uint32_t layer) const { return offsetsAt(layer) + back.token_of; }
 
     static Result<LmActivations> create(Device& device, const LmConfig& config, const Description& mixture,
                                         uint32_t capacity, LmKeep keep, bool generating);

@@ -29,7 +29,7 @@ Result<LmMixtures> LmMixtures::create(Engine& engine, const LmConfig& config, st
         all.layers_.push_back(std::move(layer));
     }
     all.chosen_.resize(config.layers);
-    if (paging) VKMOE_CHECK(all.page(config, parameters, *paging));
+    if (paging && config.layers != 0) VKMOE_CHECK(all.page(config, parameters, *paging));
     return all;
 }
 

@@ -20,7 +20,6 @@ public:
 
     uint32_t count() const { return uint32_t(layers_.size()); }
     TrainableLayer& layer(uint32_t l) const { return *layers_[l]; }
-    const Description& description() const { return layers_.front()->description(); }
     PagedTraining* paged() const { return paged_.get(); }  // null: everything is on the device
     std::span<const ForwardPass* const> forwards() const { return forwards_; }
     std::span<const BackwardPass* const> backwards() const { return backwards_; }

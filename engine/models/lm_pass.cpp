@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 
 #include "engine/train/gradient_grid.h"
@@ -204,7 +205,8 @@ void LmPass::afterMixture(Commands& commands, const LmActivations& a, uint32_t l
     commands.dispatch(*add_, sum, sum.count);
     uint64_t status = a.back.mixture_status + uint64_t{l} * 8 * Workspace::kStatusRows;
     commands.copy(w.memory, w.status, a.download, status, 8 * Workspace::kStatusRows);
-    commands.copy(w.memory, w.offsets, a.download, a.offsetsAt(l), a.back.offsets_bytes);
+    assert(w.token_of - w.offsets == a.back.token_of);
+    commands.copy(w.memory, w.offsets, a.download, a.offsetsAt(l), a.back.token_of + uint64_t{tokens} * c.top_k * 4);
     commands.barrier();
 }
 
@@ -407,7 +409,12 @@ Result<void> LmPass::check(const LmActivations& a, std::span<const ForwardPass* 
         {"the last layer's output", c.model_dim}, {"the logits", c.vocab_size}, {"the losses", c.vocab_size}};
     for (size_t l = 0; l < a.layers.size(); ++l) {
         VKMOE_CHECK(checkRows(trunk.subspan(l * rows, rows), layer, fmt::format("layers.{}: ", l)));
-        auto inside = mixtures[l]->check(mixture.data() + l * 2 * Workspace::kStatusRows, c.top_k, 0);
+        auto slots = [&]() -> Result<SlotTable> {
+            auto offsets = view<uint32_t>(a.download, a.offsetsAt(uint32_t(l)), size_t{c.experts} + 1);
+            auto tokens = view<uint32_t>(a.download, a.tokensAt(uint32_t(l)), size_t{a.capacity} * c.top_k);
+            return SlotTable{{offsets.begin(), offsets.end()}, {tokens.begin(), tokens.end()}};
+        };
+        auto inside = mixtures[l]->check(mixture.data() + l * 2 * Workspace::kStatusRows, c.top_k, 0, slots);
         if (!inside) return inLayer(l, std::move(inside).error());
     }
     return checkRows(trunk.last(rows), head, "");

@@ -191,7 +191,7 @@ Result<void> LmTrainer::State::buildScaling() {
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
-    const Description& d = mixtures->description();
+    const Description d = mixtureDescription(trunk.config);
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
     return LmActivations::bytesFor(trunk.config, d, tokens, keep, false) + BackwardWorkspace::bytesFor(d, tokens) +
            uint64_t{tokens} * trunk.config.model_dim * 8;
@@ -215,7 +215,7 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     activations.reset();
     backward.reset();
     scratch.reset();
-    const Description& d = mixtures->description();
+    const Description d = mixtureDescription(trunk.config);
     Device& device = engine->device();
     uint64_t most = std::min<uint64_t>(
         {Workspace::largestCapacity(d, d.top_k), BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});

@@ -103,6 +103,10 @@ ParameterRange mixtureRange(const LmConfig& config, uint32_t layer) {
     return {layerFirst(config, layer) + layerTrunk(config), mixtureCount(config)};
 }
 
+Description mixtureDescription(const LmConfig& c) {
+    return formats::describe({c.model_dim, c.hidden_dim, c.experts, c.top_k});
+}
+
 // A MoE0 file in memory: its parameters have the same order.
 Result<formats::LayerSource> mixtureSource(const LmConfig& c, std::span<const float> parameters, uint32_t layer) {
     ParameterRange range = mixtureRange(c, layer);

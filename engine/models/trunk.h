@@ -33,13 +33,16 @@ struct Trunk {
 
     uint64_t embeddingWords() const;
 
-    // From memory's words (its own, or gradients or moments of its layout) to the canonical order. Only the trunk's places
-    // of `parameters` are touched.
+    // From memory's words (its own, or gradients or moments of its layout) to the canonical order. Only the trunk's
+    // places of `parameters` are touched.
     void unpack(std::span<const float> words, std::span<float> parameters) const;
 
 private:
     Result<void> pack(const Read& read, std::span<float> words) const;
 };
+
+// What every layer's mixture of experts is, also where there is no layer.
+Description mixtureDescription(const LmConfig& config);
 
 // Layer l's mixture of experts as a source of its own, a copy of its parameters.
 Result<formats::LayerSource> mixtureSource(const LmConfig& config, std::span<const float> parameters, uint32_t layer);

@@ -6,6 +6,7 @@
 #include <cassert>
 #include <new>
 
+#include "engine/formats/check_values.h"
 #include "engine/moe/tensor_slice.h"
 #include "host/cpu/float_environment.h"
 #include "vkmoe/kernels.h"
@@ -59,7 +60,7 @@ Result<uint64_t> readPart(const formats::LayerSource& source, const PagePart& pa
         bad += status[0];
         at += packedBytes(part, slice.rows);
     }
-    if (bad != 0) return notFinite(source, *part.tensor, bad, first);
+    if (bad != 0) return formats::notFinite(*source.bytes, *part.tensor, bad, first);
     return at - begin;
 }
 

@@ -276,16 +276,16 @@ Result<void> ForwardPass::prepareSum(Engine& engine) {
 
 std::vector<Stage> ForwardPass::stages(uint32_t width) const {
     const Description& d = weights_->description;
-    return {{"the input", "token", d.model_dim},
-            {"the router logits", "token", d.experts},
-            {"the gates", "token", width},
-            {"the shared expert's gate", "token", 1},
-            {"the shared expert's hidden values", "token", d.shared_dim},
-            {"the shared expert's output", "token", d.model_dim},
-            {"the experts' hidden values", "slot", d.hidden_dim},
-            {"the experts' outputs", "slot", d.model_dim},
-            {"the layer's output", "token", d.model_dim},
-            {"the sums with the layer's input", "token", d.model_dim}};
+    return {{"the input", d.model_dim},
+            {"the router logits", d.experts},
+            {"the gates", width},
+            {"the shared expert's gate", 1},
+            {"the shared expert's hidden values", d.shared_dim},
+            {"the shared expert's output", d.model_dim},
+            {"the experts' hidden values", d.hidden_dim, true},
+            {"the experts' outputs", d.model_dim, true},
+            {"the layer's output", d.model_dim},
+            {"the sums with the layer's input", d.model_dim}};
 }
 
 void ForwardPass::mergeStatus(std::span<uint32_t> words, std::span<const uint32_t, 4> elsewhere) {
@@ -296,16 +296,20 @@ void ForwardPass::mergeStatus(std::span<uint32_t> words, std::span<const uint32_
     }
 }
 
-Result<void> ForwardPass::check(const uint32_t* words, uint32_t width, uint64_t first_token) const {
+Result<void> ForwardPass::check(const uint32_t* words, uint32_t width, uint64_t first_token,
+                                const SlotTables& slots) const {
     auto all = stages(width);
     for (size_t i = 0; i < all.size(); ++i) {
         if (words[2 * i] == 0) continue;
         uint64_t index = ~words[2 * i + 1], row = index / all[i].row_width;
-        if (std::string(all[i].row) == "token") row += first_token;
-        return Error{
-            ErrorCode::bad_input,
-            fmt::format("{}: {} values are not finite or not below 2^63 in size, the first at {} {}, element {}",
-                        all[i].what, words[2 * i], all[i].row, row, index % all[i].row_width)};
+        std::string place = fmt::format("token {}", first_token + row);
+        if (all[i].of_slots) {
+            VKMOE_TRY(table, slots());
+            place = table.place(row, first_token);
+        }
+        return Error{ErrorCode::bad_input,
+                     fmt::format("{}: {} values are not finite or not below 2^63 in size, the first at {}, element {}",
+                                 all[i].what, words[2 * i], place, index % all[i].row_width)};
     }
     return {};
 }

@@ -6,16 +6,17 @@
 #include <vector>
 
 #include "engine/moe/expert_forms.h"
+#include "engine/moe/slot_table.h"
 #include "engine/moe/workspace.h"
 
 namespace vkmoe {
 inline namespace v1 {
 
-// What a status row speaks of: which values, and how long their rows are.
+// What a status row speaks of: which values, how long their rows are, and whether these are slots' or tokens'.
 struct Stage {
     const char* what = nullptr;
-    const char* row = "";
     uint32_t row_width = 1;
+    bool of_slots = false;
 };
 
 class ForwardPass {
@@ -84,7 +85,7 @@ public:
 
     // The error in the status words [kStatusRows, 2] of a finished pass; `first_token` is the batch's place in the
     // call's input.
-    Result<void> check(const uint32_t* words, uint32_t width, uint64_t first_token) const;
+    Result<void> check(const uint32_t* words, uint32_t width, uint64_t first_token, const SlotTables& slots) const;
     // Adds to them what expert_up and expert_down counted elsewhere, two words each.
     static void mergeStatus(std::span<uint32_t> words, std::span<const uint32_t, 4> elsewhere);
 

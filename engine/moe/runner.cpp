@@ -252,7 +252,12 @@ Result<void> Runner::check(const Area& area) const {
             view<uint32_t>(area.download, s.download_at + s.workspace->back.status, 2 * Workspace::kStatusRows);
         std::vector<uint32_t> words(counted.begin(), counted.end());
         ForwardPass::mergeStatus(words, area.host_status[i]);
-        auto clean = s.pass->check(words.data(), s.width, area.first);
+        auto slots = [&]() -> Result<SlotTable> {
+            auto selected = view<uint32_t>(area.download, s.download_at + s.workspace->back.selected,
+                                           size_t{area.tokens} * s.width);
+            return SlotTable::of(selected, s.width, s.layer->description().experts);
+        };
+        auto clean = s.pass->check(words.data(), s.width, area.first, slots);
         if (clean) continue;
         Error error = std::move(clean).error();
         bool callers = i == 0 && error.detail.starts_with("the input");

@@ -57,15 +57,5 @@ std::vector<TensorSlice> sliceMatrix(const formats::TensorRange& tensor, uint64_
 
 TensorSlice wholeVector(const formats::TensorRange& tensor) { return {&tensor, 0, uint32_t(tensor.shape[0]), 0}; }
 
-Error notFinite(const formats::LayerSource& source, const formats::TensorRange& tensor, uint64_t count,
-                uint64_t element) {
-    uint64_t cols = tensor.shape.back();
-    std::string where = tensor.shape.size() > 1 ? fmt::format("row {}, column {}", element / cols, element % cols)
-                                                : fmt::format("element {}", element);
-    return {ErrorCode::bad_input,
-            fmt::format("{}: {} holds {} values that are not finite or not below 2^63 in size, the first at {}",
-                        source.bytes->nameAt(tensor.offset), tensor.shown(), count, where)};
-}
-
 }  // namespace v1
 }  // namespace vkmoe

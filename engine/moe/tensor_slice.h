@@ -28,9 +28,5 @@ struct TensorSlice {
 std::vector<TensorSlice> sliceMatrix(const formats::TensorRange& tensor, uint64_t bytes);
 TensorSlice wholeVector(const formats::TensorRange& tensor);
 
-// "x.moe0: up.weight holds 3 values that are not finite ...": so many, the first of them `element`.
-Error notFinite(const formats::LayerSource& source, const formats::TensorRange& tensor, uint64_t count,
-                uint64_t element);
-
 }  // namespace v1
 }  // namespace vkmoe

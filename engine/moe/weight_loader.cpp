@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/formats/check_values.h"
 #include "engine/moe/page_layout.h"
 #include "host/views.h"
 
@@ -103,7 +104,7 @@ Result<void> WeightLoader::checkStatus() {
         const TensorSlice& slice = work_[i].slice;
         uint64_t count = 0;
         for (size_t j = i; j < work_.size() && work_[j].slice.tensor == slice.tensor; ++j) count += status[2 * j];
-        return notFinite(*source_, *slice.tensor, count, slice.element(~status[2 * i + 1]));
+        return formats::notFinite(*source_->bytes, *slice.tensor, count, slice.element(~status[2 * i + 1]));
     }
     return {};
 }

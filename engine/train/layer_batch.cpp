@@ -265,9 +265,20 @@ Result<double> LayerBatch::submit(const Commands& commands) const {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// Of the last pass, from its workspace.
+Result<SlotTable> LayerBatch::slots() const {
+    const Workspace& w = *workspace_;
+    SlotTable table{std::vector<uint32_t>(size_t{layer_->description().experts} + 1),
+                    std::vector<uint32_t>(size_t{w.capacity} * w.width)};
+    Device& device = engine_->device();
+    VKMOE_CHECK(downloadBytes(device, w.memory, w.offsets, std::as_writable_bytes(std::span(table.offsets))));
+    VKMOE_CHECK(downloadBytes(device, w.memory, w.token_of, std::as_writable_bytes(std::span(table.token_of))));
+    return table;
+}
+
 Result<void> LayerBatch::check() const {
     VKMOE_CHECK(layer_->forward().check(view<uint32_t>(download_, at_.forward, 2 * Workspace::kStatusRows).data(),
-                                        layer_->description().top_k, 0));
+                                        layer_->description().top_k, 0, [&] { return slots(); }));
     auto loss = view<uint32_t>(download_, at_.loss_status, 2);
     if (loss[0] != 0)
         return Error{ErrorCode::bad_input,

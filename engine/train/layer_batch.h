@@ -81,6 +81,7 @@ private:
     Result<void> runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
     Result<void> backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens);
     Result<double> submit(const Commands& commands) const;
+    Result<SlotTable> slots() const;
     Result<void> check() const;
     void collect(const BatchWork& work, const Chunk& chunk, BatchResult& result) const;
 

@@ -67,6 +67,7 @@ Result<void> TrainedParameters::adamw(const AdamwOptions& options, double rate, 
 
 Result<std::vector<float>> TrainedParameters::joined(PagedTraining::Kind kind, const std::vector<float>& others) const {
     std::vector<float> all;
+    all.reserve(others.size() + first_slabs_.size() * paged_->layerWords());
     auto from = others.begin();
     auto pages = [&](uint32_t layer) -> Result<void> {
         VKMOE_TRY(read, PagedTraining::Layer(*paged_, layer).read(kind));

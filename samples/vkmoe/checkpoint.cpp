@@ -7,8 +7,9 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 
-#include "host/file.h"
+#include "host/kept_file.h"
 #include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
@@ -35,9 +36,32 @@ Result<std::vector<std::byte>> readWeights(const std::string& path, const format
                              path, bytes.size(), hash, state.weights_bytes, state.weights_hash)};
 }
 
-Result<void> write(const std::string& path, bool keep, std::span<const std::byte> bytes) {
-    if (!keep) return writeFile(path, bytes);
-    return writeFileKeeping(path, fs::path(path).filename().string() + kPrevious, bytes);
+using Fill = std::function<Result<void>(const ByteSink& put)>;
+
+Result<void> write(const std::string& path, bool keep, const Fill& fill) {
+    if (!keep) return writeFileInPieces(path, fill);
+    return writeFileKeeping(path, fs::path(path).filename().string() + kPrevious, fill);
+}
+
+struct FreeHash {
+    void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+};
+
+// Fills with what `weights` puts, and notes hash and length.
+Fill noting(const Fill& weights, formats::TrainingState& state) {
+    return [&](const ByteSink& put) -> Result<void> {
+        const std::unique_ptr<XXH3_state_t, FreeHash> hash(XXH3_createState());
+        if (!hash) return Error{ErrorCode::out_of_memory, "no memory to hash the weights"};
+        XXH3_64bits_reset(hash.get());
+        state.weights_bytes = 0;
+        VKMOE_CHECK(weights([&](std::span<const std::byte> piece) {
+            XXH3_64bits_update(hash.get(), piece.data(), piece.size());
+            state.weights_bytes += piece.size();
+            return put(piece);
+        }));
+        state.weights_hash = XXH3_64bits_digest(hash.get());
+        return {};
+    };
 }
 
 }  // namespace
@@ -69,13 +93,13 @@ Result<Checkpoints::Found> Checkpoints::find() {
     return errors.front();
 }
 
-Result<void> Checkpoints::save(const std::vector<std::byte>& weights, formats::TrainingState& state) {
-    state.weights_hash = hashOf(weights);
-    state.weights_bytes = weights.size();
+Result<void> Checkpoints::save(const std::function<Result<void>(const ByteSink& put)>& weights,
+                               formats::TrainingState& state) {
     std::error_code failure;
     const bool first = fs::status(path_, failure).type() == fs::file_type::not_found;
-    VKMOE_CHECK(write(path_, weights_are_current_, weights));
-    auto written = write(statePath(), state_is_current_, formats::writeTrainingState(state));
+    VKMOE_CHECK(write(path_, weights_are_current_, noting(weights, state)));
+    auto written = write(statePath(), state_is_current_,
+                         [&](const ByteSink& put) { return formats::writeTrainingState(state, put); });
     if (!written && first && fs::status(statePath(), failure).type() == fs::file_type::not_found)
         fs::remove(path_, failure);  // weights without a state are no checkpoint
     VKMOE_CHECK(written);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,8 @@ public:
     // found until the next pair is complete.
     Result<Found> find();
 
-    // Writes a pair; fills in the state's hash.
-    Result<void> save(const std::vector<std::byte>& weights, formats::TrainingState& state);
+    // Writes a pair; fills in the state's hash. `weights` puts the bytes of M, front to back.
+    Result<void> save(const std::function<Result<void>(const ByteSink& put)>& weights, formats::TrainingState& state);
 
     std::string statePath() const { return path_ + ".state"; }
 

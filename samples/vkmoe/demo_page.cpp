@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 
@@ -38,6 +37,30 @@ Result<double> plainRead(const std::string& path) {
         VKMOE_CHECK(file->read(at, std::span(piece).first(std::min<uint64_t>(piece.size(), file->size() - at))));
     return double(file->size()) / secondsSince(start);
 }
+
+// A file without a name, which is gone with the process, however that ends. Where the system has no other way to it, it
+// keeps its name until the end of its scope.
+class Nameless {
+public:
+    explicit Nameless(const std::string& path) : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+        const std::string other = fmt::format("/proc/self/fd/{}", file_);
+        if (::access(other.c_str(), R_OK) != 0 || ::unlink(path.c_str()) != 0) return;
+        path_ = other;
+        named_ = false;
+    }
+    Nameless(const Nameless&) = delete;
+    Nameless& operator=(const Nameless&) = delete;
+    ~Nameless() {
+        if (file_ >= 0) ::close(file_);
+        if (named_) ::unlink(path_.c_str());
+    }
+    const std::string& path() const { return path_; }
+
+private:
+    std::string path_;
+    int file_;
+    bool named_ = true;
+};
 
 std::vector<float> tokens() {
     std::vector<float> x(size_t{kTokens} * kDim);
@@ -84,14 +107,19 @@ void report(const Rates& rates, const StackResult& whole, const StackResult& pag
                paged.host_waits, pagingPicture(*paged.paging));
 }
 
-Result<void> demonstrate(const Context& context, Engine& engine, const std::string& path, bool& same) {
+// The writer, too, gives its file a name only when it is full.
+Result<void> makeStack(const std::string& path) {
     RandomStack random{.layers = 8, .seed = 7};
     random.description = {.model_dim = kDim, .hidden_dim = kDim, .experts = 32, .top_k = 4, .renormalize = true};
-    {
-        Progress progress("making a stack of 8 layers, 32 experts each");
-        VKMOE_TRY(all, parameterCount(random));
-        VKMOE_CHECK(writeRandomStack(path, random, [&](uint64_t done) { progress.show(done, all); }));
-    }
+    Progress progress("making a stack of 8 layers, 32 experts each");
+    VKMOE_TRY(all, parameterCount(random));
+    return writeRandomStack(path, random, [&](uint64_t done) { progress.show(done, all); });
+}
+
+Result<void> demonstrate(const Context& context, Engine& engine, const std::string& name, bool& same) {
+    VKMOE_CHECK(makeStack(name));
+    const Nameless file(name);
+    const std::string& path = file.path();
     Rates rates;
     VKMOE_TRY(whole, runWhole(engine, path, rates));
     const uint64_t budget = uint64_t{96} << 20;  // of 384 MiB of experts
@@ -116,11 +144,7 @@ Result<void> demonstrate(const Context& context, Engine& engine, const std::stri
 int demoPage(const Context& context, const std::string& folder) {
     std::string path = (std::filesystem::path(folder) / fmt::format("vkmoe-demo-{}.safetensors", ::getpid())).string();
     bool same = true;
-    int code = context.runOnDevice([&](Engine& engine) {
-        auto done = demonstrate(context, engine, path, same);
-        std::remove(path.c_str());
-        return done;
-    });
+    int code = context.runOnDevice([&](Engine& engine) { return demonstrate(context, engine, path, same); });
     return code == kOk && !same ? kCheckFailed : code;
 }
 

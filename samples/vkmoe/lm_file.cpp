@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "engine/formats/evl0_view.h"
 #include "engine/formats/package.h"
 
 namespace vkmoe::program {
@@ -94,17 +95,16 @@ Result<std::unique_ptr<TextCodec>> codecFor(const std::string& path, const LmFil
                                         model.source.config.vocab_size, codec->name(), codec->idLimit()));
 }
 
-Result<std::vector<std::byte>> packLm(const std::string& name, const LmConfig& config,
-                                      std::span<const float> parameters, const std::string& codec_tag,
-                                      const std::string& summary) {
-    VKMOE_TRY(checkpoint, formats::writeEvl0(config, parameters));
+Result<void> packLm(const std::string& name, const LmConfig& config, std::span<const float> parameters,
+                    const std::string& codec_tag, const std::string& summary, const ByteSink& put) {
+    VKMOE_TRY(checkpoint, formats::evl0View(name, config, parameters));
     formats::PackageInfo info;
     info.name = name;
     info.version = "1";
     info.card.description = "A language model trained by vkmoe";
     info.card.training_summary = summary;
     info.card.tags = std::vector{codec_tag};
-    return formats::writePackage(info, memorySource(name, std::move(checkpoint)));
+    return formats::writePackage(info, std::move(checkpoint), put);
 }
 
 }  // namespace vkmoe::program

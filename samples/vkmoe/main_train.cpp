@@ -70,8 +70,8 @@ void addModel(CLI::App& command, TrainOptions& options) {
     LmConfig& model = options.model;
     command.add_option("--model-dim", model.model_dim, "D, width of a token")->check(kCount)->capture_default_str();
     command.add_option("--layers", model.layers, "layers")->check(kCount)->capture_default_str();
-    command.add_option("--conv-kernel", model.conv_kernel, "positions a convolution looks at")
-        ->check(kCount)
+    command.add_option("--conv-kernel", model.conv_kernel, "positions a convolution looks at; 0: none")
+        ->check(CLI::Range(0u, kMost32, "0 to 4294967295"))
         ->capture_default_str();
     command.add_option("--hidden-dim", model.hidden_dim, "width of an expert's hidden layer; default: 2*D")
         ->check(kCount);

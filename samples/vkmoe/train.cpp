@@ -97,6 +97,12 @@ Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
     return Prepared{std::move(plan), std::move(checkpoints), std::move(beginning)};
 }
 
+// The trainer has its own.
+void forgetMoments(TrainingState& state) {
+    state.first = std::vector<float>();
+    state.second = std::vector<float>();
+}
+
 class TrainRun {
 public:
     TrainRun(const Context& context, const TrainOptions& options, Prepared& prepared, LmTrainer trainer,
@@ -173,14 +179,19 @@ private:
         if (!saved_step_) VKMOE_CHECK(writeTokenizer(plan_, options_.output));
         VKMOE_TRY(now, trainer_.state());
         const std::string name = std::filesystem::path(options_.output).stem().string();
-        VKMOE_TRY(package, packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary()));
         state_.optimizer_step = now.step;
         state_.loss_scale = now.loss_scale;
         state_.loss_streak = now.loss_streak;
         state_.sampler = sampler_.state();
         state_.first = std::move(now.first);
         state_.second = std::move(now.second);
-        if (auto saved = checkpoints_.save(package, state_); !saved) return notSaved(saved.error());
+        auto saved = checkpoints_.save(
+            [&](const ByteSink& put) {
+                return packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary(), put);
+            },
+            state_);
+        forgetMoments(state_);
+        if (!saved) return notSaved(saved.error());
         saved_step_ = state_.step;
         return {};
     }
@@ -232,6 +243,8 @@ Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Begin
 Result<void> trainOn(const Context& context, const TrainOptions& options, Prepared& run, Engine& engine) {
     const TrainPlan& plan = run.plan;
     VKMOE_TRY(trainer, makeTrainer(engine, plan, run.beginning));
+    run.beginning.source = {};  // the trainer has copies of all that
+    forgetMoments(run.beginning.state);
     const std::string device = engine.device().info().name;
     if (!context.json) {
         fmt::print("{} parameters, {} tokens of text, {} tokens a step, on {}{}\n", parameterCount(plan.config),

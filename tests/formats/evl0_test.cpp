@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "engine/formats/crc_trailer.h"
+#include "engine/formats/evl0_view.h"
 #include "engine/formats/model_source.h"
 #include "engine/formats/moe0.h"
 
@@ -95,6 +96,27 @@ TEST_CASE("a language model's tensors have names, shapes and places", "[formats]
     CHECK(tensors.back().name == "layers.1.moe.experts.2.b2");
 }
 
+TEST_CASE("a view of parameters has the bytes of the file", "[formats][evl0]") {
+    auto parameters = initialLm(kSmall, 3).value();
+    const Bytes whole = writeEvl0(kSmall, parameters).value();
+    const auto view = evl0View("v.evl0", kSmall, parameters).value();
+    REQUIRE(view->size() == whole.size());
+    for (size_t length : {size_t{1}, size_t{7}, size_t{40}, whole.size()})
+        for (size_t at = 0; at + length <= whole.size(); at += length) {
+            Bytes some(length);
+            REQUIRE(view->read(at, some));
+            CHECK(std::equal(some.begin(), some.end(), whole.begin() + ptrdiff_t(at)));
+        }
+    Bytes more(2);
+    const auto behind = view->read(whole.size() - 1, more);
+    REQUIRE(!behind);
+    CHECK(behind.error().detail.starts_with("v.evl0: 2 bytes at offset "));
+    REQUIRE(readEvl0(view));
+    parameters[3] = INFINITY;
+    CHECK(evl0View("v.evl0", kSmall, parameters).error().detail == writeEvl0(kSmall, parameters).error().detail);
+    CHECK(!evl0View("v.evl0", kSmall, std::span(parameters).first(5)));
+}
+
 TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     constexpr uint32_t kMost = std::numeric_limits<uint32_t>::max();
     const auto refused = [](LmConfig config, const char* sentence) {
@@ -106,8 +128,6 @@ TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     };
     refused({}, "vocabSize is 0; it must be at least 1");
     refused({5, 0, 2, 3, 6, 3, 2}, "dModel is 0");
-    refused({5, 4, 0, 3, 6, 3, 2}, "numLayers is 0");
-    refused({5, 4, 2, 0, 6, 3, 2}, "convKernel is 0");
     refused({5, 4, 2, 3, 0, 3, 2}, "hiddenDim is 0");
     refused({5, 4, 2, 3, 6, 0, 2}, "numExperts is 0");
     refused({5, 4, 2, 3, 6, 3, 0}, "topK is 0");
@@ -122,6 +142,7 @@ TEST_CASE("a language model's shape has limits", "[formats][evl0]") {
     refused({kMost, kMost, kMost, kMost, kMost, kMost, kMost}, "vocabSize is 4294967295 and dModel 4294967295");
     refused(completed({.vocab_size = 1, .model_dim = kMost}), "dModel 4294967295");
     CHECK(validate(LmConfig{(1u << 29) - 1, 4, 2, 3, 6, 3, 2}));
+    CHECK(validate(LmConfig{5, 4, 0, 0, 6, 3, 2}));
 }
 
 TEST_CASE("malformed EVL0 files are refused with a reason", "[formats][evl0][hostile]") {
@@ -148,8 +169,9 @@ TEST_CASE("malformed EVL0 files are refused with a reason", "[formats][evl0][hos
         {with(kVersion, 1u, good(true)), "is that of float16"},
         {with(kVocab, 0u), "x.evl0: vocabSize is 0"},
         {with(kDim, 0u), "x.evl0: dModel is 0"},
-        {with(kLayers, 0u), "x.evl0: numLayers is 0"},
-        {with(kKernel, 0u), "x.evl0: convKernel is 0"},
+        {with(kLayers, 0u),
+         "numLayers 0, convKernel 3, hiddenDim 6, numExperts 3 in version 1 (float32) make exactly 124"},
+        {with(kKernel, 0u), "numLayers 2, convKernel 0"},
         {with(kHidden, 0u), "x.evl0: hiddenDim is 0"},
         {with(kExperts, 0u), "x.evl0: numExperts is 0"},
         {with(kTopK, 0u), "x.evl0: topK is 0"},

@@ -121,6 +121,7 @@ TEST_CASE("what a layer file lacks or should not have is named", "[formats][laye
         {shape("shared.down.bias", {5}), "tensor shared.down.bias has shape [5], must have [4]"},
         {shape("shared.router.weight", {1, 4}), "tensor shared.router.weight has shape [1, 4], must have [4]"},
         {dtype("router.weight", "F64"), "x.safetensors: tensor router.weight is F64, must be F32, F16 or BF16"},
+        {dtype("router.weight", ""), "tensor router.weight is of no dtype (\"\"), must be F32, F16 or BF16"},
         {dtype("experts.up.weight", "I8"), "tensor experts.up.weight is I8, must be F32, F16 or BF16"},
         {dtype("shared.router.weight", "X9"), "tensor shared.router.weight is X9, must be F32, F16 or BF16"},
         {shape("lm_head.weight", {2}), "x.safetensors: tensor lm_head.weight is not one of a layer file's tensors"},

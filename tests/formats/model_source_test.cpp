@@ -117,10 +117,10 @@ TEST_CASE("values that no engine computes with are found", "[formats][layer_file
     CHECK(errorWith(silu, "experts.up.bias", 17, 0x5eff, 2) == "no error");
     const TestLayer mxfp4 = TestLayer::mxfp4();
     CHECK(errorWith(mxfp4, "experts.up.scales", 3, 254, 1) == "no error");  // all codes are zero
-    CHECK(
-        errorWith(mxfp4, "experts.up.scales", 64 + 3, 255, 1) ==
-        "x.safetensors: experts.up.blocks[1] holds 32 values that are not finite or not below 2^63 in size, the first "
-        "at row 3, column 0");
+    CHECK(errorWith(mxfp4, "experts.up.scales", 64 + 3, 255, 1) ==
+          "x.safetensors: experts.up.scales[1] holds 255 at row 3, block 0, which is no scale");
+    CHECK(errorWith(mxfp4, "experts.down.scales", 64 + 7, 255, 1) ==
+          "x.safetensors: experts.down.scales[1] holds 255 at row 3, block 1, which is no scale");
 }
 
 TEST_CASE("a model is found by path, by folder and by content", "[formats][model]") {

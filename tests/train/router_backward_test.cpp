@@ -116,6 +116,30 @@ TEST_CASE("gradients of gates reach the logits, for every score, division and sc
             }
 }
 
+TEST_CASE("gradients pass through tiny scores, or are tiny, where the scale of gates makes up for it", "[backward]") {
+    constexpr double kScale = 1e14, kOffset = 32;  // a sigmoid of -32 is 1.3e-14
+    for (uint32_t score : {kSigmoid, kSoftmax})
+        for (bool tiny_scores : {true, false}) {
+            Choice choice(3, 9, 3, 0, 21);
+            choice.scale = kScale;
+            for (uint32_t i = 0; i < choice.logits.size(); ++i) {
+                const bool away = i % 9 == 0;  // of a softmax this one has all, and is not chosen
+                if (tiny_scores) choice.logits[i] -= float(away && score == kSoftmax ? 0 : kOffset);
+                choice.exact_logits[i] = choice.logits[i];
+            }
+            for (uint32_t a = 0; a < choice.selected.size(); ++a) {
+                if (choice.selected[a] == 0) choice.selected[a] = 1;
+                if (!tiny_scores) choice.grad_gates[a] *= float(1 / kScale);
+                choice.exact_grads[a] = choice.grad_gates[a];
+            }
+            const Constants c{.score = score, .scaled = 1, .lanes = 8};
+            auto expected = test::gradient(choice.exact_logits, [&] { return choice.loss(c); });
+            CAPTURE(score, tiny_scores);
+            CHECK(std::fabs(*std::max_element(expected.begin(), expected.end())) > 0.01);
+            CHECK(test::worstOf(choice.backward(c), expected) < 1e-5);
+        }
+}
+
 TEST_CASE("no gradient passes where the chosen scores sum to zero", "[backward]") {
     for (uint32_t score : {kSoftmax, kSigmoid}) {
         Choice choice(2, 5, 2, 0, 11);

@@ -17,8 +17,8 @@ inline namespace v1 {
 struct LmConfig {
     uint32_t vocab_size = 0;   // V; must be given
     uint32_t model_dim = 64;   // D
-    uint32_t layers = 2;       // L
-    uint32_t conv_kernel = 3;  // Kc: positions that a convolution looks at, its own and those before
+    uint32_t layers = 2;       // L; 0: the embedding alone
+    uint32_t conv_kernel = 3;  // Kc: positions that a convolution looks at, its own and those before; 0: none
     uint32_t hidden_dim = 0;   // H; 0 is "not given": completed() makes it 2*D
     uint32_t experts = 4;      // E, without the shared one
     uint32_t top_k = 2;        // experts a token goes to, 1..E
@@ -33,9 +33,9 @@ inline constexpr uint64_t kLmMaxTensorElements = (uint64_t{1} << 31) - 1;
 inline constexpr uint64_t kLmMaxTensors = uint64_t{1} << 18;
 inline constexpr uint64_t kLmMaxParameters = uint64_t{1} << 34;
 
-// Every field at least 1, top_k at most experts, no tensor, no number of tensors and no number of parameters above the
-// limits. The sentence names the field, as files call it (vocabSize, dModel, numLayers, convKernel, hiddenDim,
-// numExperts, topK), and the number.
+// Every field but layers and conv_kernel at least 1, top_k at most experts, no tensor, no number of tensors and no
+// number of parameters above the limits. The sentence names the field, as files call it (vocabSize, dModel, numLayers,
+// convKernel, hiddenDim, numExperts, topK), and the number.
 Result<void> validate(const LmConfig& config);
 
 // V*D + L*(D*Kc + 2*D + E*D + (E+1)*(2*H*D + H + D)) of a valid config.
