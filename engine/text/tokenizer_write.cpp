@@ -62,7 +62,7 @@ std::string head() {
     return text;
 }
 
-std::string quoted(std::string_view text) {
+std::string inQuotes(std::string_view text) {
     std::string out = "\"";
     for (const char c : text)
         if (c == '"' || c == '\\')
@@ -84,7 +84,7 @@ std::string writeTokenizer(const TokenTable& tokens, std::span<const BpeCodec::M
     std::string text = head();
     const char* between = "";
     for (const auto& [name, id] : tokens.tokens()) {
-        text += fmt::format("{}\n      {}: {}", between, quoted(name), id);
+        text += fmt::format("{}\n      {}: {}", between, inQuotes(name), id);
         between = ",";
     }
     text += "\n    },\n    \"merges\": [";
@@ -93,7 +93,7 @@ std::string writeTokenizer(const TokenTable& tokens, std::span<const BpeCodec::M
     for (const auto& [left, right] : merges) {
         text += between;
         text += "\n      ";
-        text += pairs ? fmt::format("[{}, {}]", quoted(left), quoted(right)) : quoted(left + " " + right);
+        text += pairs ? fmt::format("[{}, {}]", inQuotes(left), inQuotes(right)) : inQuotes(left + " " + right);
         between = ",";
     }
     return text + "\n    ]\n  }\n}\n";
