@@ -19,7 +19,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMostTrainedVocabulary = 200000, kMostTrainedTaps = 16384;
-constexpr uint64_t kMostInChunks = 30000;  // tokens: what sums over a micro-batch loop over
+constexpr uint64_t kMostInChunks = 30000;                           // tokens: what sums over a micro-batch loop over
+constexpr uint64_t kMostCountedInChunks = (uint64_t{1} << 24) - 1;  // assignments that f32 counts
 
 // A layer's tensors in the order of MoE0.
 Result<void> copyCanonical(const formats::LayerSource& layer, std::span<float> out) {
@@ -214,14 +215,15 @@ uint32_t LmTrainer::State::chunkOf(uint64_t tokens) const {
 
 Result<void> LmTrainer::State::checkTokens(uint64_t tokens) const {
     const bool cut = options.max_chunk != 0;
-    uint64_t most = cut ? std::min(kMostInChunks, uint64_t{UINT32_MAX / trunk.config.model_dim}) : mostAtOnce();
+    const LmConfig& c = trunk.config;
+    uint64_t most = cut ? std::min<uint64_t>({kMostInChunks, kMostCountedInChunks / c.top_k, UINT32_MAX / c.model_dim})
+                        : mostAtOnce();
     if (tokens <= most) return {};
-    return Error{ErrorCode::bad_input,
-                 fmt::format("a micro-batch of {} tokens: {} are the most{}{}", tokens, most,
-                             cut ? " in chunks"
-                                 : fmt::format(" for {} experts and a vocabulary of {}",
-                                               mixtures->description().experts, trunk.config.vocab_size),
-                             !cut && tokens <= kMostInChunks ? "; more may come in chunks" : "")};
+    return Error{
+        ErrorCode::bad_input,
+        fmt::format("a micro-batch of {} tokens: {} are the most{}{}", tokens, most,
+                    cut ? " in chunks" : fmt::format(" for {} experts and a vocabulary of {}", c.experts, c.vocab_size),
+                    !cut && tokens <= kMostInChunks ? "; more may come in chunks" : "")};
 }
 
 uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {

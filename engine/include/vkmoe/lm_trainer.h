@@ -44,10 +44,10 @@ struct LmTrainerOptions {
     // Tokens of a micro-batch that are in the mixtures and in the head at once; 0: all, at most 12,000. Never changes
     // bits. In chunks a micro-batch may have 30,000 tokens.
     uint32_t max_chunk = 0;
-    // All layers' routed experts in pages: same bits, in less memory. A step waits for each layer's routes once a chunk
-    // (six pages an expert then, not four; one more in rounded precision) or micro-batch, and moves the pages of the
-    // experts that it uses; the budgets serve the layer at work. An error of reading or writing pages ends the
-    // trainer's use.
+    // All layers' routed experts in pages: same bits, in less memory. A step waits for each layer's routes once a
+    // micro-batch, or once a chunk of it, and moves the pages of the experts that it uses; the budgets serve the layer
+    // at work. With max_chunk an expert has two pages more. An error of reading or writing pages ends the trainer's
+    // use.
     std::optional<TrainingPaging> paging = {};
 };
 
