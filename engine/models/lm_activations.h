@@ -26,8 +26,6 @@ enum class LmKeep {
 struct LmChunk {
     uint32_t index = 0, first = 0, tokens = 0;
     bool is_last = true;
-
-    bool whole() const { return index == 0 && is_last; }  // there is no other
 };
 
 struct LmActivations {

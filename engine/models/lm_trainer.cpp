@@ -238,8 +238,10 @@ uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
 
 // What else may be tried.
 const char* LmTrainer::State::fewerBytes() const {
-    if (!options.checkpoint_activations) return "; recomputing activations would need fewer";
-    return options.max_chunk == 0 ? "; chunks would need fewer" : "";
+    const bool whole = options.max_chunk == 0;
+    if (options.checkpoint_activations) return whole ? "; chunks may need fewer" : "";
+    return whole ? "; recomputing activations would need fewer, chunks may"
+                 : "; recomputing activations would need fewer";
 }
 
 std::string LmTrainer::State::needs(uint32_t tokens) const {
