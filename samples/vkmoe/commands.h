@@ -110,7 +110,7 @@ struct TrainOptions {
     double validation = 0.1;             // of each text: its end
     uint64_t save_every = 100, validate_every = 50;
     uint32_t max_chunk = 0;  // tokens; 0: the micro-batch whole
-    PagingChoice paging;  // of it what training() takes
+    PagingChoice paging;     // of it what training() takes
 };
 int train(const Context& context, const TrainOptions& options);
 
