@@ -141,7 +141,8 @@ Result<void> LanguageModel::State::ensureActivations(size_t tokens) {
     auto capacity = uint32_t(std::min(tokens, most));
     if (activations && activations->capacity >= capacity) return {};
     activations.reset();
-    VKMOE_TRY(made, LmActivations::create(engine->device(), trunk.config, d, capacity, LmKeep::nothing, true));
+    VKMOE_TRY(made,
+              LmActivations::create(engine->device(), trunk.config, d, capacity, capacity, LmKeep::nothing, true));
     activations = std::move(made);
     return {};
 }
@@ -151,14 +152,16 @@ Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t to
     const LmActivations& a = *activations;
     bool turns = paged && !paged->pager().allResident();
     if (paged && !turns) VKMOE_CHECK(paged->pager().rebalance(commands));
-    auto mixture = [&](Commands& into, uint32_t l) -> Result<void> {
+    auto mixture = [&](Commands& into, uint32_t l, const LmChunk&) -> Result<void> {
         if (turns) return mixtureInTurns(into, l, tokens);
         const Workspace& w = a.mixtures[a.layers[l].workspace];
         mixtures[l].recordOnDevice(into, w, {.tokens = tokens});
         if (paged) mixtures[l].recordRoutes(into, w, tokens, a.download, routesAt(l));
         return {};
     };
-    return pass->forward(commands, a, mixture, tokens);
+    VKMOE_CHECK(pass->forward(commands, a, mixture, tokens));
+    for (const LmChunk& chunk : a.cut(tokens)) pass->logits(commands, a, chunk);  // one
+    return {};
 }
 
 // The routes come back to the host, which brings the experts' pages, wave by wave.
@@ -227,7 +230,7 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     VKMOE_TRY(value, engine->device().submit(commands));
     if (paged) paged->pager().submitted(value);
     VKMOE_CHECK(engine->device().wait(value));
-    VKMOE_CHECK(pass->check(a, passes));
+    VKMOE_CHECK(pass->check(a, count, passes));
     if (paged && paged->pager().allResident()) notePages(count);
     auto values = view<float>(a.download, a.back.logits, (count - first_row) * (row / 4));
     out.insert(out.end(), values.begin(), values.end());

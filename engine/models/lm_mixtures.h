@@ -12,9 +12,10 @@ inline namespace v1 {
 
 class LmMixtures {
 public:
-    // From all parameters in canonical order. Errors: as TrainableLayer and PagedTraining.
+    // From all parameters in canonical order. `chunks`: micro-batches may come in chunks. Errors: as TrainableLayer and
+    // PagedTraining.
     static Result<LmMixtures> create(Engine& engine, const LmConfig& config, std::span<const float> parameters,
-                                     Precision precision, const std::optional<TrainingPaging>& paging);
+                                     Precision precision, const std::optional<TrainingPaging>& paging, bool chunks);
 
     static std::string prefix(uint32_t layer);  // "layers.0.moe."
 
@@ -26,26 +27,33 @@ public:
     std::span<const uint64_t> touched() const { return touched_; }  // TrainableLayer::touched's addresses
     uint64_t weightBytes() const;
 
-    // What LmPass asks of mixtures, over `tokens` of a micro-batch. Experts in pages: the pass is submitted piece by
-    // piece, and waits once a layer on its way forward.
-    LmPass::Mixture forward(const LmActivations& a, uint32_t tokens);
-    LmPass::Mixture again(const LmActivations& a, uint32_t tokens);
-    LmPass::MixtureBackward backward();
+    // What LmPass asks of mixtures. Experts in pages: the pass is submitted piece by piece, and waits once a layer and
+    // chunk on its way forward.
+    LmPass::Mixture forward(const LmActivations& a);
+    LmPass::Mixture again(const LmActivations& a);
+    // `carry`: of a micro-batch in chunks, after prepareChunks with it; null: it is whole.
+    LmPass::MixtureBackward backward(const LmCarry* carry);
+    Result<void> prepareChunks(const LmCarry& carry);
 
     // Other parameters in the place of these; every expert counts as used. Errors: as create.
     Result<void> refill(const LmConfig& config, std::span<const float> parameters);
 
 private:
     explicit LmMixtures(Engine& engine) : engine_(&engine) {}
-    Result<void> page(const LmConfig& config, std::span<const float> parameters, const TrainingPaging& paging);
+    Result<void> page(const LmConfig& config, std::span<const float> parameters, const TrainingPaging& paging,
+                      bool chunks);
+    Result<void> chunkBackward(const BackwardPass::Recording& recording, uint32_t l, const LmChunk& chunk,
+                               const LmCarry& carry);
+    std::vector<uint32_t> chosenInAll(uint32_t l, uint32_t chunks) const;
 
     Engine* engine_;
     std::vector<std::unique_ptr<TrainableLayer>> layers_;
     std::unique_ptr<PagedTraining> paged_;
     std::vector<const ForwardPass*> forwards_;
-    std::vector<const BackwardPass*> backwards_;
+    std::vector<const BackwardPass*> backwards_, chunked_;
     std::vector<uint64_t> touched_;
-    std::vector<std::vector<uint32_t>> chosen_;  // [layers] experts with tokens in the last pass forward, in pages
+    // [layers][chunks] experts with tokens in the last pass forward, ascending, in pages.
+    std::vector<std::vector<std::vector<uint32_t>>> chosen_;
 };
 
 }  // namespace v1

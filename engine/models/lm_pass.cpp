@@ -1,13 +1,10 @@
 #include "engine/models/lm_pass.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cassert>
 #include <numeric>
 
-#include "engine/train/gradient_grid.h"
-#include "host/views.h"
+#include "engine/ceil_div.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -15,12 +12,6 @@ inline namespace v1 {
 namespace {
 
 constexpr uint32_t kEpsilonBits = 0x3727c5ac;  // 1e-5
-
-// Status rows of a layer, in the order in which values come about; of the head.
-enum LayerStatus : size_t { kConvNorm, kConv, kMoeNorm, kSum, kBackward };
-enum HeadStatus : size_t { kHead, kLogits, kLoss, kHeadBackward };
-
-U32 statusAt(const LmActivations& a, uint64_t rows, size_t row) { return a.memory.at<U32>(rows + row * 8); }
 
 }  // namespace
 
@@ -80,6 +71,7 @@ Result<LmPass> LmPass::create(Engine& engine, const Trunk& trunk, bool training)
         {pass.conv_weight_, k.causal_conv_weight_grad, {}, true},
         {pass.head_backward_, k.router_logits_backward, {}, true},
         {pass.head_weight_, k.expert_weight_grad, {.operand_bits = 24, .dense = 1}, true},
+        {pass.head_carry_, k.expert_weight_grad, {.operand_bits = 24, .dense = 1, .carry = 1}, true},
         {pass.count_, k.count_tokens, {}, true},
     };
     for (const Wanted& w : wanted) {
@@ -95,10 +87,11 @@ void LmPass::fill(LmActivations& a, const LmInputs& in) const {
         if (!values.empty())
             std::memcpy(a.upload.mapped().data() + offset, values.data(), values.size() * sizeof values[0]);
     };
+    for (const LmChunk& chunk : a.cut(in.tokens()))
+        put(a.targetsAt(chunk), std::span(in.targets).subspan(chunk.first, chunk.tokens));
     put(a.ids, in.ids);
     put(a.positions, in.positions);
     put(a.remaining, in.remaining);
-    put(a.targets, in.targets);
     put(a.weights, in.weights);
     put(a.distinct, in.distinct);
     put(a.distinct_offsets, in.distinct_offsets);
@@ -111,23 +104,28 @@ uint64_t LmPass::xAfter(const LmActivations& a, uint32_t layer) const {
     return layer + 1 < a.layers.size() ? a.layers[layer + 1].x : a.last_x;
 }
 
-Result<void> LmPass::forward(Commands& commands, const LmActivations& a, const Mixture& mixture,
-                             uint32_t tokens) const {
+Result<void> LmPass::forward(Commands& commands, const LmActivations& a, const Mixture& mixture, uint32_t tokens,
+                             const Loads* loads) const {
     embed(commands, a, tokens);
+    const auto chunks = a.cut(tokens);
     for (uint32_t l = 0; l < trunk_->config.layers; ++l) {
-        beforeMixture(commands, a, l, tokens);
-        VKMOE_CHECK(mixture(commands, l));
-        afterMixture(commands, a, l, tokens);
+        beforeMixtures(commands, a, l, tokens);
+        for (const LmChunk& chunk : chunks) {
+            beforeMixture(commands, a, l, chunk);
+            VKMOE_CHECK(mixture(commands, l, chunk));
+            afterMixture(commands, a, l, chunk, loads);
+        }
     }
-    head(commands, a, tokens);
+    afterLayers(commands, a, tokens);
     return {};
 }
 
 void LmPass::embed(Commands& commands, const LmActivations& a, uint32_t tokens) const {
     const LmConfig& c = trunk_->config;
     commands.copy(a.upload, 0, a.memory, 0, a.inputs_bytes);
-    for (const auto& layer : a.layers) commands.fill(a.memory, layer.status, 8 * LmActivations::kStatusRows, 0);
-    commands.fill(a.memory, a.head_status, 8 * LmActivations::kStatusRows, 0);
+    const uint64_t status = 8 * LmActivations::kStatusRows * uint64_t{a.chunks()};
+    for (const auto& layer : a.layers) commands.fill(a.memory, layer.status, status, 0);
+    commands.fill(a.memory, a.head_status, status, 0);
     commands.barrier();
     uint64_t first = a.layers.empty() ? a.last_x : a.layers[0].x;
     EmbedTokens rows{a.memory.at<U32>(a.ids), trunk_->memory.at<U32>(), a.memory.at<F32>(first), tokens, c.model_dim};
@@ -135,30 +133,32 @@ void LmPass::embed(Commands& commands, const LmActivations& a, uint32_t tokens) 
     commands.barrier();
 }
 
-void LmPass::head(Commands& commands, const LmActivations& a, uint32_t tokens) const {
-    const LmConfig& c = trunk_->config;
+void LmPass::afterLayers(Commands& commands, const LmActivations& a, uint32_t tokens) const {
     ApplyRule apply{a.memory.at<U32>(a.last_x), a.memory.at<F32>(a.head_x), statusAt(a, a.head_status, kHead),
-                    tokens * c.model_dim, 0};
+                    tokens * trunk_->config.model_dim, 0};
     commands.dispatch(*apply_, apply, apply.count);
-    commands.barrier();
-    RouterLogits logits{};
-    logits.x = a.memory.at<F32>(a.head_x);
-    logits.weight = trunk_->memory.at<U32>();
-    logits.logits = a.memory.at<F32>(a.logits);
-    logits.status = statusAt(a, a.head_status, kLogits);
-    logits.tokens = tokens;
-    logits.experts = c.vocab_size;
-    logits.model_dim = c.model_dim;
-    commands.dispatch(*head_, logits, uint64_t{tokens} * ceilDiv(c.vocab_size, kPanel) * kPanel);
     commands.barrier();
 }
 
-void LmPass::beforeMixture(Commands& commands, const LmActivations& a, uint32_t l, uint32_t tokens) const {
+void LmPass::logits(Commands& commands, const LmActivations& a, const LmChunk& chunk) const {
+    const LmConfig& c = trunk_->config;
+    RouterLogits logits{};
+    logits.x = a.memory.at<F32>(a.rowsAt(a.head_x, chunk, c.model_dim));
+    logits.weight = trunk_->memory.at<U32>();
+    logits.logits = a.memory.at<F32>(a.logits);
+    logits.status = statusAt(a, a.head_status, kLogits, chunk);
+    logits.tokens = chunk.tokens;
+    logits.experts = c.vocab_size;
+    logits.model_dim = c.model_dim;
+    commands.dispatch(*head_, logits, uint64_t{chunk.tokens} * ceilDiv(c.vocab_size, kPanel) * kPanel);
+    commands.barrier();
+}
+
+// The convolution mixes tokens: it goes over all of them at once.
+void LmPass::beforeMixtures(Commands& commands, const LmActivations& a, uint32_t l, uint32_t tokens) const {
     const LmConfig& c = trunk_->config;
     const LmActivations::Layer& at = a.layers[l];
     const Trunk::Layer& weights = trunk_->layers[l];
-    const Workspace& w = a.mixtures[at.workspace];
-    const float epsilon = uintBitsToFloat(kEpsilonBits);
     uint64_t rows = uint64_t{a.history} * c.model_dim * 4;
     RmsNorm conv_norm{a.memory.at<F32>(at.x),
                       trunk_->memory.at<F32>(weights.norm_conv),
@@ -167,7 +167,7 @@ void LmPass::beforeMixture(Commands& commands, const LmActivations& a, uint32_t 
                       statusAt(a, at.status, kConvNorm),
                       tokens,
                       c.model_dim,
-                      epsilon,
+                      uintBitsToFloat(kEpsilonBits),
                       0};
     commands.dispatch(*norm_, conv_norm, uint64_t{tokens} * kWorkgroup);
     commands.barrier();
@@ -183,31 +183,51 @@ void LmPass::beforeMixture(Commands& commands, const LmActivations& a, uint32_t 
                     a.history};
     commands.dispatch(*conv_, conv, uint64_t{tokens} * c.model_dim);
     commands.barrier();
-    RmsNorm moe_norm{a.memory.at<F32>(at.u),
-                     trunk_->memory.at<F32>(weights.norm_moe),
-                     w.memory.at<F32>(w.raw),
-                     a.memory.at<F32>(at.moe_roots),
-                     statusAt(a, at.status, kMoeNorm),
-                     tokens,
-                     c.model_dim,
-                     epsilon,
-                     0};
-    commands.dispatch(*norm_, moe_norm, uint64_t{tokens} * kWorkgroup);
+}
+
+void LmPass::beforeMixture(Commands& commands, const LmActivations& a, uint32_t l, const LmChunk& chunk) const {
+    const uint32_t D = trunk_->config.model_dim;
+    const LmActivations::Layer& at = a.layers[l];
+    const Workspace& w = a.mixture(l, chunk);
+    RmsNorm norm{a.memory.at<F32>(a.rowsAt(at.u, chunk, D)),
+                 trunk_->memory.at<F32>(trunk_->layers[l].norm_moe),
+                 w.memory.at<F32>(w.raw),
+                 a.memory.at<F32>(a.rowsAt(at.moe_roots, chunk, 1)),
+                 statusAt(a, at.status, kMoeNorm, chunk),
+                 chunk.tokens,
+                 D,
+                 uintBitsToFloat(kEpsilonBits),
+                 0};
+    commands.dispatch(*norm_, norm, uint64_t{chunk.tokens} * kWorkgroup);
     commands.barrier();
 }
 
-void LmPass::afterMixture(Commands& commands, const LmActivations& a, uint32_t l, uint32_t tokens) const {
+void LmPass::afterMixture(Commands& commands, const LmActivations& a, uint32_t l, const LmChunk& chunk,
+                          const Loads* loads) const {
     const LmConfig& c = trunk_->config;
     const LmActivations::Layer& at = a.layers[l];
-    const Workspace& w = a.mixtures[at.workspace];
-    AddRows sum{a.memory.at<F32>(at.u),       w.memory.at<F32>(w.out), a.memory.at<F32>(xAfter(a, l)),
-                statusAt(a, at.status, kSum), tokens * c.model_dim,    0};
+    const Workspace& w = a.mixture(l, chunk);
+    AddRows sum{a.memory.at<F32>(a.rowsAt(at.u, chunk, c.model_dim)),
+                w.memory.at<F32>(w.out),
+                a.memory.at<F32>(a.rowsAt(xAfter(a, l), chunk, c.model_dim)),
+                statusAt(a, at.status, kSum, chunk),
+                chunk.tokens * c.model_dim,
+                0};
     commands.dispatch(*add_, sum, sum.count);
-    uint64_t status = a.back.mixture_status + uint64_t{l} * 8 * Workspace::kStatusRows;
-    commands.copy(w.memory, w.status, a.download, status, 8 * Workspace::kStatusRows);
+    if (loads) {
+        count(commands, w.memory.at<U32>(w.offsets), loads->counts + uint64_t{l} * c.experts * 4);
+        count(commands, w.memory.at<U32>(w.offsets), loads->touched[l]);
+    }
+    commands.copy(w.memory, w.status, a.download, a.mixtureStatusAt(l, chunk), 8 * Workspace::kStatusRows);
     assert(w.token_of - w.offsets == a.back.token_of);
-    commands.copy(w.memory, w.offsets, a.download, a.offsetsAt(l), a.back.token_of + uint64_t{tokens} * c.top_k * 4);
+    uint64_t sorted = a.back.token_of + uint64_t{chunk.tokens} * c.top_k * 4;
+    commands.copy(w.memory, w.offsets, a.download, a.offsetsAt(l, chunk), sorted);
     commands.barrier();
+}
+
+void LmPass::count(Commands& commands, U32 offsets, uint64_t counts) const {
+    CountTokens p{offsets, pointerTo<U32>(counts), trunk_->config.experts, 0};
+    commands.dispatch(*count_, p, p.experts);
 }
 
 void LmPass::shiftHistory(Commands& commands, const LmActivations& a, uint32_t tokens) const {
@@ -221,218 +241,25 @@ void LmPass::shiftHistory(Commands& commands, const LmActivations& a, uint32_t t
     }
 }
 
-void LmPass::loss(Commands& commands, const LmActivations& a, uint32_t tokens, bool gradients) const {
+void LmPass::loss(Commands& commands, const LmActivations& a, const LmChunk& chunk, bool gradients) const {
     CrossEntropy p{a.memory.at<F32>(a.logits),
-                   a.memory.at<U32>(a.targets),
-                   a.memory.at<F32>(a.weights),
+                   a.memory.at<U32>(a.targetsAt(chunk)),
+                   a.memory.at<F32>(a.rowsAt(a.weights, chunk, 1)),
                    a.memory.at<F32>(a.logits),
-                   a.memory.at<F32>(a.losses),
-                   statusAt(a, a.head_status, kLoss),
-                   tokens,
+                   a.memory.at<F32>(a.rowsAt(a.losses, chunk, 1)),
+                   statusAt(a, a.head_status, kLoss, chunk),
+                   chunk.tokens,
                    trunk_->config.vocab_size};
-    commands.dispatch(gradients ? *loss_gradients_ : *loss_, p, uint64_t{tokens} * kWorkgroup);
+    commands.dispatch(gradients ? *loss_gradients_ : *loss_, p, uint64_t{chunk.tokens} * kWorkgroup);
     commands.barrier();
 }
 
 void LmPass::downloadResults(Commands& commands, const LmActivations& a, uint32_t tokens) const {
     commands.copy(a.memory, a.losses, a.download, a.back.losses, uint64_t{tokens} * 4);
-    uint64_t rows = 8 * LmActivations::kStatusRows;
+    uint64_t rows = 8 * LmActivations::kStatusRows * uint64_t{a.chunks()};
     for (size_t l = 0; l < a.layers.size(); ++l)
         commands.copy(a.memory, a.layers[l].status, a.download, a.back.status + l * rows, rows);
     commands.copy(a.memory, a.head_status, a.download, a.back.status + a.layers.size() * rows, rows);
-}
-
-// ---- backward -------------------------------------------------------------------------------------------------------
-
-Result<void> LmPass::backward(Commands& commands, const LmActivations& a, const Mixture& again,
-                              const MixtureBackward& mixture, const Gradients& g, const LmInputs& inputs) const {
-    const LmConfig& c = trunk_->config;
-    uint32_t tokens = inputs.tokens();
-    headBackward(commands, a, g, tokens);
-    for (uint32_t l = c.layers; l-- > 0;) {
-        if (again && l + 1 < c.layers) {
-            beforeMixture(commands, a, l, tokens);
-            VKMOE_CHECK(again(commands, l));
-        }
-        VKMOE_CHECK(layerBackward(commands, a, mixture, g, l, tokens));
-    }
-    const BackwardWorkspace& b = *g.workspace;
-    EmbedBackward embed{b.memory.at<F32>(b.grad_out),
-                        a.memory.at<U32>(a.distinct),
-                        a.memory.at<U32>(a.distinct_offsets),
-                        a.memory.at<U32>(a.distinct_rows),
-                        pointerTo<U32>(g.trunk),
-                        statusAt(a, a.head_status, kHeadBackward),
-                        uint32_t(inputs.distinct.size()),
-                        c.model_dim};
-    commands.dispatch(*embed_backward_, embed, uint64_t{embed.distinct} * c.model_dim);
-    commands.barrier();
-    return {};
-}
-
-// The tied embedding is the head's matrix: its gradient comes from both ends.
-void LmPass::headBackward(Commands& commands, const LmActivations& a, const Gradients& g, uint32_t tokens) const {
-    const LmConfig& c = trunk_->config;
-    const BackwardWorkspace& b = *g.workspace;
-    RouterLogitsBackward back{a.memory.at<F32>(a.logits),
-                              trunk_->memory.at<U32>(),
-                              b.memory.at<F32>(b.grad_out),
-                              statusAt(a, a.head_status, kHeadBackward),
-                              tokens,
-                              c.vocab_size,
-                              c.model_dim,
-                              0};
-    commands.dispatch(*head_backward_, back, denseThreads(tokens, c.model_dim));
-    ExpertWeightGrad grad{};
-    grad.grad_out = a.memory.at<F32>(a.logits);
-    grad.x = a.memory.at<F32>(a.head_x);
-    grad.pages = g.trunk_table->at<Pages>();
-    grad.status = statusAt(a, a.head_status, kHeadBackward);
-    grad.rows = c.vocab_size;
-    grad.cols = c.model_dim;
-    grad.experts = 1;
-    grad.count = tokens;
-    grad.last = 1;
-    commands.dispatch(*head_weight_, grad, denseThreads(c.vocab_size, c.model_dim));
-    commands.barrier();
-}
-
-// x and roots are a norm's input and its roots, gain and grad_gain byte offsets into the trunk.
-void LmPass::normBackward(Commands& commands, const LmActivations& a, uint64_t x, uint64_t roots, uint64_t gain,
-                          uint64_t grad_gain, F32 grad_y, F32 residual, F32 grad_x, U32 status, uint32_t tokens) const {
-    uint32_t D = trunk_->config.model_dim;
-    RmsNormBackward norm{a.memory.at<F32>(x),
-                         trunk_->memory.at<F32>(gain),
-                         a.memory.at<F32>(roots),
-                         grad_y,
-                         residual,
-                         grad_x,
-                         status,
-                         tokens,
-                         D};
-    RmsNormWeightGrad weight{
-        a.memory.at<F32>(x), a.memory.at<F32>(roots), grad_y, pointerTo<F32>(grad_gain), status, tokens, D};
-    commands.dispatch(*norm_backward_, norm, uint64_t{tokens} * kWorkgroup);
-    commands.dispatch(*norm_weight_, weight, D);
-    commands.barrier();
-}
-
-Result<void> LmPass::layerBackward(Commands& commands, const LmActivations& a, const MixtureBackward& mixture,
-                                   const Gradients& g, uint32_t l, uint32_t tokens) const {
-    const LmConfig& c = trunk_->config;
-    const LmActivations::Layer& at = a.layers[l];
-    const Trunk::Layer& weights = trunk_->layers[l];
-    const Workspace& w = a.mixtures[at.workspace];
-    const BackwardWorkspace& b = *g.workspace;
-    U32 status = statusAt(a, at.status, kBackward);
-    BackwardPass::Batch batch{.tokens = tokens, .assignments = tokens * c.top_k};
-    batch.balance_scale = g.balance_scale;
-    batch.z_scale = g.z_scale;
-    batch.counts = g.counts + uint64_t{l} * c.experts * 4;
-    CountTokens count{w.memory.at<U32>(w.offsets), pointerTo<U32>(batch.counts), c.experts, 0};
-    commands.dispatch(*count_, count, c.experts);
-    count.counts = pointerTo<U32>(g.touched[l]);
-    commands.dispatch(*count_, count, c.experts);
-    commands.barrier();
-    VKMOE_CHECK(mixture({commands, w, b, g.mixtures[l], batch}, l));
-    uint64_t words = a.back.backward_status + uint64_t{l} * 8 * BackwardWorkspace::kStatusRows;
-    commands.copy(b.memory, b.status, a.download, words, 8 * BackwardWorkspace::kStatusRows);
-    F32 grad_out = b.memory.at<F32>(b.grad_out), grad_u = pointerTo<F32>(g.grad_u), grad_n = pointerTo<F32>(g.grad_n);
-    normBackward(commands, a, at.u, at.moe_roots, weights.norm_moe, g.trunk + weights.norm_moe,
-                 b.memory.at<F32>(b.grad_in), grad_out, grad_u, status, tokens);
-    CausalConvBackward conv{grad_u,
-                            trunk_->memory.at<F32>(weights.conv),
-                            a.memory.at<U32>(a.remaining),
-                            grad_n,
-                            status,
-                            tokens,
-                            c.model_dim,
-                            c.conv_kernel,
-                            0};
-    CausalConvWeightGrad taps{grad_u,
-                              a.memory.at<F32>(at.n),
-                              a.memory.at<U32>(a.positions),
-                              pointerTo<F32>(g.trunk + weights.conv),
-                              status,
-                              tokens,
-                              c.model_dim,
-                              c.conv_kernel,
-                              0};
-    commands.dispatch(*conv_backward_, conv, uint64_t{tokens} * c.model_dim);
-    commands.dispatch(*conv_weight_, taps, uint64_t{c.model_dim} * c.conv_kernel);
-    commands.barrier();
-    normBackward(commands, a, at.x, at.conv_roots, weights.norm_conv, g.trunk + weights.norm_conv, grad_n, grad_u,
-                 grad_out, status, tokens);
-    return {};
-}
-
-// ---- errors ---------------------------------------------------------------------------------------------------------
-
-namespace {
-
-// What a status row speaks of, and how many values a token has there; 0: the values belong to no token.
-struct StatusRow {
-    const char* what;
-    uint32_t width;
-};
-
-// The first row that is not clean, as a sentence.
-Result<void> checkRows(std::span<const uint32_t> words, std::span<const StatusRow> stages, const std::string& where) {
-    for (size_t i = 0; i < stages.size(); ++i) {
-        if (words[2 * i] == 0) continue;
-        uint32_t index = ~words[2 * i + 1], width = stages[i].width;
-        std::string first =
-            width == 0 ? "" : fmt::format(", the first at token {}, element {}", index / width, index % width);
-        return Error{ErrorCode::bad_input, fmt::format("{}{}: {} values are not finite or not below 2^63 in size{}",
-                                                       where, stages[i].what, words[2 * i], first)};
-    }
-    return {};
-}
-
-Error inLayer(size_t layer, Error error) {
-    error.detail = fmt::format("layers.{}.moe: {}", layer, error.detail);
-    return error;
-}
-
-}  // namespace
-
-Result<void> LmPass::check(const LmActivations& a, std::span<const ForwardPass* const> mixtures) const {
-    const size_t rows = 2 * LmActivations::kStatusRows;
-    auto trunk = view<uint32_t>(a.download, a.back.status, rows * (a.layers.size() + 1));
-    auto mixture = view<uint32_t>(a.download, a.back.mixture_status, 2 * Workspace::kStatusRows * a.layers.size());
-    const LmConfig& c = trunk_->config;
-    const StatusRow layer[] = {{"conv norm", c.model_dim},
-                               {"convolution", c.model_dim},
-                               {"moe norm", c.model_dim},
-                               {"the layer's sum", c.model_dim}};
-    const StatusRow head[] = {
-        {"the last layer's output", c.model_dim}, {"the logits", c.vocab_size}, {"the losses", c.vocab_size}};
-    for (size_t l = 0; l < a.layers.size(); ++l) {
-        VKMOE_CHECK(checkRows(trunk.subspan(l * rows, rows), layer, fmt::format("layers.{}: ", l)));
-        auto slots = [&]() -> Result<SlotTable> {
-            auto offsets = view<uint32_t>(a.download, a.offsetsAt(uint32_t(l)), size_t{c.experts} + 1);
-            auto tokens = view<uint32_t>(a.download, a.tokensAt(uint32_t(l)), size_t{a.capacity} * c.top_k);
-            return SlotTable{{offsets.begin(), offsets.end()}, {tokens.begin(), tokens.end()}};
-        };
-        auto inside = mixtures[l]->check(mixture.data() + l * 2 * Workspace::kStatusRows, c.top_k, 0, slots);
-        if (!inside) return inLayer(l, std::move(inside).error());
-    }
-    return checkRows(trunk.last(rows), head, "");
-}
-
-Result<void> LmPass::checkBackward(const LmActivations& a, std::span<const BackwardPass* const> passes) const {
-    const size_t rows = 2 * BackwardWorkspace::kStatusRows;
-    auto words = view<uint32_t>(a.download, a.back.backward_status, rows * a.layers.size());
-    const size_t trunk_rows = 2 * LmActivations::kStatusRows;
-    auto trunk = view<uint32_t>(a.download, a.back.status, trunk_rows * (a.layers.size() + 1));
-    const StatusRow layer[] = {{"gradients of norms and convolution", 0}};
-    const StatusRow head[] = {{"gradients of the head and the embedding", 0}};
-    for (size_t l = 0; l < a.layers.size(); ++l) {
-        VKMOE_CHECK(checkRows(trunk.subspan(l * trunk_rows + 2 * kBackward), layer, fmt::format("layers.{}: ", l)));
-        auto inside = passes[l]->check(words.data() + l * rows);
-        if (!inside) return inLayer(l, std::move(inside).error());
-    }
-    return checkRows(trunk.last(trunk_rows).subspan(2 * kHeadBackward), head, "");
 }
 
 }  // namespace v1

@@ -19,6 +19,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMostTrainedVocabulary = 200000, kMostTrainedTaps = 16384;
+constexpr uint64_t kMostInChunks = 30000;                           // tokens: what sums over a micro-batch loop over
+constexpr uint64_t kMostCountedInChunks = (uint64_t{1} << 24) - 1;  // assignments that f32 counts
 
 // A layer's tensors in the order of MoE0.
 Result<void> copyCanonical(const formats::LayerSource& layer, std::span<float> out) {
@@ -71,6 +73,7 @@ struct LmTrainer::State {
     std::optional<LmPass> pass;
     std::optional<LmActivations> activations;
     std::optional<BackwardWorkspace> backward;
+    std::optional<LmCarry> carry;         // if the activations are larger than a chunk
     Buffer trunk_table, counts, scratch;  // scratch: two of [T, D]
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
@@ -80,12 +83,20 @@ struct LmTrainer::State {
     Result<void> buildSet();
     Result<void> buildScaling();
     Result<void> ensureActivations(uint64_t tokens);
+    const char* fewerBytes() const;
     std::string needs(uint32_t tokens) const;
+    LmCarry::Model carriedModel() const;
     uint64_t bytesFor(uint32_t tokens) const;
+    uint64_t mostAtOnce() const;
+    uint32_t chunkOf(uint64_t tokens) const;
+    const LmCarry* carryOf(uint32_t tokens) const { return tokens > activations->chunk ? &*carry : nullptr; }
+    Result<void> checkTokens(uint64_t tokens) const;
+    LmPass::Loads loads() const { return {counts.address(), mixtures->touched()}; }
+    Result<void> allocate(uint32_t tokens);
     Result<LmInputs> inputsOf(std::span<const Sequence> sequences) const;
     LmPass::Gradients where(uint32_t sequences, uint32_t tokens) const;
     Result<void> recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences);
-    void countTokens(LmStep& step) const;
+    void countTokens(LmStep& step, uint32_t tokens) const;
     Result<void> checkGradients(Result<void> checked, bool scaled_before);
     // Records and runs one micro-batch; `last` adds what ends a step's first half. Returns the loss summed over
     // sequences.
@@ -137,7 +148,8 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     state->scaler = LossScaler(options.scaler);
     VKMOE_TRY(trunk, Trunk::create(engine, source.config, parameters));
     state->trunk = std::move(trunk);
-    VKMOE_TRY(mixtures, LmMixtures::create(engine, source.config, parameters, options.precision, options.paging));
+    VKMOE_TRY(mixtures, LmMixtures::create(engine, source.config, parameters, options.precision, options.paging,
+                                           options.max_chunk != 0));
     state->mixtures = std::move(mixtures);
     VKMOE_CHECK(state->buildSet());
     VKMOE_TRY(pass, LmPass::create(engine, state->trunk, true));
@@ -190,11 +202,52 @@ Result<void> LmTrainer::State::buildScaling() {
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
+// In the mixtures, whose weights' gradients are sums over slots, and in the head.
+uint64_t LmTrainer::State::mostAtOnce() const {
+    const Description d = mixtureDescription(trunk.config);
+    return std::min<uint64_t>(
+        {Workspace::largestCapacity(d, d.top_k), BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
+}
+
+uint32_t LmTrainer::State::chunkOf(uint64_t tokens) const {
+    if (options.max_chunk == 0) return uint32_t(tokens);
+    return uint32_t(std::min<uint64_t>({tokens, options.max_chunk, mostAtOnce()}));
+}
+
+Result<void> LmTrainer::State::checkTokens(uint64_t tokens) const {
+    const bool cut = options.max_chunk != 0;
+    const LmConfig& c = trunk.config;
+    uint64_t most = cut ? std::min<uint64_t>({kMostInChunks, kMostCountedInChunks / c.top_k, UINT32_MAX / c.model_dim})
+                        : mostAtOnce();
+    if (tokens <= most) return {};
+    return Error{
+        ErrorCode::bad_input,
+        fmt::format("a micro-batch of {} tokens: {} are the most{}{}", tokens, most,
+                    cut ? " in chunks" : fmt::format(" for {} experts and a vocabulary of {}", c.experts, c.vocab_size),
+                    !cut && tokens <= kMostInChunks ? "; more may come in chunks" : "")};
+}
+
+LmCarry::Model LmTrainer::State::carriedModel() const {
+    const bool any = trunk.config.layers != 0;
+    return {trunk, any ? &mixtures->layer(0) : nullptr, all->set(), any ? all->firstSlab(0) : 0};
+}
+
 uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
     const Description d = mixtureDescription(trunk.config);
+    const uint32_t chunk = chunkOf(tokens);
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
-    return LmActivations::bytesFor(trunk.config, d, tokens, keep, false) + BackwardWorkspace::bytesFor(d, tokens) +
-           uint64_t{tokens} * trunk.config.model_dim * 8;
+    uint64_t bytes = LmActivations::bytesFor(trunk.config, d, tokens, chunk, keep, false) +
+                     BackwardWorkspace::bytesFor(d, chunk) + uint64_t{tokens} * trunk.config.model_dim * 8;
+    if (chunk == tokens) return bytes;
+    return bytes + LmCarry::bytesFor(carriedModel(), tokens);
+}
+
+// What else may be tried.
+const char* LmTrainer::State::fewerBytes() const {
+    const bool whole = options.max_chunk == 0;
+    if (options.checkpoint_activations) return whole ? "; chunks may need fewer" : "";
+    return whole ? "; recomputing activations would need fewer, chunks may"
+                 : "; recomputing activations would need fewer";
 }
 
 std::string LmTrainer::State::needs(uint32_t tokens) const {
@@ -206,30 +259,35 @@ std::string LmTrainer::State::needs(uint32_t tokens) const {
     return fmt::format(
         "a micro-batch of {} tokens needs {} bytes for activations; {} of the budget of {} bytes are "
         "left, enough for {} tokens{}",
-        tokens, bytesFor(tokens), left, ledger.budget(), fit,
-        options.checkpoint_activations ? "" : "; recomputing activations would need fewer");
+        tokens, bytesFor(tokens), left, ledger.budget(), fit, fewerBytes());
 }
 
 Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     if (activations && activations->capacity >= tokens) return {};
     activations.reset();
     backward.reset();
+    carry.reset();
     scratch.reset();
+    VKMOE_CHECK(checkTokens(tokens));
+    Ledger& ledger = engine->device().ledger();
+    if (bytesFor(uint32_t(tokens)) > ledger.budget() - std::min(ledger.budget(), ledger.used()))
+        return Error{ErrorCode::out_of_memory, needs(uint32_t(tokens))};
+    return allocate(uint32_t(tokens));
+}
+
+Result<void> LmTrainer::State::allocate(uint32_t tokens) {
     const Description d = mixtureDescription(trunk.config);
     Device& device = engine->device();
-    uint64_t most = std::min<uint64_t>(
-        {Workspace::largestCapacity(d, d.top_k), BackwardPass::kMostTokens, UINT32_MAX / trunk.config.vocab_size});
-    if (tokens > most)
-        return Error{ErrorCode::bad_input,
-                     fmt::format("a micro-batch of {} tokens: {} are the most for {} experts and a vocabulary of {}",
-                                 tokens, most, d.experts, trunk.config.vocab_size)};
-    auto capacity = uint32_t(tokens);
-    if (bytesFor(capacity) > device.ledger().budget() - std::min(device.ledger().budget(), device.ledger().used()))
-        return Error{ErrorCode::out_of_memory, needs(capacity)};
+    const uint32_t chunk = chunkOf(tokens);
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
-    VKMOE_TRY(made, LmActivations::create(device, trunk.config, d, capacity, keep, false));
-    VKMOE_TRY(back, BackwardWorkspace::create(device, d, capacity));
-    VKMOE_TRY(rows, device.allocate(uint64_t{capacity} * d.model_dim * 8, Memory::device, "gradients of rows"));
+    VKMOE_TRY(made, LmActivations::create(device, trunk.config, d, tokens, chunk, keep, false));
+    VKMOE_TRY(back, BackwardWorkspace::create(device, d, chunk));
+    VKMOE_TRY(rows, device.allocate(uint64_t{tokens} * d.model_dim * 8, Memory::device, "gradients of rows"));
+    if (chunk < tokens) {
+        VKMOE_TRY(sums, LmCarry::create(*engine, carriedModel(), tokens));
+        VKMOE_CHECK(mixtures->prepareChunks(sums));
+        carry = std::move(sums);
+    }
     activations = std::move(made);
     backward = std::move(back);
     scratch = std::move(rows);
@@ -258,6 +316,7 @@ LmPass::Gradients LmTrainer::State::where(uint32_t sequences, uint32_t tokens) c
     g.trunk_table = &trunk_table;
     g.trunk = all->set().grads(0).address();
     g.workspace = &*backward;
+    g.carry = carryOf(tokens);
     g.mixtures = gradients;
     g.grad_u = scratch.address();
     g.grad_n = scratch.address() + rows;
@@ -265,18 +324,19 @@ LmPass::Gradients LmTrainer::State::where(uint32_t sequences, uint32_t tokens) c
     g.balance_scale = float(double(options.aux_weight) * trunk.config.experts * share);
     g.z_scale = float(2 * double(options.z_weight) * share);
     g.counts = counts.address();
-    g.touched = mixtures->touched();
     return g;
 }
 
 Result<void> LmTrainer::State::recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences) {
     const LmActivations& a = *activations;
     uint32_t tokens = inputs.tokens();
-    VKMOE_CHECK(pass->forward(commands, a, mixtures->forward(a, tokens), tokens));
-    pass->loss(commands, a, tokens, true);
+    const LmPass::Loads counted = loads();
+    const LmPass::Gradients gradients_at = where(sequences, tokens);
+    VKMOE_CHECK(pass->forward(commands, a, mixtures->forward(a), tokens, &counted));
+    pass->losses(commands, a, tokens, &gradients_at);
     LmPass::Mixture again;
-    if (options.checkpoint_activations) again = mixtures->again(a, tokens);
-    VKMOE_CHECK(pass->backward(commands, a, again, mixtures->backward(), where(sequences, tokens), inputs));
+    if (options.checkpoint_activations) again = mixtures->again(a);
+    VKMOE_CHECK(pass->backward(commands, a, again, mixtures->backward(gradients_at.carry), gradients_at, inputs));
     if (options.loss_scaling && options.rescale_sums)
         VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
     pass->downloadResults(commands, a, tokens);
@@ -305,12 +365,12 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
     grads_are_zero = true;
     if (tokens == 0) return 0.0;
-    VKMOE_CHECK(pass->check(a, mixtures->forwards()));
-    VKMOE_CHECK(checkGradients(pass->checkBackward(a, mixtures->backwards()), scaled_before));
+    VKMOE_CHECK(pass->check(a, tokens, mixtures->forwards()));
+    VKMOE_CHECK(checkGradients(pass->checkBackward(a, tokens, mixtures->backwards()), scaled_before));
     double loss = 0;
     auto losses = view<float>(a.download, a.back.losses, tokens);
     for (uint32_t t = 0; t < tokens; ++t) loss += double(losses[t]) * double(inputs.weights[t]);
-    countTokens(step);
+    countTokens(step, tokens);
     step.tokens += tokens;
     return loss;
 }
@@ -322,13 +382,15 @@ Result<void> LmTrainer::State::checkGradients(Result<void> checked, bool scaled_
     return {};
 }
 
-void LmTrainer::State::countTokens(LmStep& step) const {
+void LmTrainer::State::countTokens(LmStep& step, uint32_t tokens) const {
     const uint32_t experts = trunk.config.experts;
     step.expert_tokens.resize(size_t{mixtures->count()} * experts);
-    for (uint32_t l = 0; l < mixtures->count(); ++l) {
-        auto offsets = view<uint32_t>(activations->download, activations->offsetsAt(l), size_t{experts} + 1);
-        for (uint32_t e = 0; e < experts; ++e) step.expert_tokens[l * experts + e] += offsets[e + 1] - offsets[e];
-    }
+    const LmActivations& a = *activations;
+    for (uint32_t l = 0; l < mixtures->count(); ++l)
+        for (const LmChunk& chunk : a.cut(tokens)) {
+            auto offsets = view<uint32_t>(a.download, a.offsetsAt(l, chunk), size_t{experts} + 1);
+            for (uint32_t e = 0; e < experts; ++e) step.expert_tokens[l * experts + e] += offsets[e + 1] - offsets[e];
+        }
 }
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
@@ -398,11 +460,11 @@ Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {
         LmActivations& a = *s.activations;
         s.pass->fill(a, inputs);
         Commands commands;
-        VKMOE_CHECK(s.pass->forward(commands, a, s.mixtures->forward(a, inputs.tokens()), inputs.tokens()));
-        s.pass->loss(commands, a, inputs.tokens(), false);
+        VKMOE_CHECK(s.pass->forward(commands, a, s.mixtures->forward(a), inputs.tokens()));
+        s.pass->losses(commands, a, inputs.tokens(), nullptr);
         s.pass->downloadResults(commands, a, inputs.tokens());
         VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
-        VKMOE_CHECK(s.pass->check(a, s.mixtures->forwards()));
+        VKMOE_CHECK(s.pass->check(a, inputs.tokens(), s.mixtures->forwards()));
         auto losses = view<float>(a.download, a.back.losses, inputs.tokens());
         for (uint32_t t = 0; t < inputs.tokens(); ++t) {
             if (inputs.targets[t] == kAbsent) continue;

@@ -109,7 +109,8 @@ struct TrainOptions {
     std::optional<uint32_t> bpe_merges;  // train a codec first
     double validation = 0.1;             // of each text: its end
     uint64_t save_every = 100, validate_every = 50;
-    PagingChoice paging;  // of it what training() takes
+    uint32_t max_chunk = 0;  // tokens; 0: the micro-batch whole
+    PagingChoice paging;     // of it what training() takes
 };
 int train(const Context& context, const TrainOptions& options);
 

@@ -104,6 +104,11 @@ void addLearning(CLI::App& command, TrainOptions& options) {
         ->needs(scaling);
     command.add_flag("--checkpoint-activations", options.checkpoint_activations,
                      "compute activations again instead of keeping them; same bits");
+    command
+        .add_option("--max-chunk", options.max_chunk,
+                    "tokens of a micro-batch that are in the experts and the head at once; 0: all; same bits")
+        ->check(CLI::Range(0u, kMost32))
+        ->capture_default_str();
 }
 
 void addTrain(CLI::App& command, TrainOptions& options) {

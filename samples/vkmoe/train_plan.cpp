@@ -58,6 +58,7 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.rescale_sums = options.rescale_sums;
     trainer.checkpoint_activations = options.checkpoint_activations;
     trainer.max_tokens = options.context * options.batch;
+    trainer.max_chunk = options.max_chunk;
     trainer.paging = options.paging.training();
     return trainer;
 }

@@ -14,24 +14,26 @@ using namespace vkmoe;
 namespace {
 
 constexpr uint32_t kActivations[] = {kRelu, kSiluGlu, kGeluGlu, kClampedSwiglu};
-constexpr uint32_t kRow = 256;
+constexpr uint32_t kRows = 4, kWidth = 61;  // of a tile: its rows end in padding
 constexpr float kLimit = 7, kAlpha = 1.702f;
 
 bool same(float a, float b) { return (is_nan(a) && is_nan(b)) || floatBitsToUint(a) == floatBitsToUint(b); }
 
-// One row of gates and of ups that go with them; its last values are the row's padding.
-void checkRow(const test::Inputs& inputs, uint64_t begin, uint64_t end, const Constants& c, test::Sweep& sweep) {
-    alignas(64) float gate[kRow] = {}, up[kRow] = {}, out[kRow];
+// One tile of gates and of ups that go with them; what is past the last is zero.
+void checkTile(const test::Inputs& inputs, uint64_t begin, uint64_t end, const Constants& c, test::Sweep& sweep) {
+    alignas(64) float gate[kRows][simd::kRunOutputs] = {}, up[kRows][simd::kRunOutputs] = {}, out[kRows * kWidth];
     uint32_t count = uint32_t(end - begin), counted[2] = {}, expected[2] = {};
     for (uint32_t i = 0; i < count; ++i) {
-        gate[i] = uintBitsToFloat(inputs[begin + i]);
-        up[i] = uintBitsToFloat(inputs[(begin + i) * 7919 % inputs.count()]);
-        if (begin % 3 != 0) up[i] = c.activation == kRelu ? gate[i] : 1.0f;  // so that much of the gate shows
+        float &g = gate[i / kWidth][i % kWidth], &u = up[i / kWidth][i % kWidth];
+        g = uintBitsToFloat(inputs[begin + i]);
+        u = uintBitsToFloat(inputs[(begin + i) * 7919 % inputs.count()]);
+        if (begin % 3 != 0) u = c.activation == kRelu ? g : 1.0f;  // so that much of the gate shows
     }
-    simd::storeHidden({out, {counted}, 0, count}, gate, up, c, kLimit, kAlpha);
+    simd::storeHidden({out, {counted}, 0, kWidth, kRows, kWidth}, gate, up, c, kLimit, kAlpha);
     for (uint32_t i = 0; i < count; ++i) {
-        float h = activate(gate[i], up[i], c.activation, kLimit, kAlpha);
-        checkHidden(gate[i], up[i], h, {expected}, i);
+        float g = gate[i / kWidth][i % kWidth], u = up[i / kWidth][i % kWidth];
+        float h = activate(g, u, c.activation, kLimit, kAlpha);
+        checkHidden(g, u, h, {expected}, i);
         sweep.check(same(out[i], as_operand(h, c.operand_bits)), begin + i);
     }
     sweep.check(counted[0] == expected[0] && counted[1] == expected[1], begin);
@@ -39,7 +41,8 @@ void checkRow(const test::Inputs& inputs, uint64_t begin, uint64_t end, const Co
 
 test::Sweep sweepActivation(const test::Inputs& inputs, const Constants& c) {
     return test::sweepRanges(inputs.count(), [&](uint64_t begin, uint64_t end, test::Sweep& sweep) {
-        for (uint64_t row = begin; row < end; row += kRow) checkRow(inputs, row, std::min(end, row + kRow), c, sweep);
+        for (uint64_t at = begin; at < end; at += kRows * kWidth)
+            checkTile(inputs, at, std::min(end, at + kRows * kWidth), c, sweep);
     });
 }
 

@@ -148,6 +148,24 @@ TEST_CASE("a run with budgets has the bits of one without, and either goes on fr
     CHECK_FALSE(fs::exists(folder / "q.evermind"));
 }
 
+TEST_CASE("chunks of micro-batches change no bit of a run, and come and go with --resume", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const std::string every = "--accumulate 2 --validate-every 5 --steps ";
+    REQUIRE(program(run(folder, "m.evermind", every + "12")).code == 0);
+    const std::string whole = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
+    for (const std::string more : {"--max-chunk 7", "--max-chunk 3 --checkpoint-activations"}) {
+        CAPTURE(more);
+        REQUIRE(program(run(folder, "m.evermind", every + "12 " + more)).code == 0);
+        CHECK((slurp(folder / "m.evermind") == whole));
+        CHECK((slurp(folder / "m.evermind.state") == state));
+    }
+    REQUIRE(program(run(folder, "m.evermind", every + "5 --max-chunk 7")).code == 0);
+    REQUIRE(program(run(folder, "m.evermind", every + "12 --resume")).code == 0);
+    CHECK((slurp(folder / "m.evermind") == whole));
+    CHECK(program(run(folder, "m.evermind", every + "5 --max-chunk -1")).code == 2);
+}
+
 TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
     Folder folder;
     write(folder / "text", poem());

@@ -114,9 +114,9 @@ TEST_CASE("without layers or taps a language model is trained, stopped and train
     for (const BareModel& m : bareModels()) {
         std::vector<float> first;
         for (Engine* engine : test::engines())
-            for (bool paged : {false, true}) {
-                CAPTURE(m.config.layers, m.config.conv_kernel, engine->device().info().name, paged);
-                LmTrainerOptions options{.aux_weight = 0.01f, .checkpoint_activations = paged};
+            for (auto [paged, chunk] : {std::pair{false, 0u}, {true, 0u}, {false, 4u}, {true, 4u}}) {
+                CAPTURE(m.config.layers, m.config.conv_kernel, engine->device().info().name, paged, chunk);
+                LmTrainerOptions options{.aux_weight = 0.01f, .checkpoint_activations = paged, .max_chunk = chunk};
                 if (paged) options.paging = TrainingPaging{};
                 auto trainer = must(LmTrainer::create(*engine, m.source, options));
                 const double before = must(trainer.evaluate(batch[0]));

@@ -41,9 +41,13 @@ struct LmTrainerOptions {
     bool rescale_sums = true;
     LossScalerOptions scaler;
     uint32_t max_tokens = 0;  // of a micro-batch that the caller will use; sizes the activations
+    // Tokens of a micro-batch that are in the mixtures and in the head at once; 0: all, at most 12,000. Never changes
+    // bits. In chunks a micro-batch may have 30,000 tokens.
+    uint32_t max_chunk = 0;
     // All layers' routed experts in pages: same bits, in less memory. A step waits for each layer's routes once a
-    // micro-batch, and moves the pages of the experts that it uses; the budgets serve the layer at work. An error of
-    // reading or writing pages ends the trainer's use.
+    // micro-batch, or once a chunk of it, and moves the pages of the experts that it uses; the budgets serve the layer
+    // at work. With max_chunk an expert has two pages more. An error of reading or writing pages ends the trainer's
+    // use.
     std::optional<TrainingPaging> paging = {};
 };
 
@@ -76,7 +80,9 @@ public:
 
     const LmConfig& config() const;
     // What a micro-batch of `tokens` takes: activations of T*(V + 4*D) words, of every layer (with recomputation: of
-    // one layer, and T*D for each of the others) T*(4*D + 2) and those of LayerTrainer::memory, its backward part once.
+    // one layer, and T*D for each of the others) T*(3*D + 2) and those of LayerTrainer::memory, its backward part once.
+    // In chunks of C: T*6*D, C*V, T*(3*D + 2) as before, LayerTrainer's of C tokens for the backward part and, with
+    // recomputation, the forward part (else of all T), and twice the gradients of the embedding and of one layer.
     TrainingMemory memory(uint32_t tokens) const;
     std::optional<PagingReport> paging() const;  // since it was made; nothing without pages
     uint64_t peakBytes() const;                  // that the engine's device has given out at once so far
