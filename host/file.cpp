@@ -85,7 +85,7 @@ Result<void> checkRange(const ByteSource& source, uint64_t offset, uint64_t byte
 class File : public ByteSource {
 public:
     File(std::string path, Descriptor descriptor, const struct stat& status)
-        : path_(std::move(path)), descriptor_(std::move(descriptor)), opened_(status), opened_as_(place()) {}
+        : path_(std::move(path)), descriptor_(std::move(descriptor)), opened_(status) {}
 
     const std::string& name() const override { return path_; }
     uint64_t size() const override { return static_cast<uint64_t>(opened_.st_size); }
@@ -115,30 +115,12 @@ private:
         if (now.st_ino != opened_.st_ino || now.st_mtim.tv_sec != opened_.st_mtim.tv_sec ||
             now.st_mtim.tv_nsec != opened_.st_mtim.tv_nsec)
             return inputError(path_, "changed while it was in use");
-        if (wasTouched(now) && !wasMoved(now))
-            return inputError(path_, "changed while it was in use, and its time was put back");
         return {};
-    }
-
-    // Its inode changed: so it does when the file gets or loses a name, or other permissions.
-    bool wasTouched(const struct stat& now) const {
-        return now.st_ctim.tv_sec != opened_.st_ctim.tv_sec || now.st_ctim.tv_nsec != opened_.st_ctim.tv_nsec;
-    }
-    bool wasMoved(const struct stat& now) const {
-        return now.st_nlink != opened_.st_nlink || now.st_mode != opened_.st_mode || now.st_uid != opened_.st_uid ||
-               now.st_gid != opened_.st_gid || opened_as_.empty() || place() != opened_as_;
-    }
-    // Where the system says that it is now; empty where that is not told.
-    std::string place() const {
-        std::error_code failure;
-        auto place = std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", descriptor_.number()), failure);
-        return failure ? std::string() : place.string();
     }
 
     std::string path_;
     Descriptor descriptor_;
     struct stat opened_;
-    std::string opened_as_;
 };
 
 class Bytes : public ByteSource {

@@ -84,7 +84,7 @@ struct PackageInfo {
 // The bytes of a package with this checkpoint, a MoE0 or EVL0 file. Texts are UTF-8.
 Result<std::vector<std::byte>> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint);
 
-// The same in pieces, front to back; the checkpoint is read twice, a piece at a time.
+// The same in pieces, front to back; the checkpoint is read three times, a piece at a time.
 Result<void> writePackage(const PackageInfo& info, std::shared_ptr<const ByteSource> checkpoint, const ByteSink& put);
 
 // The package with another checkpoint of the same config, e.g. after training: the manifest's other values stay. Its

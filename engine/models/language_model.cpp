@@ -230,7 +230,7 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     VKMOE_TRY(value, engine->device().submit(commands));
     if (paged) paged->pager().submitted(value);
     VKMOE_CHECK(engine->device().wait(value));
-    VKMOE_CHECK(pass->check(a, count, passes));
+    VKMOE_CHECK(pass->check(a, count, passes, position));
     if (paged && paged->pager().allResident()) notePages(count);
     auto values = view<float>(a.download, a.back.logits, (count - first_row) * (row / 4));
     out.insert(out.end(), values.begin(), values.end());

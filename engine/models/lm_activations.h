@@ -91,7 +91,7 @@ struct LmActivations {
 
     static Result<LmActivations> create(Device& device, const LmConfig& config, const Description& mixture,
                                         uint32_t capacity, uint32_t chunk, LmKeep keep, bool generating);
-    // Device memory that create() takes.
+    // What create() takes of the device and, for what goes up and comes back, of the host.
     static uint64_t bytesFor(const LmConfig& config, const Description& mixture, uint32_t capacity, uint32_t chunk,
                              LmKeep keep, bool generating);
 

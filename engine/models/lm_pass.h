@@ -72,8 +72,9 @@ public:
     Result<void> backward(Commands& commands, const LmActivations& a, const Mixture& again,
                           const MixtureBackward& mixture, const Gradients& gradients, const LmInputs& inputs) const;
 
-    // The first error in the status words of a pass over `tokens`, layer by layer.
-    Result<void> check(const LmActivations& a, uint32_t tokens, std::span<const ForwardPass* const> mixtures) const;
+    // The first error in the status words of a pass over `tokens`, layer by layer; tokens count from `first_token`.
+    Result<void> check(const LmActivations& a, uint32_t tokens, std::span<const ForwardPass* const> mixtures,
+                       uint32_t first_token = 0) const;
     Result<void> checkBackward(const LmActivations& a, uint32_t tokens,
                                std::span<const BackwardPass* const> passes) const;
 

@@ -236,8 +236,8 @@ Error inLayer(size_t layer, Error error) {
 
 }  // namespace
 
-Result<void> LmPass::check(const LmActivations& a, uint32_t tokens,
-                           std::span<const ForwardPass* const> mixtures) const {
+Result<void> LmPass::check(const LmActivations& a, uint32_t tokens, std::span<const ForwardPass* const> mixtures,
+                           uint32_t first_token) const {
     const LmConfig& c = trunk_->config;
     const StatusRow layer[] = {{"conv norm", c.model_dim},
                                {"convolution", c.model_dim},
@@ -248,13 +248,14 @@ Result<void> LmPass::check(const LmActivations& a, uint32_t tokens,
     const auto chunks = a.cut(tokens);
     for (uint32_t l = 0; l < c.layers; ++l)
         for (const LmChunk& chunk : chunks) {
-            VKMOE_CHECK(checkRows(trunkStatus(a, l, chunk), layer, fmt::format("layers.{}: ", l), chunk.first));
+            const uint32_t first = first_token + chunk.first;
+            VKMOE_CHECK(checkRows(trunkStatus(a, l, chunk), layer, fmt::format("layers.{}: ", l), first));
             auto words = view<uint32_t>(a.download, a.mixtureStatusAt(l, chunk), 2 * Workspace::kStatusRows);
-            auto inside =
-                mixtures[l]->check(words.data(), c.top_k, chunk.first, [&] { return slotsOf(a, c, l, chunk); });
+            auto inside = mixtures[l]->check(words.data(), c.top_k, first, [&] { return slotsOf(a, c, l, chunk); });
             if (!inside) return inLayer(l, std::move(inside).error());
         }
-    for (const LmChunk& chunk : chunks) VKMOE_CHECK(checkRows(trunkStatus(a, c.layers, chunk), head, "", chunk.first));
+    for (const LmChunk& chunk : chunks)
+        VKMOE_CHECK(checkRows(trunkStatus(a, c.layers, chunk), head, "", first_token + chunk.first));
     return {};
 }
 
@@ -269,7 +270,10 @@ Result<void> LmPass::checkBackward(const LmActivations& a, uint32_t tokens,
         for (const LmChunk& chunk : a.cut(tokens)) {
             auto words = view<uint32_t>(a.download, a.backwardStatusAt(l, chunk), 2 * BackwardWorkspace::kStatusRows);
             auto inside = passes[l]->check(words.data());
-            if (!inside) return inLayer(l, std::move(inside).error());
+            if (inside) continue;
+            Error error = inLayer(l, std::move(inside).error());
+            if (a.chunks() > 1) error.detail += fmt::format(" (in the chunk from token {} on)", chunk.first);
+            return error;
         }
     }
     return checkRows(trunkStatus(a, layers, {}).subspan(2 * kHeadBackward), head, "");

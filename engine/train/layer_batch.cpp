@@ -276,9 +276,9 @@ Result<SlotTable> LayerBatch::slots() const {
     return table;
 }
 
-Result<void> LayerBatch::check() const {
+Result<void> LayerBatch::check(const Chunk& chunk) const {
     VKMOE_CHECK(layer_->forward().check(view<uint32_t>(download_, at_.forward, 2 * Workspace::kStatusRows).data(),
-                                        layer_->description().top_k, 0, [&] { return slots(); }));
+                                        layer_->description().top_k, chunk.first, [&] { return slots(); }));
     auto loss = view<uint32_t>(download_, at_.loss_status, 2);
     if (loss[0] != 0)
         return Error{ErrorCode::bad_input,
@@ -320,7 +320,7 @@ Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uin
     recordDownloads(commands, chunk);
     VKMOE_TRY(seconds, submit(commands));
     result.backward_seconds += seconds;
-    VKMOE_CHECK(check());
+    VKMOE_CHECK(check(chunk));
     collect(work, chunk, result);
     return {};
 }
@@ -362,7 +362,7 @@ Result<void> LayerBatch::runPaged(const BatchWork& work, const Chunk& chunk, uin
     VKMOE_CHECK(backwardPaged(work, chunk, tokens));
     result.forward_seconds += std::chrono::duration<double>(half - start).count();
     result.backward_seconds += std::chrono::duration<double>(Clock::now() - half).count();
-    VKMOE_CHECK(check());
+    VKMOE_CHECK(check(chunk));
     collect(work, chunk, result);
     return {};
 }

@@ -82,7 +82,7 @@ private:
     Result<void> backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens);
     Result<double> submit(const Commands& commands) const;
     Result<SlotTable> slots() const;
-    Result<void> check() const;
+    Result<void> check(const Chunk& chunk) const;
     void collect(const BatchWork& work, const Chunk& chunk, BatchResult& result) const;
 
     Engine* engine_;

@@ -1,7 +1,6 @@
 // A Vulkan device's imported memory: buffers over memory of the host (VK_EXT_external_memory_host).
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <bit>
 #include <cstdlib>
 
@@ -11,7 +10,6 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint64_t kOwnUnit = uint64_t{1} << 16;
 constexpr VkExternalMemoryHandleTypeFlagBits kHostMemory = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
 
 // The first of the types in `bits` that the host and the device see alike without flushes; -1: none.
@@ -81,15 +79,16 @@ Result<Device::Block> VulkanDevice::importBlock(std::span<std::byte> memory, con
     return Block{addressOf(buffer), reinterpret_cast<uint64_t>(buffer), memory.data(), *imported, Backing::imported};
 }
 
-// Pages of the process, so many that a large range takes few entries of the device's own page table.
+// Whole pages of the process.
 Result<Device::Block> VulkanDevice::allocateOwn(uint64_t bytes, const std::string& what) {
-    const uint64_t unit = std::max(info_.limits.host_import_alignment, kOwnUnit);
+    const uint64_t unit = info_.limits.host_import_alignment;
     const uint64_t rounded = (bytes + unit - 1) / unit * unit;
     if (rounded > info_.limits.max_allocation)
         return Error{ErrorCode::unsupported, fmt::format("{}: {} bytes are too many for one range", what, rounded)};
     auto* memory = static_cast<std::byte*>(std::aligned_alloc(unit, rounded));
     if (!memory) return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, rounded)};
     auto block = importBlock({memory, rounded}, what);
+    if (!block && !lost_ && waitForAll()) block = importBlock({memory, rounded}, what);  // what was given back is free
     if (!block)
         std::free(memory);
     else

@@ -1,6 +1,8 @@
 // A Vulkan device's memory: what is given back is freed when both timelines have passed its last use.
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "host/vulkan/vulkan_device.h"
 
 namespace vkmoe {

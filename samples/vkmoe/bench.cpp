@@ -36,6 +36,7 @@ public:
     Result<BenchRow> beside(const Peaks& peaks, bool fused, const Time& time) {
         VKMOE_TRY(before, measure(fused));
         VKMOE_TRY(row, time());
+        row.peak_beside = before;
         if (row.flops / before < row.bytes / peaks.read) return row;
         VKMOE_TRY(after, measure(fused));
         row.peak_beside = std::max(before, after);

@@ -29,7 +29,9 @@ double prefetchGain(const PagingReport& r) {
     const PagerCounters& c = r.counters;
     if (c.bytes_read == 0) return 0;
     double page = r.read_seconds * double(r.page_bytes) / double(c.bytes_read);
-    double spared = double(c.prefetch_used) - double(c.prefetch_late), vain = double(c.prefetched - c.prefetch_used);
+    double spared = double(c.prefetch_used) - double(c.prefetch_late);
+    double vain =
+        std::max(0.0, double(c.prefetched) - double(c.prefetch_used));  // some were read for an earlier report
     return (spared - vain) * page;
 }
 

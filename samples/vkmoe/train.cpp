@@ -252,7 +252,11 @@ Result<void> trainOn(const Context& context, const TrainOptions& options, Prepar
                    run.beginning.resumed ? fmt::format(", from step {} on", run.beginning.state.step) : "");
         fmt::print("{}\n", trainer.memory(options.context * options.batch).shown());
     }
-    return TrainRun(context, options, run, std::move(trainer), device).run();
+    auto done = TrainRun(context, options, run, std::move(trainer), device).run();
+    // No other device can take over: what the run begins with is gone.
+    if (!done && done.error().code == ErrorCode::refused_device)
+        return Error{ErrorCode::device_lost, done.error().detail};
+    return done;
 }
 
 }  // namespace

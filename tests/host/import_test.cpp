@@ -128,7 +128,7 @@ TEST_CASE("host memory is the process's own where the device imports it", "[host
     }
 }
 
-TEST_CASE("host memory that is not imported is the driver's", "[faults][device]") {
+TEST_CASE("whatever call of it fails, host memory is imported at a second try, or the driver's", "[faults][device]") {
     auto candidates = listVulkanDevices();
     for (uint32_t gpu = 0; candidates && gpu < candidates->size(); ++gpu) {
         for (uint64_t n = 0; n <= 4; ++n) {  // the first call to fail; 0: none may, the device takes no memory at all
@@ -144,7 +144,8 @@ TEST_CASE("host memory that is not imported is the driver's", "[faults][device]"
             if (n > 0) faults->arm({.nth = n, .result = Fault::out_of_host_memory});
             Buffer buffer = must(device->allocate(kBytes, Memory::host, "host"));
             faults->disarm();
-            CHECK(device->ledger().pinned() == 0);
+            CHECK((device->ledger().pinned() == 0 ||
+                   (n > 0 && device->ledger().pinned() == buffer.size())));  // tried again
             HostPages pages;
             std::memcpy(buffer.mapped().data(), pages.bytes().data(), kBytes);
             CHECK(throughKernel(*device, buffer, 1).at(0) == pages.words()[0]);

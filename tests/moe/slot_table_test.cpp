@@ -80,6 +80,8 @@ TEST_CASE("an overflow in an expert names the token and the expert", "[slots][la
         CHECK(detailOf(layer.forward(x, {.max_batch = 5})) == one);
         auto trainer = must(LayerTrainer::create(*engine, hugeLayer(), {}));
         CHECK(detailOf(trainer.epoch(x, y, {.batch_size = 12})) == expected);
+        auto in_chunks = must(LayerTrainer::create(*engine, hugeLayer(), {.max_chunk = 5}));
+        CHECK(detailOf(in_chunks.epoch(x, y, {.batch_size = 12})) == one);
     }
 }
 
@@ -92,6 +94,10 @@ TEST_CASE("an overflow in an expert of a language model names the token and the 
         CAPTURE(engine->device().info().name);
         auto model = must(LanguageModel::create(*engine, source));
         CHECK(detailOf(model.logits(text)) == expected);
+        std::vector<uint32_t> longer(300);  // more than a pass takes
+        longer[280] = 1;
+        CHECK(detailOf(model.logits(longer)) ==
+              "layers.0.moe: the experts' hidden values: 2" + kHiddenValues + "token 280, expert 1, element 0");
         auto paged =
             must(LanguageModel::create(*engine, source, PagingOptions{.device_budget = 1024, .host_budget = 1024}));
         CHECK(detailOf(paged.logits(text)) == expected);

@@ -93,7 +93,8 @@ TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole on
                 LmTrainerOptions options = chunkOptions(precision, recompute);
                 if (!whole) whole = runIn(*engine, options, 2);
                 for (uint32_t chunk : {kLength, 2 * kLength, 3 * kLength, 7u, 64u, 1000u}) {
-                    if (!test::isHost(*engine) && chunk != (recompute ? 2 * kLength : kLength)) continue;
+                    // All of them on vectors, the fastest here.
+                    if (engine != test::engines()[1] && chunk != (recompute ? 2 * kLength : kLength)) continue;
                     CAPTURE(name(precision), recompute, chunk, engine->device().info().name);
                     options.max_chunk = chunk;
                     checkSameRun(runIn(*engine, options, 2), *whole);
