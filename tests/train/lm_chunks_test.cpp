@@ -89,7 +89,8 @@ TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole on
         std::optional<ChunkRun> whole;
         for (Engine* engine : test::engines())
             for (bool recompute : {false, true}) {
-                if (!test::isHost(*engine) && recompute != (precision == Precision::rounded)) continue;
+                // On drivers the richer form; "200 steps of a language model" has chunks in exact precision, too.
+                if (!test::isHost(*engine) && !(recompute && precision == Precision::rounded)) continue;
                 LmTrainerOptions options = chunkOptions(precision, recompute);
                 if (!whole) whole = runIn(*engine, options, 2);
                 for (uint32_t chunk : {kLength, 2 * kLength, 3 * kLength, 7u, 64u, 1000u}) {
@@ -131,7 +132,7 @@ TEST_CASE("experts in pages train in chunks with the bits of training without", 
     for (Engine* engine : test::engines())
         for (Precision precision : {Precision::exact, Precision::rounded})
             for (bool recompute : {false, true}) {
-                if (!test::isHost(*engine) && recompute != (precision == Precision::rounded)) continue;
+                if (!test::isHost(*engine) && !(recompute && precision == Precision::rounded)) continue;
                 CAPTURE(engine->device().info().name, name(precision), recompute);
                 LmTrainerOptions options = chunkOptions(precision, recompute);
                 const ChunkRun whole = runIn(*engine, options, 3);
