@@ -128,10 +128,12 @@ std::string pagingPicture(const PagingReport& r) {
                         readableBytes(r.read_seconds > 0 ? double(c.bytes_read) / r.read_seconds : 0), c.evictions,
                         name(r.policy), c.read_wait_seconds);
     if (c.host_computed > 0) text += fmt::format("         {} uses computed on the CPU\n", c.host_computed);
-    if (c.prefetched > 0)
+    if (c.prefetched > 0) {
+        const double gain = prefetchGain(r);
         text += fmt::format("         {} read ahead, {} of them used ({:.0f} %): about {:.2f} s {}\n", c.prefetched,
-                            c.prefetch_used, 100 * share(c.prefetch_used, c.prefetched), std::abs(prefetchGain(r)),
-                            prefetchGain(r) < 0 ? "lost" : "gained");
+                            c.prefetch_used, 100 * share(c.prefetch_used, c.prefetched), std::abs(gain),
+                            gain < 0 ? "lost" : "gained");
+    }
     return text;
 }
 

@@ -26,10 +26,10 @@ struct TrainPlan {
     Settings settings;
 };
 
-// Errors: a bad text, codec, shape or option; the sentence names it.
 // Model, state, tokenizer and what is kept of the ones before: links followed, whether they are there or not.
 std::vector<std::string> checkpointFiles(const TrainOptions& options);
 
+// Errors: a bad text, codec, shape or option; the sentence names it.
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options);
 
 // The first setting that a checkpoint has otherwise is an error that names it and both values.

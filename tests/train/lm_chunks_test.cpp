@@ -6,7 +6,7 @@
 #include "engine/formats/evl0.h"
 #include "tests/engines.h"
 #include "tests/must.h"
-#include "tests/train/trained.h"
+#include "tests/train/lm_run.h"
 #include "vkmoe/lm_trainer.h"
 
 using namespace vkmoe;
@@ -39,19 +39,13 @@ std::vector<std::vector<Sequence>> stepOf(uint32_t number, uint32_t most) {
     return step;
 }
 
-struct ChunkRun {
-    std::vector<double> numbers;
-    std::vector<std::vector<uint64_t>> loads;
-    std::vector<std::vector<float>> values;
-};
-
-ChunkRun runIn(Engine& engine, const LmTrainerOptions& options, uint32_t steps, uint32_t most = 7) {
+test::LmRun runIn(Engine& engine, const LmTrainerOptions& options, uint32_t steps, uint32_t most = 7) {
     auto trainer = must(LmTrainer::create(engine, chunkModel(kShape), options));
-    ChunkRun run;
+    test::LmRun run;
     for (uint32_t i = 0; i < steps; ++i) {
         LmStep done = must(trainer.step(stepOf(i, most)));
         run.numbers.insert(run.numbers.end(), {done.loss, done.grad_norm, double(done.skipped), double(done.tokens)});
-        run.loads.push_back(done.expert_tokens);
+        run.tokens.push_back(done.expert_tokens);
     }
     const auto some = stepOf(100, most);
     run.numbers.push_back(must(trainer.accumulate(some[0])));
@@ -62,16 +56,6 @@ ChunkRun runIn(Engine& engine, const LmTrainerOptions& options, uint32_t steps, 
     LmTrainerState state = must(trainer.state());
     run.values.insert(run.values.end(), {state.parameters, state.first, state.second});
     return run;
-}
-
-void checkSameRun(const ChunkRun& got, const ChunkRun& whole) {
-    CHECK(got.numbers == whole.numbers);
-    CHECK(got.loads == whole.loads);
-    REQUIRE(got.values.size() == whole.values.size());
-    for (size_t i = 0; i < got.values.size(); ++i) {
-        CAPTURE(i);
-        CHECK(test::sameBits(got.values[i], whole.values[i]));
-    }
 }
 
 LmTrainerOptions chunkOptions(Precision precision, bool recompute) {
@@ -86,7 +70,7 @@ LmTrainerOptions chunkOptions(Precision precision, bool recompute) {
 
 TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole one", "[train][lm][device]") {
     for (Precision precision : {Precision::exact, Precision::rounded}) {
-        std::optional<ChunkRun> whole;
+        std::optional<test::LmRun> whole;
         for (Engine* engine : test::engines())
             for (bool recompute : {false, true}) {
                 // On drivers the richer form; "200 steps of a language model" has chunks in exact precision, too.
@@ -98,7 +82,7 @@ TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole on
                     if (engine != test::engines()[1] && chunk != (recompute ? 2 * kLength : kLength)) continue;
                     CAPTURE(name(precision), recompute, chunk, engine->device().info().name);
                     options.max_chunk = chunk;
-                    checkSameRun(runIn(*engine, options, 2), *whole);
+                    test::checkSame(runIn(*engine, options, 2), *whole);
                 }
             }
     }
@@ -107,9 +91,9 @@ TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole on
 TEST_CASE("a chunk may be a token", "[train][lm]") {
     for (Engine* engine : {test::engines()[0], test::engines()[1]}) {
         LmTrainerOptions options = chunkOptions(Precision::exact, true);
-        const ChunkRun whole = runIn(*engine, options, 1);
+        const test::LmRun whole = runIn(*engine, options, 1);
         options.max_chunk = 1;
-        checkSameRun(runIn(*engine, options, 1), whole);
+        test::checkSame(runIn(*engine, options, 1), whole);
     }
 }
 
@@ -122,9 +106,9 @@ TEST_CASE("gradients of chunks pass through float16 as those of whole micro-batc
             options.loss_scaling = true;
             options.rescale_sums = rescale;
             options.scaler = {.initial = initial, .backoff = 0x1p-12};
-            const ChunkRun whole = runIn(engine, options, 5);
+            const test::LmRun whole = runIn(engine, options, 5);
             options.max_chunk = 30;
-            checkSameRun(runIn(engine, options, 5), whole);
+            test::checkSame(runIn(engine, options, 5), whole);
         }
 }
 
@@ -135,11 +119,11 @@ TEST_CASE("experts in pages train in chunks with the bits of training without", 
                 if (!test::isHost(*engine) && !(recompute && precision == Precision::rounded)) continue;
                 CAPTURE(engine->device().info().name, name(precision), recompute);
                 LmTrainerOptions options = chunkOptions(precision, recompute);
-                const ChunkRun whole = runIn(*engine, options, 3);
+                const test::LmRun whole = runIn(*engine, options, 3);
                 options.max_chunk = 2 * kLength;
                 options.paging = TrainingPaging{.device_budget = 40 << 10, .host_budget = 40 << 10};
                 if (recompute) options.paging->scratch = std::filesystem::temp_directory_path().string();
-                checkSameRun(runIn(*engine, options, 3), whole);
+                test::checkSame(runIn(*engine, options, 3), whole);
             }
 }
 

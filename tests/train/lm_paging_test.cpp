@@ -8,7 +8,7 @@
 #include "tests/engines.h"
 #include "tests/must.h"
 #include "tests/small_files.h"
-#include "tests/train/trained.h"
+#include "tests/train/lm_run.h"
 #include "vkmoe/lm_trainer.h"
 
 using namespace vkmoe;
@@ -50,14 +50,7 @@ Batches step(uint32_t seed) {
     return {sequences(random, 2), sequences(random, 1), {Sequence{1}}, sequences(random, 2)};
 }
 
-// What a run shows of itself.
-struct LmRun {
-    std::vector<double> numbers;
-    std::vector<std::vector<uint64_t>> tokens;
-    std::vector<std::vector<float>> values;  // parameters, gradients, moments
-};
-
-void addSteps(LmTrainer& trainer, LmRun& run, uint32_t first, uint32_t last) {
+void addSteps(LmTrainer& trainer, test::LmRun& run, uint32_t first, uint32_t last) {
     for (uint32_t i = first; i < last; ++i) {
         LmStep done = must(trainer.step(step(i)));
         run.numbers.insert(run.numbers.end(), {done.loss, done.grad_norm, double(done.skipped)});
@@ -65,15 +58,15 @@ void addSteps(LmTrainer& trainer, LmRun& run, uint32_t first, uint32_t last) {
     }
 }
 
-void addState(LmTrainer& trainer, LmRun& run) {
+void addState(LmTrainer& trainer, test::LmRun& run) {
     LmTrainerState state = must(trainer.state());
     run.numbers.insert(run.numbers.end(), {double(state.step), state.loss_scale, double(state.loss_streak)});
     run.values.insert(run.values.end(), {must(trainer.parameters()), state.parameters, state.first, state.second});
 }
 
-LmRun train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint32_t steps) {
+test::LmRun train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint32_t steps) {
     auto trainer = must(LmTrainer::create(engine, model(seed), options));
-    LmRun run;
+    test::LmRun run;
     addSteps(trainer, run, 0, steps);
     std::mt19937 random(seed);
     auto some = sequences(random, 4), more = sequences(random, 3);
@@ -85,16 +78,6 @@ LmRun train(Engine& engine, const LmTrainerOptions& options, uint32_t seed, uint
     addSteps(trainer, run, steps, steps + 1);
     addState(trainer, run);
     return run;
-}
-
-void checkSame(const LmRun& got, const LmRun& wanted) {
-    CHECK(got.numbers == wanted.numbers);
-    CHECK(got.tokens == wanted.tokens);
-    REQUIRE(got.values.size() == wanted.values.size());
-    for (size_t i = 0; i < got.values.size(); ++i) {
-        CAPTURE(i);
-        CHECK(test::sameBits(got.values[i], wanted.values[i]));
-    }
 }
 
 uint64_t pageBytes() {
@@ -127,14 +110,14 @@ TEST_CASE("a language model trained in pages has the bits of one trained without
                                      .checkpoint_activations = recompute};
             options.adamw.weight_decay = recompute ? 0.0 : 0.05;
             options.adamw.max_norm = 0.3;
-            const LmRun wanted = train(*engine, options, seed, 5);
+            const test::LmRun wanted = train(*engine, options, seed, 5);
             for (uint64_t pages : {uint64_t{5}, kExperts, 4 * kExperts}) {
                 if (!test::isHost(*engine) && pages != 5) continue;
                 for (Placement placement : {Placement::flat, Placement::tiered}) {
                     const bool in_file = (placement == Placement::tiered) == recompute;
                     CAPTURE(seed, engine->device().info().name, recompute, pages, int(placement), in_file);
                     options.paging = budgets(pages, placement, in_file ? temporary() : "");
-                    checkSame(train(*engine, options, seed, 5), wanted);
+                    test::checkSame(train(*engine, options, seed, 5), wanted);
                 }
             }
         }
@@ -146,9 +129,9 @@ TEST_CASE("gradients in pages pass through float16 as the others do", "[train][l
     for (double initial : {0x1p2, 0x1p19}) {  // every step is made; some are left out
         CAPTURE(seed, initial);
         LmTrainerOptions options{.loss_scaling = true, .scaler = {.initial = initial, .backoff = 0x1p-12}};
-        const LmRun wanted = train(engine, options, seed, 6);
+        const test::LmRun wanted = train(engine, options, seed, 6);
         options.paging = budgets(9, Placement::tiered);
-        checkSame(train(engine, options, seed, 6), wanted);
+        test::checkSame(train(engine, options, seed, 6), wanted);
         int left_out = 0;
         for (size_t i = 0; i < 6; ++i) left_out += wanted.numbers[3 * i + 2] == 1;
         CHECK(left_out < 6);
@@ -169,7 +152,7 @@ TEST_CASE("a run goes on from another's state, in pages or not", "[train][lm][pa
             options[1].paging = budgets(11, Placement::flat, temporary());
             std::vector<LmTrainer> trainers;
             for (const auto& each : options) trainers.push_back(must(LmTrainer::create(*engine, model(seed), each)));
-            LmRun first[2], second[4];
+            test::LmRun first[2], second[4];
             for (int i = 0; i < 2; ++i) addSteps(trainers[size_t(i)], first[i], 0, 3);
             LmTrainerState states[2] = {must(trainers[0].state()), must(trainers[1].state())};
             for (int from = 0; from < 2; ++from)
@@ -180,16 +163,16 @@ TEST_CASE("a run goes on from another's state, in pages or not", "[train][lm][pa
                     if (from == to) must(trainer.step(step(40)));
                     if (from == to) must(trainer.accumulate(step(41)[0]));
                     REQUIRE(trainer.restore(states[from]));
-                    LmRun& run = second[2 * from + to];
+                    test::LmRun& run = second[2 * from + to];
                     addSteps(trainer, run, 3, 6);
                     addState(trainer, run);
                 }
             addSteps(trainers[0], first[0], 3, 6);
-            LmRun whole;
+            test::LmRun whole;
             whole.numbers.assign(first[0].numbers.begin() + 9, first[0].numbers.end());
             whole.tokens.assign(first[0].tokens.begin() + 3, first[0].tokens.end());
             addState(trainers[0], whole);
-            for (const LmRun& run : second) checkSame(run, whole);
+            for (const test::LmRun& run : second) test::checkSame(run, whole);
             auto shorter = states[0];
             shorter.second.pop_back();
             CHECK_FALSE(trainers[1].restore(shorter));
