@@ -10,15 +10,6 @@
 // One workgroup a tile of 32 rows x 64 outputs. Order R32 over hidden_dim.
 KERNEL(ExpertDown)
 
-void store(Tile tile, vec4 y[8], uint component) {
-    uint output_ = tile.output_ + first_output() + component;
-    if (output_ >= p.model_dim) return;
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        uint row = octet() * 8u + i, at = (tile.first_row + row) * p.model_dim + output_;
-        if (row < tile.rows) p.y.at[at] = state_rule(checked(y[i][component], p.status, at));
-    }
-}
-
 void main() {
     Tile tile;
     if (!find_tile(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, p.model_dim, tile)) return;  // the workgroup
@@ -27,9 +18,15 @@ void main() {
         tile_row_at[lane_index()] = (tile.first_row + min(lane_index(), tile.rows - 1u)) * p.hidden_dim;
     memoryBarrierShared();
     vec4 y[8];
-    tile_dot(p.hidden, page, tile, p.down_weight, p.down_bias, kBias, p.model_dim, p.hidden_dim, y);
-    store(tile, y, 0u);
-    store(tile, y, 1u);
-    store(tile, y, 2u);
-    store(tile, y, 3u);
+    tile_dot(p.hidden, page, tile, p.down_weight, p.down_bias, (c_bias & kBias) != 0u, p.model_dim, p.hidden_dim, y);
+    barrier();
+    put_rows(octet() * 8u, y);
+    memoryBarrierShared();
+    barrier();
+    uint output_ = tile.output_ + lane_index();
+    if (output_ >= p.model_dim) return;
+    for (uint row = 0u; row < tile.rows; ++row) {
+        uint at = (tile.first_row + row) * p.model_dim + output_;
+        p.y.at[at] = state_rule(checked(put_value(row), p.status, at));
+    }
 }

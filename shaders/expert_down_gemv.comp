@@ -14,7 +14,7 @@ void main() {
     uint expert = c_dense != 0u ? p.dense_page : expert_of_slot(p.offsets, p.experts, slot);
     if (c_dense == 0u && !is_here(p.pages, expert)) return;  // the whole workgroup
     U32 page = p.pages.at[expert];
-    float y = row_dot(p.hidden, slot * p.hidden_dim, page, p.down_weight, p.down_bias, kBias, panel, p.model_dim, p.hidden_dim);
+    float y = row_dot(p.hidden, slot * p.hidden_dim, page, p.down_weight, p.down_bias, (c_bias & kBias) != 0u, panel, p.model_dim, p.hidden_dim);
     uint output_ = panel * kPanel + lane_index() % kPanel;
     if (lane_index() >= kPanel || output_ >= p.model_dim) return;
     uint at = slot * p.model_dim + output_;

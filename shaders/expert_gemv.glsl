@@ -4,7 +4,7 @@
 shared float block_total[kWorkgroup];
 
 // The R32 sum of one output, valid in the threads of walker 0. Every thread of the workgroup must call it.
-float row_dot(F32 x, uint row, U32 page, uint weight, uint bias, uint bias_bit, uint panel, uint outputs, uint cols) {
+float row_dot(F32 x, uint row, U32 page, uint weight, uint bias, bool biased, uint panel, uint outputs, uint cols) {
     uint lane = lane_index() % kPanel, walker = lane_index() / kPanel;
     uint base = weight + panel * panel_steps(cols) * kPanel, blocks = (cols + kBlock - 1u) / kBlock;
     float total = uintBitsToFloat(0u);
@@ -19,7 +19,7 @@ float row_dot(F32 x, uint row, U32 page, uint weight, uint bias, uint bias_bit, 
             float s = block_total[i * kPanel + lane];
             if (first + i != 0u)
                 total = total + s;
-            else if ((c_bias & bias_bit) != 0u)
+            else if (biased)
                 total = uintBitsToFloat(page.at[bias + min(panel * kPanel + lane, outputs - 1u)]) + s;
             else
                 total = s;

@@ -46,7 +46,7 @@ uint panel_base(uint weight, uint output_, uint outputs, uint cols) {
 
 // totals[i] = bias + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
 // Every thread of the workgroup must call it, with tile_row_at set.
-void tile_dot(F32 x, U32 page, Tile tile, uint weight, uint bias, uint bias_bit, uint outputs, uint cols,
+void tile_dot(F32 x, U32 page, Tile tile, uint weight, uint bias, bool biased, uint outputs, uint cols,
               out vec4 totals[8]) {
     uint staged = panel_base(weight, tile.output_ + lane_index(), outputs, cols), at = 2u * octet();
     uint output_ = tile.output_ + first_output(), base = panel_base(weight, output_, outputs, cols), q = first_output() / 4u;
@@ -72,7 +72,7 @@ void tile_dot(F32 x, U32 page, Tile tile, uint weight, uint bias, uint bias_bit,
         }
         if (k0 != 0u) {
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = totals[i] + s[i];
-        } else if ((c_bias & bias_bit) != 0u) {
+        } else if (biased) {
             vec4 start = four_biases(page, bias, output_, outputs);
             [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = start + s[i];
         } else {
@@ -80,3 +80,13 @@ void tile_dot(F32 x, U32 page, Tile tile, uint weight, uint bias, uint bias_bit,
         }
     }
 }
+
+// Hands a thread's rows to the others: its four outputs of rows [8*octet, +8) become column first_output() of tile_w, rows
+// from `row` on. Every thread of the workgroup must call it once those before have read tile_w.
+void put_rows(uint row, vec4 values[8]) {
+    [[unroll]] for (uint i = 0u; i < 8u; ++i) tile_w[(row + i) * (kTileOutputs / 4u) + first_output() / 4u] = values[i];
+}
+
+// Row `row` of those, the output of this thread: thread = output, so that neighbours store to neighbouring places, and the
+// code that finishes a value is there once.
+float put_value(uint row) { return tile_w[row * (kTileOutputs / 4u) + lane_index() / 4u][lane_index() % 4u]; }

@@ -14,16 +14,19 @@
 KERNEL(ExpertUp)
 #include "shaders/keep_totals.glsl"
 
-void store(Tile tile, vec4 gate[8], vec4 up[8], uint component) {
-    uint output_ = tile.output_ + first_output() + component;
+const uint kHalfRows = kTileRows / 2u;
+
+// The values of the thread's output in `rows` rows, those of gate in tile_w before those of up.
+void store(Tile tile, uint first, uint rows) {
+    uint output_ = tile.output_ + lane_index();
     if (output_ >= p.hidden_dim) return;
-    [[unroll]] for (uint i = 0u; i < 8u; ++i) {
-        uint row = octet() * 8u + i, at = (tile.first_row + row) * p.hidden_dim + output_;
-        if (row >= tile.rows) continue;
-        float h = activate(gate[i][component], up[i][component], c_activation, p.swiglu_limit, p.swiglu_alpha);
-        check_hidden(gate[i][component], up[i][component], h, p.status, at);
+    for (uint row = 0u; row < rows; ++row) {
+        uint at = (tile.first_row + first + row) * p.hidden_dim + output_;
+        float gate = put_value(row), up = put_value(kHalfRows + row);
+        float h = activate(gate, up, c_activation, p.swiglu_limit, p.swiglu_alpha);
+        check_hidden(gate, up, h, p.status, at);
         p.hidden.at[at] = as_operand(h, c_operand_bits);
-        keep_totals(at, gate[i][component], up[i][component]);
+        keep_totals(at, gate, up);
     }
 }
 
@@ -37,13 +40,20 @@ void main() {
     }
     memoryBarrierShared();
     vec4 gate[8], up[8];
-    tile_dot(p.x, page, tile, p.up_weight, p.up_bias, kBias, p.hidden_dim, p.model_dim, up);
-    if (c_activation != kRelu)
-        tile_dot(p.x, page, tile, p.gate_weight, p.gate_bias, kGateBias, p.hidden_dim, p.model_dim, gate);
-    else
-        gate = up;
-    store(tile, gate, up, 0u);
-    store(tile, gate, up, 1u);
-    store(tile, gate, up, 2u);
-    store(tile, gate, up, 3u);
+    for (uint matrix = 0u; matrix < (c_activation == kRelu ? 1u : 2u); ++matrix) {  // up, then gate; without a gate up is both
+        bool is_up = matrix == 0u;
+        tile_dot(p.x, page, tile, is_up ? p.up_weight : p.gate_weight, is_up ? p.up_bias : p.gate_bias,
+                 (c_bias & (is_up ? kBias : kGateBias)) != 0u, p.hidden_dim, p.model_dim, gate);
+        if (is_up) up = gate;
+    }
+    for (uint first = 0u; first < tile.rows; first += kHalfRows) {  // tile_w has room for both of half the rows
+        barrier();
+        if (octet() / 2u == first / kHalfRows) {
+            put_rows(octet() % 2u * 8u, gate);
+            put_rows(kHalfRows + octet() % 2u * 8u, up);
+        }
+        memoryBarrierShared();
+        barrier();
+        store(tile, first, min(kHalfRows, tile.rows - first));
+    }
 }

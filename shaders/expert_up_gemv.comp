@@ -18,10 +18,13 @@ void main() {
     if (c_dense == 0u && !is_here(p.pages, expert)) return;  // the whole workgroup
     uint row = (c_dense != 0u ? slot : p.token_of.at[slot]) * p.model_dim;
     U32 page = p.pages.at[expert];
-    float up = row_dot(p.x, row, page, p.up_weight, p.up_bias, kBias, panel, p.hidden_dim, p.model_dim);
-    float gate = up;
-    if (c_activation != kRelu)
-        gate = row_dot(p.x, row, page, p.gate_weight, p.gate_bias, kGateBias, panel, p.hidden_dim, p.model_dim);
+    float gate, up;
+    for (uint matrix = 0u; matrix < (c_activation == kRelu ? 1u : 2u); ++matrix) {  // up, then gate; without a gate up is both
+        bool is_up = matrix == 0u;
+        gate = row_dot(p.x, row, page, is_up ? p.up_weight : p.gate_weight, is_up ? p.up_bias : p.gate_bias,
+                       (c_bias & (is_up ? kBias : kGateBias)) != 0u, panel, p.hidden_dim, p.model_dim);
+        if (is_up) up = gate;
+    }
     uint output_ = panel * kPanel + lane_index() % kPanel;
     if (lane_index() >= kPanel || output_ >= p.hidden_dim) return;
     uint at = slot * p.hidden_dim + output_;

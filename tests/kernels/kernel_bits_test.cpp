@@ -2,7 +2,12 @@
 // each Vulkan device against the scalar CPU twin, bit for bit.
 //
 //     vkmoe_tests "[route_topk]"
+//
+// A driver takes up to a second to build a form. VKMOE_TEST_FORMS=N leaves it every Nth of those a kernel has, from one
+// on that the seed chooses; the SIMD forms of the CPU are always all tried.
+#include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <cstdlib>
 
 #include "engine/cases/scene.h"
 #include "engine/moe/expert_forms.h"
@@ -25,11 +30,21 @@ void compareForm(Device& device, Device& scalar, const KernelCode& code, const C
     }
 }
 
+std::vector<Constants> formsOf(const KernelCode& code, const Device& device) {
+    auto all = productionConstants(code, device.info().limits);
+    const char* every = std::getenv("VKMOE_TEST_FORMS");
+    size_t step = every && &device != test::devices().front() ? std::max(1, std::atoi(every)) : 1;
+    std::vector<Constants> some;
+    for (size_t i = all.empty() ? 0 : Catch::getSeed() % std::min(step, all.size()); i < all.size(); i += step)
+        some.push_back(all[i]);
+    return some;
+}
+
 void compareKernel(const KernelCode& code) {
     auto scalar = openCpuDevice({.simd = false});
     REQUIRE(!edgeShapes(code).empty());
     for (Device* device : test::devices()) {
-        auto forms = productionConstants(code, device->info().limits);
+        auto forms = formsOf(code, *device);
         // Only what needs subgroups is missing on some devices.
         if (forms.empty()) CHECK(subgroupLanes(device->info().limits) == 0);
         DYNAMIC_SECTION(device->info().name) {
