@@ -1,18 +1,19 @@
 // The machine's own memory.
 #pragma once
 
-#include <sys/sysinfo.h>
-
+#include <cstddef>
 #include <cstdint>
 
 namespace vkmoe {
 inline namespace v1 {
 
 // Bytes of RAM; 0 if the system does not say.
-inline uint64_t hostMemory() {
-    struct sysinfo info {};
-    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
-}
+uint64_t hostMemory();
+
+// Memory for std::free, not initialised; null if there is none. `alignment`: a power of two; `bytes`: a multiple of it.
+// The system is asked to back large blocks with large pages, where it has them: first use of a small page can take
+// microseconds, on a machine inside a machine, and finding many of them is slow everywhere.
+void* allocateHostMemory(uint64_t bytes, size_t alignment);
 
 }  // namespace v1
 }  // namespace vkmoe

@@ -64,6 +64,7 @@ VKMOE_CONSTANT(kSharedLast, 2u)
 VKMOE_CONSTANT(kAbsent, 0xffffffffu)  // slot of an assignment to no expert
 
 VKMOE_CONSTANT(kWorkgroup, 64u)   // invocations of every workgroup
+VKMOE_CONSTANT(kPeakChains, 12u)  // of peak_multiply_add: they hide what an operation takes, and sixteen registers hold them
 VKMOE_CONSTANT(kPanel, 16u)       // output rows of a weight panel
 VKMOE_CONSTANT(kBlock, 32u)       // terms of one block of the order R32
 VKMOE_CONSTANT(kTileRows, 32u)    // token rows of one GEMM tile

@@ -322,7 +322,7 @@ Case peakMultiplyAdd(const KernelCode& code, const Constants& c, const Shape& sh
     VKMOE_POINT(PeakMultiplyAdd, result, test.output("result", threads));
     test.setParams(PeakMultiplyAdd{.threads = threads, .iterations = iterations});
     test.threads = threads;
-    test.flops = 32.0 * threads * iterations;
+    test.flops = 2.0 * kPeakChains * threads * iterations;
     return test;
 }
 

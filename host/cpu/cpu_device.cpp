@@ -96,7 +96,7 @@ public:
 private:
     Result<Block> allocateBlock(uint64_t bytes, Memory memory, const std::string& what) override {
         bool fails = faults_ && faults_->next(FaultyCall::allocation) != Fault::none;
-        void* block = fails ? nullptr : std::aligned_alloc(kAlignment, bytes);
+        void* block = fails ? nullptr : allocateHostMemory(bytes, kAlignment);
         if (!block) return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, bytes)};
         return Block{reinterpret_cast<uint64_t>(block), 0, memory == Memory::device ? nullptr : block, block};
     }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdlib>
 
+#include "host/host_memory.h"
 #include "host/vulkan/vulkan_device.h"
 
 namespace vkmoe {
@@ -85,7 +86,7 @@ Result<Device::Block> VulkanDevice::allocateOwn(uint64_t bytes, const std::strin
     const uint64_t rounded = (bytes + unit - 1) / unit * unit;
     if (rounded > info_.limits.max_allocation)
         return Error{ErrorCode::unsupported, fmt::format("{}: {} bytes are too many for one range", what, rounded)};
-    auto* memory = static_cast<std::byte*>(std::aligned_alloc(unit, rounded));
+    auto* memory = static_cast<std::byte*>(allocateHostMemory(rounded, unit));
     if (!memory) return Error{ErrorCode::out_of_memory, fmt::format("{}: the system refused {} bytes", what, rounded)};
     auto block = importBlock({memory, rounded}, what);
     if (!block && !lost_ && waitForAll()) block = importBlock({memory, rounded}, what);  // what was given back is free

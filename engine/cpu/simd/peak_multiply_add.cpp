@@ -1,4 +1,4 @@
-// Lanes are threads; the sixteen chains of a thread are sixteen vectors, enough to hide the latency of multiply, then
+// Lanes are threads; the chains of a thread are as many vectors, enough to hide the latency of multiply, then
 // add.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/peak_multiply_add.cpp"
@@ -24,15 +24,15 @@ HWY_INLINE void runVector(const PeakMultiplyAdd& p, uint32_t first) {
     V x = hn::Set(d, 1.0f);
     // Every chain starts from a place the compiler cannot know: chains must not become one, nor constants.
     const volatile uint32_t step = 0x80000u;
-    V s[16];
+    V s[kPeakChains];
     VKMOE_UNROLL
-    for (size_t j = 0; j < 16; ++j) s[j] = hn::BitCast(d, hn::Set(du, 0x3f800000u + uint32_t(j) * step));
+    for (size_t j = 0; j < kPeakChains; ++j) s[j] = hn::BitCast(d, hn::Set(du, 0x3f800000u + uint32_t(j) * step));
     for (uint32_t n = 0; n < p.iterations; ++n) {
         VKMOE_UNROLL
-        for (size_t j = 0; j < 16; ++j) s[j] = kFused ? hn::MulAdd(s[j], w, x) : hn::Add(x, hn::Mul(s[j], w));
+        for (size_t j = 0; j < kPeakChains; ++j) s[j] = kFused ? hn::MulAdd(s[j], w, x) : hn::Add(x, hn::Mul(s[j], w));
     }
     V sum = s[0];
-    for (size_t j = 1; j < 16; ++j) sum = hn::Add(sum, s[j]);
+    for (size_t j = 1; j < kPeakChains; ++j) sum = hn::Add(sum, s[j]);
     hn::StoreU(sum, d, p.result.at + first);
 }
 
