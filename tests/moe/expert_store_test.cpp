@@ -15,6 +15,7 @@
 #include "engine/formats/model_source.h"
 #include "engine/formats/moe0_write.h"
 #include "engine/moe/weights.h"
+#include "host/pager.h"
 #include "tests/formats/test_folder.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
@@ -28,17 +29,17 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using PageBytes = std::vector<Bytes>;
 
-Engine& cpu() {
+Engine& cpuEngine() {
     static const auto engine = test::must(Engine::open({.device = "cpu"}));
     return *engine;
 }
 
 // The routed pages of a layer on the CPU device; what no tensor covers was zero before.
 Result<PageBytes> loadedPages(const LayerSource& source, bool widen) {
-    VKMOE_TRY(weights, Weights::load(cpu(), source, widen));
+    VKMOE_TRY(weights, Weights::load(cpuEngine(), source, widen));
     auto at = [](uint64_t address) { return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(address)); };
     for (const Buffer& slab : weights.slabs) std::memset(at(slab.address()), 0, slab.size());
-    VKMOE_CHECK(weights.fill(cpu(), source));
+    VKMOE_CHECK(weights.fill(cpuEngine(), source));
     PageBytes pages;
     for (uint32_t e = 0; e < source.description.experts; ++e)
         pages.emplace_back(at(weights.pages[e]), at(weights.pages[e]) + weights.routed.bytes());
@@ -244,6 +245,52 @@ TEST_CASE("eight threads read pages at once", "[paging]") {
             }
         });
     for (auto& thread : threads) thread.join();
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("10,000 random page-ins of a file's experts by eight threads: each slot has the bytes that weights have",
+          "[paging]") {
+    const uint32_t seed = Catch::getSeed(), experts = 48;
+    CAPTURE(seed);
+    test::Folder folder;
+    const std::string path = folder / "layers.safetensors";
+    Description d{.model_dim = 64, .hidden_dim = 32, .experts = experts, .top_k = 1, .up_bias = true};
+    std::vector<LayerSource> made{test::makeRandomLayer(d, WeightFormat::f16, 6).source,
+                                  test::makeRandomLayer(d, WeightFormat::mxfp4, 7).source};
+    auto written = formats::writeLayerFile(path, made, true);
+    if (!written) FAIL(written.error().detail);
+    const auto layers = test::must(formats::openModel(path)).layers;
+    PageBytes expected = test::must(loadedPages(layers[0], false));
+    for (Bytes& page : test::must(loadedPages(layers[1], false))) expected.push_back(std::move(page));
+
+    Device& device = cpuEngine().device();
+    Buffer tables[] = {test::must(device.allocate(experts * 8, Memory::device, "table")),
+                       test::must(device.allocate(experts * 8, Memory::device, "table"))};
+    const uint64_t slot = std::max(expected.front().size(), expected.back().size());
+    auto pager = test::must(Pager::create(device, test::must(ExpertStore::create(layers)),
+                                          {{experts, &tables[0]}, {experts, &tables[1]}},
+                                          {.device_budget = 12 * slot, .host_budget = 8 * slot, .readers = 8}));
+    Random random(seed);
+    uint64_t wrong = 0;
+    for (uint32_t layer = 0; pager->counters().tier3 < 10000; layer = 1 - layer) {
+        auto some = [&](uint32_t of) {
+            std::vector<PageId> pages;
+            for (uint32_t e = 0; e < experts; ++e)
+                if (below(random, 3) == 0) pages.push_back(of * experts + e);
+            return pages;
+        };
+        REQUIRE(pager->start(some(layer)));
+        while (!pager->done()) {
+            Commands commands;
+            REQUIRE(pager->next(commands));
+            pager->submitted(test::must(device.submit(commands)));
+            for (PageId page : pager->wave()) {
+                auto bytes = pager->slotHolding(page)->bytes(expected[page].size());
+                wrong += std::memcmp(bytes.data(), expected[page].data(), bytes.size()) != 0;
+            }
+        }
+        pager->readAhead(some(1 - layer));
+    }
     CHECK(wrong == 0);
 }
 
