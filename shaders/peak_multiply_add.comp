@@ -2,7 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/kernel.glsl"
 #include "shaders/panel.glsl"
-// peak_multiply_add: how fast this device multiplies and adds f32 with nothing in the way (12 chains a thread).
+// peak_multiply_add: how fast this device multiplies and adds f32 with nothing in the way (kPeakChains chains a thread, in three vec4).
 //   out  result [threads]  the sum of the thread's chains, in ascending order
 // Chain j: s = x + s*w, `iterations` times, from (16+j)/16: no two are alike, or a compiler would make them one. Separately
 // rounded, or fused with c_fused. 24 operations an iteration.

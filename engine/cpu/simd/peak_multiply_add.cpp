@@ -1,5 +1,4 @@
-// Lanes are threads; the chains of a thread are as many vectors, enough to hide the latency of multiply, then
-// add.
+// Lanes are threads; the chains of a thread are as many vectors, enough to hide the latency of multiply, then add.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/peak_multiply_add.cpp"
 #include <hwy/foreach_target.h>
