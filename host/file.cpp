@@ -17,8 +17,6 @@
 #include <system_error>
 #include <utility>
 
-#include "host/kept_file.h"
-
 namespace vkmoe {
 namespace {
 
@@ -73,13 +71,6 @@ const char* kindName(mode_t mode) {
     return "no regular file";
 }
 
-Result<void> checkRange(const ByteSource& source, uint64_t offset, uint64_t bytes) {
-    uint64_t end = 0;
-    if (!__builtin_add_overflow(offset, bytes, &end) && end <= source.size()) return {};
-    return inputError(source.name(), fmt::format("{} bytes at offset {} were asked for, but its length is {}", bytes,
-                                                 offset, source.size()));
-}
-
 // --------------------------------------------------------------------------------------------------------- reading
 
 class File : public ByteSource {
@@ -91,7 +82,7 @@ public:
     uint64_t size() const override { return static_cast<uint64_t>(opened_.st_size); }
 
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        VKMOE_CHECK(checkRange(*this, offset, into.size()));
+        VKMOE_CHECK(checkRange(offset, into.size()));
         VKMOE_CHECK(checkUnchanged());
         while (!into.empty()) {
             const ssize_t got = uninterrupted(
@@ -131,7 +122,7 @@ public:
     uint64_t size() const override { return bytes_.size(); }
 
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        VKMOE_CHECK(checkRange(*this, offset, into.size()));
+        VKMOE_CHECK(checkRange(offset, into.size()));
         std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(offset), into.size(), into.begin());
         return {};
     }
@@ -159,13 +150,11 @@ bool flush(int file) {
     return uninterrupted([&] { return ::fsync(file); }) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS;
 }
 
-using Fill = std::function<Result<void>(const ByteSink& put)>;
-
-Result<void> fillFile(int file, const Fill& fill, const std::string& path) {
+Result<void> fillFile(int file, const ByteFill& fill, const std::string& path) {
     return fill([&](std::span<const std::byte> bytes) { return writeAll(file, bytes, path); });
 }
 
-Result<void> writeInPlace(const std::string& path, const Fill& fill) {
+Result<void> writeInPlace(const std::string& path, const ByteFill& fill) {
     Descriptor file = open(path.c_str(), O_WRONLY);
     if (!file.isOpen()) return systemError(path, "cannot be written");
     VKMOE_CHECK(fillFile(file.number(), fill, path));
@@ -265,7 +254,7 @@ bool keepAs(int folder, const std::string& name, const std::string& previous) {
 // not empty. The temporary file is created with no more
 // permissions than it shall end with, so that nobody can open it early.
 Result<void> replaceFile(const std::string& path, const struct stat* old, const std::string& previous,
-                         const Fill& fill) {
+                         const ByteFill& fill) {
     std::error_code failure;
     const std::filesystem::path target = old ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
     if (failure) return systemError(path, "its links cannot be followed", failure.value());
@@ -292,6 +281,13 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, const 
 }  // namespace
 
 const std::string& ByteSource::nameAt(uint64_t) const { return name(); }
+
+Result<void> ByteSource::checkRange(uint64_t offset, uint64_t bytes) const {
+    uint64_t end = 0;
+    if (!__builtin_add_overflow(offset, bytes, &end) && end <= size()) return {};
+    return inputError(name(),
+                      fmt::format("{} bytes at offset {} were asked for, but its length is {}", bytes, offset, size()));
+}
 
 Result<std::shared_ptr<const ByteSource>> openFile(const std::string& path) {
     VKMOE_CHECK(checkPath(path));
@@ -323,7 +319,7 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit)
 
 namespace {
 
-Result<void> replace(const std::string& path, const std::string& previous, const Fill& fill) {
+Result<void> replace(const std::string& path, const std::string& previous, const ByteFill& fill) {
     VKMOE_CHECK(checkPath(path));
     struct stat status = {};
     const bool exists = ::stat(path.c_str(), &status) == 0;
@@ -341,13 +337,13 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
     return writeFileInPieces(path, [&](const ByteSink& put) { return put(bytes); });
 }
 
-Result<void> writeFileInPieces(const std::string& path, const Fill& fill) { return replace(path, {}, fill); }
+Result<void> writeFileInPieces(const std::string& path, const ByteFill& fill) { return replace(path, {}, fill); }
 
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes) {
     return writeFileKeeping(path, previous, [&](const ByteSink& put) { return put(bytes); });
 }
 
-Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const Fill& fill) {
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const ByteFill& fill) {
     assert(!previous.empty() && previous.find('/') == std::string::npos);
     return replace(path, previous, fill);
 }

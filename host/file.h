@@ -24,6 +24,10 @@ public:
     // Fills `into` from `offset`. A short read, or a file that changed since it was opened, is an error with the path
     // and offset; what `into` then holds is unspecified.
     virtual Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
+
+protected:
+    // An error unless there are so many bytes at `offset`.
+    Result<void> checkRange(uint64_t offset, uint64_t bytes) const;
 };
 
 // Opens a regular file for reading by pread (never mmap: a truncated map is a signal, a short pread is an error).
@@ -49,9 +53,11 @@ Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes
 // no hard links, `path` is away for an instant, while `previous` is the old file already.)
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes);
 
-// The same as writeFile for bytes that come in pieces: `fill` puts them, front to back. An error it returns is
-// returned, and leaves the old file.
+// The same two for bytes that come in pieces: `fill` puts them, front to back. An error it returns is returned, and
+// leaves the files as they were.
 using ByteSink = std::function<Result<void>(std::span<const std::byte>)>;
-Result<void> writeFileInPieces(const std::string& path, const std::function<Result<void>(const ByteSink& put)>& fill);
+using ByteFill = std::function<Result<void>(const ByteSink& put)>;
+Result<void> writeFileInPieces(const std::string& path, const ByteFill& fill);
+Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const ByteFill& fill);
 
 }  // namespace vkmoe

@@ -179,9 +179,7 @@ public:
     uint64_t size() const override { return kEvl0HeaderBytes + parameters_.size() + kTrailerBytes; }
 
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        if (offset > size() || into.size() > size() - offset)
-            return inputError(name_, fmt::format("{} bytes at offset {} were asked for, but its length is {}",
-                                                 into.size(), offset, size()));
+        VKMOE_CHECK(checkRange(offset, into.size()));
         for (const std::span<const std::byte> part : {header(), parameters_, std::span<const std::byte>(trailer_)}) {
             if (offset >= part.size()) {
                 offset -= part.size();

@@ -3,8 +3,6 @@
 #include <cassert>
 #include <utility>
 
-#include "engine/formats/checked.h"
-
 namespace vkmoe::formats {
 namespace {
 
@@ -17,10 +15,8 @@ public:
     const std::string& name() const override { return name_; }
     uint64_t size() const override { return bytes_; }
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        const std::optional<uint64_t> end = checkedAdd(offset, into.size());
-        if (end && *end <= bytes_) return file_->read(offset_ + offset, into);
-        return inputError(name_, std::to_string(into.size()) + " bytes at offset " + std::to_string(offset) +
-                                     " were asked for, but its length is " + std::to_string(bytes_));
+        VKMOE_CHECK(checkRange(offset, into.size()));
+        return file_->read(offset_ + offset, into);
     }
 
 private:

@@ -28,10 +28,7 @@ public:
     uint64_t size() const override { return size_; }
 
     Result<void> read(uint64_t offset, std::span<std::byte> into) const override {
-        const auto end = checkedAdd(offset, into.size());
-        if (!end || *end > size_)
-            return inputError(name_, fmt::format("{} bytes at offset {} were asked for, but its length is {}",
-                                                 into.size(), offset, size_));
+        VKMOE_CHECK(checkRange(offset, into.size()));
         while (!into.empty()) {
             const size_t part = partAt(offset);
             const uint64_t at = offset - starts_[part];

@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <memory>
 
-#include "host/kept_file.h"
 #include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
@@ -36,9 +35,7 @@ Result<std::vector<std::byte>> readWeights(const std::string& path, const format
                              path, bytes.size(), hash, state.weights_bytes, state.weights_hash)};
 }
 
-using Fill = std::function<Result<void>(const ByteSink& put)>;
-
-Result<void> write(const std::string& path, bool keep, const Fill& fill) {
+Result<void> write(const std::string& path, bool keep, const ByteFill& fill) {
     if (!keep) return writeFileInPieces(path, fill);
     return writeFileKeeping(path, fs::path(path).filename().string() + kPrevious, fill);
 }
@@ -48,7 +45,7 @@ struct FreeHash {
 };
 
 // Fills with what `weights` puts, and notes hash and length.
-Fill noting(const Fill& weights, formats::TrainingState& state) {
+ByteFill noting(const ByteFill& weights, formats::TrainingState& state) {
     return [&](const ByteSink& put) -> Result<void> {
         const std::unique_ptr<XXH3_state_t, FreeHash> hash(XXH3_createState());
         if (!hash) return Error{ErrorCode::out_of_memory, "no memory to hash the weights"};

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -18,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr uint32_t kDim = 512, kTokens = 64;
+constexpr int kTurns = 3;
 
 // The file leaves the system's cache, so that the next reads come from the disk.
 void forgetFile(const std::string& path) {
@@ -72,16 +74,29 @@ struct Rates {
     double plain = 0, pages = 0;
 };
 
-// Everything in memory: how fast pages come from a cold disk, and the results that all others must equal.
-Result<StackResult> runWhole(Engine& engine, const std::string& path, Rates& rates) {
-    forgetFile(path);
-    VKMOE_TRY(plain, plainRead(path));
-    rates.plain = plain;
-    forgetFile(path);
-    VKMOE_TRY(stack,
-              Stack::open(engine, path, PagingOptions{.policy = Policy::automatic, .placement = Placement::flat}));
-    auto work = stack.pager()->reading();
-    rates.pages = work.seconds > 0 ? double(work.bytes) / work.seconds : 0;
+Result<Stack> openWhole(Engine& engine, const std::string& path) {
+    return Stack::open(engine, path, PagingOptions{.policy = Policy::automatic, .placement = Placement::flat});
+}
+
+// How fast the file comes from a cold disk, plainly and as pages, the faster of alternating turns: a disk that others
+// use, or that keeps what it read, is not the same twice.
+Result<Rates> coldRates(Engine& engine, const std::string& path) {
+    Rates rates;
+    for (int turn = 0; turn < kTurns; ++turn) {
+        forgetFile(path);
+        VKMOE_TRY(plain, plainRead(path));
+        forgetFile(path);
+        VKMOE_TRY(stack, openWhole(engine, path));
+        auto work = stack.pager()->reading();
+        rates.plain = std::max(rates.plain, plain);
+        rates.pages = std::max(rates.pages, work.seconds > 0 ? double(work.bytes) / work.seconds : 0);
+    }
+    return rates;
+}
+
+// Everything in memory: the results that all others must equal.
+Result<StackResult> runWhole(Engine& engine, const std::string& path) {
+    VKMOE_TRY(stack, openWhole(engine, path));
     return stack.forward(tokens(), {.max_batch = 1});
 }
 
@@ -120,8 +135,8 @@ Result<void> demonstrate(const Context& context, Engine& engine, const std::stri
     VKMOE_CHECK(makeStack(name));
     const Nameless file(name);
     const std::string& path = file.path();
-    Rates rates;
-    VKMOE_TRY(whole, runWhole(engine, path, rates));
+    VKMOE_TRY(rates, coldRates(engine, path));
+    VKMOE_TRY(whole, runWhole(engine, path));
     const uint64_t budget = uint64_t{96} << 20;  // of 384 MiB of experts
     forgetFile(path);
     VKMOE_TRY(stack,
