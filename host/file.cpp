@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -96,7 +97,24 @@ public:
         return {};
     }
 
+    void announce(uint64_t offset, uint64_t bytes) const override {
+        if (bytes == 0 || isCached(offset)) return;
+        ::posix_fadvise(descriptor_.number(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                        POSIX_FADV_WILLNEED);
+    }
+
 private:
+    // Whether the byte at `offset` can be had without waiting for the disk; no: nobody knows.
+    bool isCached(uint64_t offset) const {
+#ifdef RWF_NOWAIT
+        std::byte byte;
+        const iovec into{&byte, 1};
+        return ::preadv2(descriptor_.number(), &into, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+#else
+        return static_cast<void>(offset), false;
+#endif
+    }
+
     Result<void> checkUnchanged() const {
         struct stat now = {};
         if (::fstat(descriptor_.number(), &now) != 0) return systemError(path_, "cannot be examined");
@@ -281,6 +299,8 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, const 
 }  // namespace
 
 const std::string& ByteSource::nameAt(uint64_t) const { return name(); }
+
+void ByteSource::announce(uint64_t, uint64_t) const {}
 
 Result<void> ByteSource::checkRange(uint64_t offset, uint64_t bytes) const {
     uint64_t end = 0;

@@ -24,6 +24,8 @@ public:
     // Fills `into` from `offset`. A short read, or a file that changed since it was opened, is an error with the path
     // and offset; what `into` then holds is unspecified.
     virtual Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
+    // Tells that a range will be read soon, so that its bytes may be on their way by then. Changes no result.
+    virtual void announce(uint64_t offset, uint64_t bytes) const;
 
 protected:
     // An error unless there are so many bytes at `offset`.

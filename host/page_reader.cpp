@@ -7,6 +7,12 @@
 
 namespace vkmoe {
 inline namespace v1 {
+namespace {
+
+// Pages that the disk may fetch while those before them are put together: with fewer it rests now and then.
+constexpr uint32_t kAnnounced = 6;
+
+}  // namespace
 
 // Where the system refuses a thread, those that there are do the work, or the threads that wait for it.
 PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
@@ -47,6 +53,7 @@ bool PageReader::cancel(PageId page) {
     std::lock_guard lock(mutex_);
     auto job = jobs_.find(page);
     if (job == jobs_.end() || job->second.begun) return false;
+    if (job->second.announced) --announced_;
     jobs_.erase(job);
     return true;
 }
@@ -108,10 +115,32 @@ void PageReader::run() {
     }
 }
 
+// The next page that the disk should begin with, if it has not enough to do.
+std::optional<PageId> PageReader::announceNext() {
+    if (announced_ == kAnnounced) return std::nullopt;
+    for (auto* queue : {&needed_, &ahead_}) {
+        for (PageId page : *queue) {
+            auto job = jobs_.find(page);
+            if (job == jobs_.end() || job->second.begun || job->second.announced) continue;
+            job->second.announced = true;
+            ++announced_;
+            return page;
+        }
+    }
+    return std::nullopt;
+}
+
 void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch) {
     Job& job = jobs_.at(page);  // stays where it is: jobs are erased only before they begin or when they are done
     job.begun = true;
     count(true);
+    if (job.announced) --announced_;
+    std::optional<PageId> coming = job.announced ? announceNext() : page;
+    for (; coming; coming = announceNext()) {
+        lock.unlock();
+        store_.announce(*coming);
+        lock.lock();
+    }
     lock.unlock();
     Result<void> outcome = store_.read(page, job.into, scratch);
     lock.lock();

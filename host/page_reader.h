@@ -51,11 +51,12 @@ private:
     struct Job {
         std::span<std::byte> into;
         Urgency urgency;
-        bool begun = false;
+        bool announced = false, begun = false;
         std::optional<Result<void>> outcome = {};
     };
     void run();
-    std::optional<PageId> next();  // with the mutex held
+    std::optional<PageId> next();          // with the mutex held
+    std::optional<PageId> announceNext();  // with the mutex held
     void read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch);
     void count(bool begins);  // with the mutex held
 
@@ -66,7 +67,8 @@ private:
     std::unordered_map<PageId, Job> jobs_;
     Work total_;
     uint32_t reading_ = 0;
-    double since_ = 0;  // when reading_ last became 1
+    uint32_t announced_ = 0;  // of those that have not begun
+    double since_ = 0;        // when reading_ last became 1
     bool stop_ = false;
     std::vector<std::thread> threads_;
 };

@@ -24,6 +24,8 @@ public:
     // Bytes that reading the page moves from its source.
     virtual uint64_t sourceBytes(PageId page) const = 0;
 
+    // Tells that the page will be read soon, so that the disk may begin. Any number of threads may call at once.
+    virtual void announce(PageId) const {}
     // Puts the page together in `into` (pageBytes of it, 256-byte aligned), as kernels read it. `scratch` is the
     // calling thread's own and keeps its memory from call to call. Any number of threads may call at once, for
     // different pages. Errors: io (the file, the offset), bad_input (a value that is not finite); what `into` then

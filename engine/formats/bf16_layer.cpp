@@ -64,6 +64,14 @@ public:
         return {};
     }
 
+    void announce(uint64_t offset, uint64_t bytes) const override {
+        if (bytes == 0) return;
+        if (offset < source_->size()) return source_->announce(offset, bytes);
+        const View& view = viewAt(offset);
+        const uint64_t width = formatBytes(view.format, 1);
+        source_->announce(view.source + (offset - view.begin) / 2 * width, bytes / 2 * width);
+    }
+
 private:
     struct View {
         uint64_t begin, bytes;  // here

@@ -18,6 +18,9 @@ public:
         VKMOE_CHECK(checkRange(offset, into.size()));
         return file_->read(offset_ + offset, into);
     }
+    void announce(uint64_t offset, uint64_t bytes) const override {
+        if (checkRange(offset, bytes)) file_->announce(offset_ + offset, bytes);
+    }
 
 private:
     std::string name_;

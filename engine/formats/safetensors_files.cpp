@@ -40,6 +40,17 @@ public:
         return {};
     }
 
+    void announce(uint64_t offset, uint64_t bytes) const override {
+        if (!checkRange(offset, bytes)) return;
+        while (bytes > 0) {
+            const size_t part = partAt(offset);
+            const uint64_t at = offset - starts_[part], count = std::min(bytes, parts_[part]->size() - at);
+            parts_[part]->announce(at, count);
+            bytes -= count;
+            offset += count;
+        }
+    }
+
 private:
     size_t partAt(uint64_t offset) const {
         return size_t(std::upper_bound(starts_.begin(), starts_.end(), offset) - starts_.begin()) - 1;

@@ -124,6 +124,11 @@ uint64_t ExpertStore::sourceBytes(PageId page) const {
     return bytes;
 }
 
+void ExpertStore::announce(PageId page) const {
+    for (const PagePart& part : partsOf(page))
+        for (const TensorSlice& slice : slicesOf(part)) slice.announce(*layerOf(page).source.bytes);
+}
+
 Result<void> ExpertStore::read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const try {
     assert(into.size() == pageBytes(page));
     return readParts(layerOf(page).source, partsOf(page), into, scratch);

@@ -30,6 +30,7 @@ public:
     uint32_t pages() const override { return uint32_t(layer_of_.size()); }
     uint64_t pageBytes(PageId page) const override { return layerOf(page).layout.bytes(); }
     uint64_t sourceBytes(PageId page) const override;
+    void announce(PageId page) const override;
     Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const override;
 
 private:

@@ -34,13 +34,23 @@ uint64_t TensorSlice::scalesAt() const { return aligned(valueBytes()); }
 
 uint64_t TensorSlice::bytes() const { return scalesAt() + aligned(scaleBytes()); }
 
+uint64_t TensorSlice::valuesOffset() const {
+    return tensor->offset + uint64_t{first_row} * tensor->row_step * formats::formatBytes(tensor->format, cols);
+}
+
+uint64_t TensorSlice::scalesOffset() const {
+    return tensor->scales_offset + uint64_t{first_row} * tensor->row_step * scaleBytesOf(tensor->format, cols);
+}
+
+void TensorSlice::announce(const ByteSource& source) const {
+    source.announce(valuesOffset(), valueBytes());
+    if (scaleBytes() != 0) source.announce(scalesOffset(), scaleBytes());
+}
+
 Result<void> TensorSlice::read(const ByteSource& source, std::span<std::byte> into) const {
-    uint64_t skipped = uint64_t{first_row} * tensor->row_step;
-    VKMOE_CHECK(source.read(tensor->offset + skipped * formats::formatBytes(tensor->format, cols),
-                            into.subspan(0, valueBytes())));
+    VKMOE_CHECK(source.read(valuesOffset(), into.subspan(0, valueBytes())));
     if (scaleBytes() == 0) return {};
-    return source.read(tensor->scales_offset + skipped * scaleBytesOf(tensor->format, cols),
-                       into.subspan(scalesAt(), scaleBytes()));
+    return source.read(scalesOffset(), into.subspan(scalesAt(), scaleBytes()));
 }
 
 std::vector<TensorSlice> sliceMatrix(const formats::TensorRange& tensor, uint64_t bytes) {

@@ -18,10 +18,15 @@ struct TensorSlice {
     uint64_t scalesAt() const;  // bytes from the slice's start
     uint64_t bytes() const;     // a multiple of 16
 
+    void announce(const ByteSource& source) const;  // that it will be read soon
     Result<void> read(const ByteSource& source, std::span<std::byte> into) const;
 
     // The element of the tensor that a kernel calls `index` in this slice.
     uint64_t element(uint32_t index) const { return uint64_t{first_row} * cols + index; }
+
+private:
+    uint64_t valuesOffset() const;  // in the file
+    uint64_t scalesOffset() const;
 };
 
 // Slices of a matrix, each of whole panels, one at least, and of at most `bytes` bytes where that allows it.

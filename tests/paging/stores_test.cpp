@@ -1,8 +1,10 @@
 // Stores that keep pages: in memory, and in a file without a name.
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <filesystem>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -96,6 +98,44 @@ TEST_CASE("a reader without threads reads what is waited for", "[paging]") {
         CHECK(into[id] == truth[id]);
     }
     CHECK(reader.work().pages == 3);
+}
+
+TEST_CASE("the disk hears of every page once before it is read, and of a few that wait", "[paging]") {
+    struct Store final : PageStore {
+        mutable std::mutex mutex;
+        mutable std::vector<PageId> announced, done;
+        mutable size_t most_ahead = 0;
+        uint32_t pages() const override { return 100; }
+        uint64_t pageBytes(PageId) const override { return kBytes; }
+        uint64_t sourceBytes(PageId) const override { return kBytes; }
+        void announce(PageId page) const override {
+            std::lock_guard lock(mutex);
+            announced.push_back(page);
+        }
+        Result<void> read(PageId page, std::span<std::byte>, std::vector<std::byte>&) const override {
+            std::lock_guard lock(mutex);
+            if (std::count(announced.begin(), announced.end(), page) == 1) done.push_back(page);
+            most_ahead = std::max(most_ahead, announced.size() - done.size());
+            return {};
+        }
+    } store;
+    std::mt19937 random(Catch::getSeed());
+    std::vector<Page> into(store.pages(), Page(kBytes));
+    std::vector<PageId> wanted;
+    {
+        PageReader reader(store, 2);
+        for (PageId id = 0; id < store.pages(); ++id)
+            reader.request(id, into[id], random() % 2 ? PageReader::Urgency::ahead : PageReader::Urgency::needed);
+        for (PageId id = 0; id < store.pages(); ++id) {
+            if (random() % 4 == 0) reader.hurry(id);
+            if (random() % 4 != 0 || !reader.cancel(id)) wanted.push_back(id);
+        }
+        for (PageId id : wanted) REQUIRE(reader.wait(id));
+    }
+    std::sort(store.done.begin(), store.done.end());
+    CHECK(store.done == wanted);
+    CHECK(store.most_ahead > 0);
+    CHECK(store.most_ahead < 60);  // with those that were given up
 }
 
 TEST_CASE("a full disk is an error that names the page, and no page is taken for what it is not", "[paging]") {
