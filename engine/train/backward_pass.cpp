@@ -134,7 +134,6 @@ void BackwardPass::record(const Recording& r) const {
     if (hasShared()) upBackward(r, shared_, shared_places);
     r.commands.barrier();
     dispatchBackward(r);
-    r.commands.barrier();
 }
 
 // As far as the experts' outputs and the router's choices.
@@ -166,7 +165,6 @@ void BackwardPass::recordLast(const Recording& r) const {
     if (hasShared()) upBackward(r, shared_, shared(r));
     r.commands.barrier();
     dispatchBackward(r);
-    r.commands.barrier();
 }
 
 U32 BackwardPass::status(const Recording& r, size_t stage) const { return r.b.memory.at<U32>(r.b.status + stage * 8); }
@@ -328,7 +326,7 @@ void BackwardPass::upBackward(const Recording& r, const Family& family, const Pl
                         p.weights->up_weight,
                         p.rows,
                         weights_->sharedPage()};
-    r.commands.dispatch(*family.up, up, familyThreads(p.rows, d.experts, family.dense, d.model_dim));
+    if (r.batch.input) r.commands.dispatch(*family.up, up, familyThreads(p.rows, d.experts, family.dense, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(p.grad_up);
     grad.x = r.f.memory.at<F32>(p.x);
@@ -357,7 +355,7 @@ void BackwardPass::routerBackward(const Recording& r) const {
                            d.experts,
                            d.model_dim,
                            0};
-    r.commands.dispatch(*router_, p, denseThreads(r.batch.tokens, d.model_dim));
+    if (r.batch.input) r.commands.dispatch(*router_, p, denseThreads(r.batch.tokens, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(r.b.grad_logits);
     grad.x = r.f.memory.at<F32>(r.f.x);
@@ -400,6 +398,7 @@ void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWe
 }
 
 void BackwardPass::dispatchBackward(const Recording& r) const {
+    if (!r.batch.input) return;
     const BackwardWorkspace& b = r.b;
     uint32_t tokens = r.batch.tokens, D = weights_->description.model_dim;
     DispatchBackward p{b.memory.at<F32>(b.grad_x),
@@ -415,6 +414,7 @@ void BackwardPass::dispatchBackward(const Recording& r) const {
                        r.f.width,
                        0};
     r.commands.dispatch(*dispatch_, p, uint64_t{tokens} * D);
+    r.commands.barrier();
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------

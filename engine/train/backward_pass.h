@@ -33,6 +33,7 @@ public:
         uint32_t assignments = 0;  // of the micro-batch: what balance_loss divides counts by
         float balance_scale = 0;   // see RouterLossBackward; 0: none
         float z_scale = 0;
+        bool input = true;    // grad_in is wanted; else nothing is computed for it alone
         uint64_t counts = 0;  // address: [experts] assignments of the micro-batch, if there is a balance loss
         // A chunk of a micro-batch: see ExpertWeightGrad. 0: the batch is whole.
         uint64_t totals = 0, partials = 0, carried = 0;

@@ -210,6 +210,7 @@ BackwardPass::Batch LayerBatch::backwardBatch(const BatchWork& work, const Chunk
     batch.balance_scale = work.balance_scale;
     batch.z_scale = work.z_scale;
     batch.counts = counts_.address();
+    batch.input = !work.squared_error;
     if (chunk.whole) return batch;
     const PagedTraining::Layer* paged = layer_->paged();
     batch.totals = paged ? paged->table(PagedTraining::totals).address() : carry_->total_table.address();
@@ -244,7 +245,7 @@ void LayerBatch::carryOn(Commands& commands, const Chunk& chunk, uint64_t tokens
     commands.barrier();
 }
 
-void LayerBatch::recordDownloads(Commands& commands, const Chunk& chunk) const {
+void LayerBatch::recordDownloads(Commands& commands, const BatchWork& work, const Chunk& chunk) const {
     const Workspace& w = *workspace_;
     const Description& d = layer_->description();
     uint64_t tokens = chunk.tokens, experts = d.experts;
@@ -252,7 +253,8 @@ void LayerBatch::recordDownloads(Commands& commands, const Chunk& chunk) const {
     commands.copy(losses_, uint64_t{w.capacity} * 4, download_, at_.loss_status, 8);
     commands.copy(w.memory, w.logits, download_, at_.logits, tokens * experts * 4);
     commands.copy(w.memory, w.offsets, download_, at_.offsets, (experts + 1) * 4);
-    commands.copy(backward_->memory, backward_->grad_in, download_, 0, tokens * d.model_dim * 4);
+    if (!work.squared_error)
+        commands.copy(backward_->memory, backward_->grad_in, download_, 0, tokens * d.model_dim * 4);
     commands.copy(w.memory, w.status, download_, at_.forward, 8 * Workspace::kStatusRows);
     commands.copy(backward_->memory, backward_->status, download_, at_.backward, 8 * BackwardWorkspace::kStatusRows);
 }
@@ -317,7 +319,7 @@ Result<void> LayerBatch::runChunk(const BatchWork& work, const Chunk& chunk, uin
     recordUpstream(commands, work, chunk);
     recordBackward(commands, work, chunk, tokens);
     if (chunk.is_last && work.finish) work.finish(commands);
-    recordDownloads(commands, chunk);
+    recordDownloads(commands, work, chunk);
     VKMOE_TRY(seconds, submit(commands));
     result.backward_seconds += seconds;
     VKMOE_CHECK(check(chunk));
@@ -340,7 +342,7 @@ Result<void> LayerBatch::backwardPaged(const BatchWork& work, const Chunk& chunk
                                 {commands, *workspace_, *backward_, gradients_, batch}, experts, kind));
     if (!chunk.whole) carryOn(commands, chunk, tokens);
     if (chunk.is_last && work.finish) work.finish(commands);
-    recordDownloads(commands, chunk);
+    recordDownloads(commands, work, chunk);
     return submitAndWait(engine_->device(), commands);
 }
 

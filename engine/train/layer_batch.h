@@ -25,7 +25,7 @@ struct BatchResult {
     double loss = 0;                    // half the squared errors, summed
     std::vector<double> probabilities;  // [experts] softmax over all experts, summed over tokens
     std::vector<uint64_t> tokens;       // [experts]
-    std::vector<float> grad_in;         // [tokens, model_dim]
+    std::vector<float> grad_in;         // [tokens, model_dim], unless the upstream are targets
     double forward_seconds = 0, backward_seconds = 0;
 };
 
@@ -74,7 +74,7 @@ private:
     void recordAllCounts(Commands& commands, const Chunk& chunk) const;
     void recordBackward(Commands& commands, const BatchWork& work, const Chunk& chunk, uint64_t tokens) const;
     void carryOn(Commands& commands, const Chunk& chunk, uint64_t tokens) const;
-    void recordDownloads(Commands& commands, const Chunk& chunk) const;
+    void recordDownloads(Commands& commands, const BatchWork& work, const Chunk& chunk) const;
     BackwardPass::Batch backwardBatch(const BatchWork& work, const Chunk& chunk, uint64_t tokens) const;
     const BackwardPass& backwardPass(const Chunk& chunk) const { return chunk.whole ? layer_->backward() : *chunked_; }
     Result<void> runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);

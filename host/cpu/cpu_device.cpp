@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <deque>
 #include <new>
+#include <unordered_map>
 
 #include "host/cpu/float_environment.h"
 #include "host/device.h"
@@ -158,8 +159,8 @@ private:
                 break;
             }
             case Commands::Kind::copy:
-                std::memcpy(bytesOf(operation.to, operation.to_offset), bytesOf(operation.from, operation.from_offset),
-                            operation.bytes);
+                copy(bytesOf(operation.from, operation.from_offset), bytesOf(operation.to, operation.to_offset),
+                     operation.bytes);
                 break;
             case Commands::Kind::fill: {
                 auto* words = reinterpret_cast<uint32_t*>(bytesOf(operation.to, operation.to_offset));
@@ -180,8 +181,15 @@ private:
         auto run_range = [&](uint64_t begin, uint64_t end) {
             kernel(operation.params.data(), operation.kernel->constants, {begin, end});
         };
-        uint64_t first = runAlone(groups, run_range);
-        if (first == groups) return;
+        auto start = Clock::now();
+        double& group_seconds = group_seconds_[operation.kernel];
+        uint64_t first = double(groups) * group_seconds > kLong ? 0 : runAlone(groups, run_range);
+        if (first < groups) runTogether(first, groups, run_range);
+        if (groups > 0) group_seconds = secondsSince(start) / double(groups);
+    }
+
+    template <class RunRange>
+    void runTogether(uint64_t first, uint64_t groups, const RunRange& run_range) {
         GroupRanges ranges(first, groups, threads_);
         auto work = [&](size_t) {
             FloatEnvironment environment;
@@ -195,32 +203,50 @@ private:
     uint64_t runAlone(uint64_t groups, const RunRange& run_range) {
         FloatEnvironment environment;
         if (groups <= 1 || threads_ == 1) return run_range(0, groups), groups;
-        auto start = std::chrono::steady_clock::now();
+        auto start = Clock::now();
         uint64_t done = 0;
         for (uint64_t step = 1; done < groups; step *= 2) {
             uint64_t end = std::min(groups, done + step);
             run_range(done, end);
             done = end;
-            if (std::chrono::steady_clock::now() - start > kWaking) break;
+            if (secondsSince(start) > kWaking) break;
         }
         return done;
     }
 
-    void fill(uint32_t* words, uint64_t count, uint32_t word) {
-        if (count <= kSmallFill) return void(std::fill_n(words, count, word));
+    // body(begin, end) for all of `bytes`, in pieces on all threads if they are many.
+    template <class Body>
+    void inPieces(uint64_t bytes, const Body& body) {
+        if (bytes <= kPiece) return body(uint64_t{0}, bytes);
         arena_.execute([&] {
-            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, count, kSmallFill),
-                              [&](const auto& range) { std::fill(words + range.begin(), words + range.end(), word); });
+            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, (bytes + kPiece - 1) / kPiece), [&](const auto& pieces) {
+                body(pieces.begin() * kPiece, std::min(bytes, pieces.end() * kPiece));
+            });
         });
     }
 
-    static constexpr std::chrono::microseconds kWaking{5};
-    static constexpr uint64_t kSmallFill = uint64_t{1} << 16;  // words
+    void copy(const std::byte* from, std::byte* to, uint64_t bytes) {
+        inPieces(bytes, [&](uint64_t begin, uint64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
+    }
+
+    void fill(uint32_t* words, uint64_t count, uint32_t word) {
+        inPieces(count * 4, [&](uint64_t begin, uint64_t end) { std::fill(words + begin / 4, words + end / 4, word); });
+    }
+
+    using Clock = std::chrono::steady_clock;
+    static double secondsSince(Clock::time_point start) {
+        return std::chrono::duration<double>(Clock::now() - start).count();
+    }
+
+    static constexpr double kWaking = 5e-6, kLong = 10 * kWaking;
+    static constexpr uint64_t kPiece = uint64_t{1} << 18;  // bytes
 
     tbb::task_arena arena_;
     size_t threads_;
     std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
+    // Of each kernel's last dispatch, the time divided by the groups: what is long is not begun by one thread alone.
+    std::unordered_map<const Kernel*, double> group_seconds_;
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet
     uint64_t transfer_value_ = 0, transferred_ = 0, asked_ = 0;

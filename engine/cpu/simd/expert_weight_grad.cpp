@@ -37,7 +37,10 @@ const float* packGrads(const ExpertWeightGrad& p, const GradSlots& slots, uint32
         const float* from = p.grad_out.at + uint64_t{slot} * p.rows;
         for (uint32_t r = row; r < end; r += kGradSide) {
             float* to = memory + ((r - row) / kGradSide * count + (slot - slots.first)) * kGradSide;
-            std::copy_n(from + r, std::min(kGradSide, end - r), to);
+            if (end - r >= kGradSide)
+                std::memcpy(to, from + r, kGradSide * sizeof(float));  // of a known length: a few moves
+            else
+                std::copy_n(from + r, end - r, to);
         }
     }
     return memory;

@@ -15,7 +15,6 @@ namespace HWY_NAMESPACE {
 
 constexpr size_t kGradColumns = kLanes == kPanel ? 4 : 2;  // vectors of a register tile: as the registers allow
 constexpr uint32_t kGradRows = 6;
-constexpr size_t kGradVectors = kTilePanels * kPerPanel;
 
 // Part `part` of what comes next.
 HWY_INLINE void fetch(const Ahead& ahead, uint32_t part, uint32_t parts) {
@@ -101,14 +100,15 @@ HWY_INLINE void multiplyRows(const GradBlock& block, size_t row, size_t count, s
     }
 }
 
-// Rows are shared out evenly over register tiles; all 64 outputs are computed, wanted or not.
+// Rows are shared out evenly over register tiles; outputs beyond `outputs` that fill up a tile are computed, too.
 template <bool kFused, class Layout>
-HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows) {
+HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows, uint32_t outputs) {
+    const size_t vectors = ceilDiv(outputs, uint32_t{kLanes});
     uint32_t parts = ceilDiv(rows, kGradRows);
     for (uint32_t part = 0; part < parts; ++part) {
         uint32_t row = rows * part / parts, count = rows * (part + 1) / parts - row;
         fetch(block.ahead, part, parts);
-        for (size_t v = 0; v < kGradVectors; v += kGradColumns) multiplyRows<kFused, Layout>(block, row, count, v);
+        for (size_t v = 0; v < vectors; v += kGradColumns) multiplyRows<kFused, Layout>(block, row, count, v);
     }
 }
 
@@ -191,6 +191,7 @@ void runColumns(ColumnTile& tile) {
     block.startAtNothing();
     block.totals = tile.totals[0];
     block.weights = weights[0];
+    const uint32_t outputs = std::min(kRunOutputs, tile.cols - tile.first);
     for (uint32_t k0 = 0; k0 < tile.rows; k0 += kBlock) {
         block.x = tile.x.at + k0 / kBlock * tile.x.step;
         block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
@@ -198,8 +199,8 @@ void runColumns(ColumnTile& tile) {
         block.ahead = columnsFrom(tile, k0 + kBlock);
         tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block, weights)
                             : decodeBlock<kBf16>(tile, k0, block, weights);
-        tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count)
-                   : multiplyAll<false, RowLayout>(block, tile.row_count);
+        tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count, outputs)
+                   : multiplyAll<false, RowLayout>(block, tile.row_count, outputs);
     }
 }
 
@@ -219,8 +220,8 @@ void runSlots(SlotTile& tile) {
         if (slot + block.terms == tile.slots) block.ahead = tile.ahead;
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
-        tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns)
-                   : multiplyAll<false, TermLayout>(block, tile.columns);
+        tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns, tile.rows)
+                   : multiplyAll<false, TermLayout>(block, tile.columns, tile.rows);
         has_total = has_total || finished;
     }
     if (tile.slots != 0 || !GradSlots::hasPartial(tile.before)) return;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "shaders/constants.h"
@@ -34,7 +35,7 @@ public:
             const float* from = row_at(row);
             uint32_t k = 0;
             for (; k + kBlock <= cols; k += kBlock)
-                std::copy_n(from + k, kBlock, at + k / kBlock * step + row * kBlock);
+                std::memcpy(at + k / kBlock * step + row * kBlock, from + k, kBlock * sizeof(float));
             std::copy_n(from + k, cols - k, at + k / kBlock * step + row * kBlock);
         }
         return {at, step};
