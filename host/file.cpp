@@ -98,13 +98,13 @@ public:
     }
 
     void announce(uint64_t offset, uint64_t bytes) const override {
-        if (bytes == 0 || isCached(offset)) return;
+        if (bytes == 0 || isCached(offset + bytes / 2)) return;  // its ends may have come with its neighbours
         ::posix_fadvise(descriptor_.number(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
                         POSIX_FADV_WILLNEED);
     }
 
 private:
-    // Whether the byte at `offset` can be had without waiting for the disk; no: nobody knows.
+    // Whether the byte at `offset` is in memory; false where the system cannot tell, too.
     bool isCached(uint64_t offset) const {
 #ifdef RWF_NOWAIT
         std::byte byte;

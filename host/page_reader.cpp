@@ -9,8 +9,9 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-// Pages that the disk may fetch while those before them are put together: with fewer it rests now and then.
-constexpr uint32_t kAnnounced = 6;
+// Pages that the disk may fetch while those before them are put together: with fewer it rests now and then. Of those
+// that are read ahead fewer, for what is needed suddenly waits behind them.
+constexpr uint32_t kAnnounced = 6, kAnnouncedAhead = 2;
 
 }  // namespace
 
@@ -117,8 +118,8 @@ void PageReader::run() {
 
 // The next page that the disk should begin with, if it has not enough to do.
 std::optional<PageId> PageReader::announceNext() {
-    if (announced_ == kAnnounced) return std::nullopt;
     for (auto* queue : {&needed_, &ahead_}) {
+        if (stop_ || announced_ >= (queue == &needed_ ? kAnnounced : kAnnouncedAhead)) return std::nullopt;
         for (PageId page : *queue) {
             auto job = jobs_.find(page);
             if (job == jobs_.end() || job->second.begun || job->second.announced) continue;
@@ -136,7 +137,7 @@ void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vect
     count(true);
     if (job.announced) --announced_;
     std::optional<PageId> coming = job.announced ? announceNext() : page;
-    for (; coming; coming = announceNext()) {
+    for (int left = 2; coming; coming = --left > 0 ? announceNext() : std::nullopt) {
         lock.unlock();
         store_.announce(*coming);
         lock.lock();

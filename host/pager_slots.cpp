@@ -64,7 +64,10 @@ Result<Pager::Place> Pager::acquire(bool may_wait, bool ahead) {
     VKMOE_TRY(passed, device_.passed());
     Place place = freeSlot(passed, false);
     if (!place) place = victim(passed, false);
-    if (place && ahead && slotOf(place).page != kNoPage && pages_[slotOf(place).page].ahead) return Place{};
+    if (place && ahead && slotOf(place).page != kNoPage) {  // neither guess for guess, nor a write to the store
+        const Page& there = pages_[slotOf(place).page];
+        if (there.ahead || there.dirty) return Place{};
+    }
     if (!place && !may_wait) return Place{};
     for (; !place;) {
         place = freeSlot(passed, true);

@@ -76,6 +76,15 @@ std::optional<PagingReport> LmTrainer::paging() const {
     return state_->mixtures->paged()->report();
 }
 
+const Pager* LmTrainer::pager() const {
+    return state_->mixtures->paged() ? &state_->mixtures->paged()->pager() : nullptr;
+}
+
+std::span<const Visit> LmTrainer::visits() const {
+    if (!state_->mixtures->paged()) return {};
+    return state_->mixtures->paged()->visits();
+}
+
 // ---- building -------------------------------------------------------------------------------------------------------
 
 Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& source, const LmTrainerOptions& options) {

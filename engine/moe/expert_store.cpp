@@ -124,9 +124,10 @@ uint64_t ExpertStore::sourceBytes(PageId page) const {
     return bytes;
 }
 
-void ExpertStore::announce(PageId page) const {
+void ExpertStore::announce(PageId page) const try {
     for (const PagePart& part : partsOf(page))
         for (const TensorSlice& slice : slicesOf(part)) slice.announce(*layerOf(page).source.bytes);
+} catch (const std::bad_alloc&) {  // it is read without
 }
 
 Result<void> ExpertStore::read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const try {

@@ -397,6 +397,7 @@ void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWe
     r.commands.dispatch(kernel, p, matrices * denseThreads(p.rows, p.cols));
 }
 
+// With a barrier behind it, unless there is nothing to do.
 void BackwardPass::dispatchBackward(const Recording& r) const {
     if (!r.batch.input) return;
     const BackwardWorkspace& b = r.b;

@@ -40,7 +40,8 @@ public:
         bool last = true;
     };
 
-    // From BackwardWorkspace::grad_out to grad_in and the gradients; `forward` holds what the forward pass left.
+    // From BackwardWorkspace::grad_out to the gradients and, if the batch wants it, grad_in; `forward` holds what the
+    // forward pass left.
     void record(Commands& commands, const Workspace& forward, const BackwardWorkspace& workspace,
                 const LayerGradients& gradients, const Batch& batch) const {
         record(Recording{commands, forward, workspace, gradients, batch});

@@ -24,7 +24,7 @@ struct BackwardWorkspace {
     uint64_t grad_shared_hidden;          // [T, shared_dim], likewise
     uint64_t grad_shared_up;              // [T, shared_dim]
     uint64_t grad_shared_x;               // [T, model_dim]
-    uint64_t grad_in;                     // [T, model_dim] out: of the layer's input
+    uint64_t grad_in;                     // [T, model_dim] out, if wanted: of the layer's input
     uint64_t status;                      // [kStatusRows, 2]
 
     static constexpr uint32_t kStatusRows = 16;

@@ -58,6 +58,13 @@ std::optional<PagingReport> LayerTrainer::paging() const {
     return state_->paged->report();
 }
 
+const Pager* LayerTrainer::pager() const { return state_->paged ? &state_->paged->pager() : nullptr; }
+
+std::span<const Visit> LayerTrainer::visits() const {
+    if (!state_->paged) return {};
+    return state_->paged->visits();
+}
+
 uint64_t LayerTrainer::samplesSeen() const { return state_->samples_seen; }
 
 uint64_t LayerTrainer::peakBytes() const { return state_->engine->device().ledger().peak(); }

@@ -43,6 +43,7 @@ Result<std::vector<uint32_t>> forwardInPages(Engine& engine, const TrainableLaye
     commands = {};
     auto experts = withSlots(view<uint32_t>(host, at, entries));
     VKMOE_CHECK(expertsInPages(layer, commands, w, batch.tokens, experts));
+    layer.paged()->expectForward();
     return experts;
 }
 
@@ -60,10 +61,12 @@ Result<void> backwardInPages(Engine& engine, const TrainableLayer& layer, const 
     auto on = [&](Commands& wave) { return BackwardPass::Recording{wave, r.f, r.b, r.g, r.batch}; };
     pass.recordFirst(r);
     VKMOE_CHECK(send(engine, r.commands));
-    VKMOE_CHECK(layer.paged()->backward(experts, chunk, [&](Commands& wave) { pass.recordDown(on(wave)); }));
+    VKMOE_CHECK(layer.paged()->backward(experts, chunk, true, [&](Commands& wave) { pass.recordDown(on(wave)); }));
     pass.recordBetween(r);
     VKMOE_CHECK(send(engine, r.commands));
-    VKMOE_CHECK(layer.paged()->backward(experts, chunk, [&](Commands& wave) { pass.recordUp(on(wave)); }));
+    VKMOE_CHECK(
+        layer.paged()->backward(experts, chunk, r.batch.input, [&](Commands& wave) { pass.recordUp(on(wave)); }));
+    layer.paged()->expectBackward();
     pass.recordLast(r);
     return {};
 }

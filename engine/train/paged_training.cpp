@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cstring>
+#include <map>
 #include <numeric>
 
 #include "engine/moe/expert_store.h"
@@ -111,11 +113,13 @@ Result<void> PagedTraining::openPager(const Source& source, const TrainingPaging
                           .host_budget = options.host_budget.value_or(std::min(all, hostMemory() / 2)),
                           .policy = options.policy,
                           .placement = options.placement,
-                          .prefetch = false,
+                          .prefetch = options.prefetch,
                           .readers = options.readers,
                           .unit = together};
     VKMOE_TRY(pager, Pager::create(engine_->device(), std::move(store), std::move(groups), settings));
     pager_ = std::move(pager);
+    trace_ = options.trace;
+    chosen_.resize(layers_.size());
     uint32_t readable = pager_->flat() ? pager_->slots(0) + pager_->slots(1) : pager_->slots(1);
     if (readable >= together) return {};
     return Error{
@@ -141,6 +145,7 @@ Result<void> PagedTraining::tryTurn(std::span<const uint32_t> experts, const Nee
     std::vector<PageId> pages;
     for (uint32_t expert : experts)
         for (Kind kind : needs.kinds) pages.push_back(pageOf(kind, expert));
+    note(pages);
     auto unit = uint32_t(needs.kinds.size());
     VKMOE_CHECK(pager_->start(pages, unit, needs.changes));
     while (!pager_->done()) {
@@ -155,6 +160,13 @@ Result<void> PagedTraining::tryTurn(std::span<const uint32_t> experts, const Nee
         VKMOE_CHECK(submit(commands, submits_ != before));
     }
     return {};
+}
+
+void PagedTraining::note(std::span<const PageId> pages) {
+    if (!trace_) return;
+    std::map<uint32_t, std::vector<PageId>> of_group;
+    for (PageId page : pages) of_group[pager_->groups().of(page)].push_back(page);
+    for (auto& [group, used] : of_group) visits_.push_back({group, std::move(used)});
 }
 
 Result<void> PagedTraining::turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
@@ -214,17 +226,39 @@ std::vector<uint32_t> PagedTraining::Layer::ofAll(std::span<const uint32_t> expe
 Result<void> PagedTraining::Layer::forward(std::span<const uint32_t> some, const Record& record) const {
     auto experts = ofAll(some);
     VKMOE_CHECK(all_->catchUp(experts));
+    all_->chosen_[index_] = experts;
     return all_->turn(experts, {{all_->multiplied()}, 0}, {}, record);
 }
 
-Result<void> PagedTraining::Layer::backward(std::span<const uint32_t> some, Chunk chunk, const Record& record) const {
+Result<void> PagedTraining::Layer::backward(std::span<const uint32_t> some, Chunk chunk, bool operands,
+                                            const Record& record) const {
     assert(chunk == Chunk::whole || all_->uses(totals));
-    Kind operand = all_->multiplied();
     auto experts = ofAll(some);
     for (uint32_t e : experts) all_->has_gradient_[e] = all_->ever_[e] = true;
-    if (chunk == Chunk::whole) return all_->turn(experts, {{operand, gradients}, 0b10}, {}, record);
-    uint32_t changes = chunk == Chunk::last ? 0b0010 : 0b1100;
-    return all_->turn(experts, {{operand, gradients, totals, partials}, changes}, {}, record);
+    Needs needs{{gradients}, 0b1};
+    if (chunk != Chunk::whole) needs = {{gradients, totals, partials}, chunk == Chunk::last ? 0b001u : 0b110u};
+    if (operands) {
+        needs.kinds.insert(needs.kinds.begin(), all_->multiplied());
+        needs.changes <<= 1;
+    }
+    return all_->turn(experts, needs, {}, record);
+}
+
+void PagedTraining::readAhead(std::span<const uint32_t> experts, std::span<const Kind> each) {
+    std::vector<PageId> pages;
+    for (uint32_t expert : experts)
+        for (Kind kind : each) pages.push_back(pageOf(kind, expert));
+    pager_->readAhead(pages);
+}
+
+void PagedTraining::Layer::expectForward() const {
+    const bool is_last = index_ + 1 == all_->chosen_.size();
+    const Kind operand = all_->multiplied(), gradient = gradients;
+    all_->readAhead(all_->chosen_[is_last ? index_ : index_ + 1], std::span(is_last ? &gradient : &operand, 1));
+}
+
+void PagedTraining::Layer::expectBackward() const {
+    if (index_ > 0) all_->readAhead(all_->chosen_[index_ - 1], std::array{all_->multiplied(), gradients});
 }
 
 // ---- results --------------------------------------------------------------------------------------------------------

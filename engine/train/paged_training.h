@@ -5,9 +5,8 @@
 //     paged->zeroGradients();
 //     PagedTraining::Layer layer(*paged, 0);
 //     layer.forward(experts, record_experts);                       // experts: those with slots, ascending
-//     layer.backward(experts, Chunk::whole, record_down); ... layer.backward(experts, Chunk::whole, record_up);
-//     paged->squares(scale); ... layer.addSquares(sum); ... clip ...
-//     paged->adamw(numbers);
+//     layer.backward(experts, Chunk::whole, true, record_down); ... layer.backward(experts, Chunk::whole, true,
+//     record_up); paged->squares(scale); ... layer.addSquares(sum); ... clip ... paged->adamw(numbers);
 //
 // An expert without a gradient misses the step: it is told of it when its pages are next wanted (forward, settle), and
 // then takes all missed steps in their order with a gradient of zero, the bits of having taken them at once.
@@ -68,7 +67,15 @@ public:
 
         // Works in waves; `record` is called for each and skips, as its kernels do, experts that are not there.
         Result<void> forward(std::span<const uint32_t> experts, const Record& record) const;
-        Result<void> backward(std::span<const uint32_t> experts, Chunk chunk, const Record& record) const;
+        // Without `operands` backward brings no weights, gradients alone.
+        Result<void> backward(std::span<const uint32_t> experts, Chunk chunk, bool operands,
+                              const Record& record) const;
+
+        // After the layer's part of a pass: the pages that come next are read while nothing else is. Forward, those of
+        // the layer behind, as if it chose what it chose last time, or after the last layer its own gradients;
+        // backward, those of the layer before.
+        void expectForward() const;
+        void expectBackward() const;
 
         // What squares() found.
         void addSquares(SquareSum& sum) const;
@@ -103,7 +110,8 @@ public:
 
     uint64_t layerWords() const { return layer_experts_ * words_; }  // of a kind
     const Pager& pager() const { return *pager_; }
-    PagingReport report() const;
+    PagingReport report() const;                                  // without visits
+    const std::vector<Visit>& visits() const { return visits_; }  // of each turn a visit of each table
 
 private:
     // What is done with each expert of a wave.
@@ -128,6 +136,8 @@ private:
     Kind multiplied() const { return rounded() ? operands : weights; }  // what the passes read
     bool uses(Kind kind) const { return std::find(used_.begin(), used_.end(), kind) != used_.end(); }
     const Buffer& tableOf(Kind kind, uint32_t layer) const;
+    void note(std::span<const PageId> pages);
+    void readAhead(std::span<const uint32_t> experts, std::span<const Kind> each);
     Result<void> allocate();
     Result<void> openPager(const Source& source, const TrainingPaging& options);
     Result<void> turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
@@ -163,7 +173,10 @@ private:
     const Kernel *adamw_ = nullptr, *grad_squares_ = nullptr;
     std::unique_ptr<Pager> pager_;
     std::optional<Error> failure_;
-    std::vector<bool> has_gradient_, ever_;  // [experts] since the gradients were zeroed; since the beginning
+    bool trace_ = false;
+    std::vector<Visit> visits_;
+    std::vector<std::vector<uint32_t>> chosen_;  // [layers] experts of the last forward pass
+    std::vector<bool> has_gradient_, ever_;      // [experts] since the gradients were zeroed; since the beginning
     // Steps that some expert has yet to take, and how many of them each has taken.
     std::vector<Adamw> steps_;
     std::vector<size_t> taken_;

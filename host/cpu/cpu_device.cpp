@@ -183,7 +183,8 @@ private:
         };
         auto start = Clock::now();
         double& group_seconds = group_seconds_[operation.kernel];
-        uint64_t first = double(groups) * group_seconds > kLong ? 0 : runAlone(groups, run_range);
+        bool together = groups > 1 && threads_ > 1 && double(groups) * group_seconds > kLong;
+        uint64_t first = together ? 0 : runAlone(groups, run_range);
         if (first < groups) runTogether(first, groups, run_range);
         if (groups > 0) group_seconds = secondsSince(start) / double(groups);
     }
@@ -217,7 +218,7 @@ private:
     // body(begin, end) for all of `bytes`, in pieces on all threads if they are many.
     template <class Body>
     void inPieces(uint64_t bytes, const Body& body) {
-        if (bytes <= kPiece) return body(uint64_t{0}, bytes);
+        if (bytes <= kPiece || threads_ == 1) return body(uint64_t{0}, bytes);
         arena_.execute([&] {
             tbb::parallel_for(tbb::blocked_range<uint64_t>(0, (bytes + kPiece - 1) / kPiece), [&](const auto& pieces) {
                 body(pieces.begin() * kPiece, std::min(bytes, pieces.end() * kPiece));
@@ -238,8 +239,8 @@ private:
         return std::chrono::duration<double>(Clock::now() - start).count();
     }
 
-    static constexpr double kWaking = 5e-6, kLong = 10 * kWaking;
-    static constexpr uint64_t kPiece = uint64_t{1} << 18;  // bytes
+    static constexpr double kWaking = 5e-6, kLong = 10 * kWaking;  // seconds
+    static constexpr uint64_t kPiece = uint64_t{1} << 18;          // bytes
 
     tbb::task_arena arena_;
     size_t threads_;

@@ -22,6 +22,8 @@ struct Job {
 
 Result<Job> readJob(const Context& context, const FitOptions& options) {
     VKMOE_CHECK(checkTarget(options.output, {options.inputs, options.targets}));
+    if (!options.paging.trace.empty())
+        VKMOE_CHECK(checkTarget(options.paging.trace, {options.file, options.inputs, options.targets, options.output}));
     VKMOE_TRY(layer, openOneLayer(options.file, context.compat));
     const bool moe0 = std::filesystem::path(options.output).extension() == ".moe0";
     if (auto can = formats::checkMoe0Can(layer.description); moe0 && !can) {
@@ -77,6 +79,7 @@ Result<void> write(const FitOptions& options, const Job& job, const formats::Lay
 
 Result<void> fitOn(const Context& context, const FitOptions& options, const Job& job, Engine& engine) {
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, trainerOptions(context, options)));
+    double seconds = 0;
     for (uint64_t epoch = 0; epoch < options.epochs; ++epoch) {
         EpochOptions one{.batch_size = options.batch_size};
         Result<EpochResult> result = [&] {
@@ -85,10 +88,12 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
             return trainer.epoch(job.inputs, job.targets, one);
         }();
         if (!result) return std::move(result).error();
+        seconds += result->seconds;
         printEpoch(context, epoch, *result, trainer.paging());
     }
     VKMOE_TRY(trained, trainer.weights());
     VKMOE_CHECK(write(options, job, trained));
+    VKMOE_CHECK(writeTrainingTrace(options.paging.trace, trainer, seconds));
     if (context.json) return {};
     if (auto paging = trainer.paging()) fmt::print("{}", pagingPicture(*paging));
     fmt::print("{}: trained on {}\n", options.output, engine.device().info().name);

@@ -49,11 +49,13 @@ PagingOptions PagingChoice::options() const {
 }
 
 std::optional<TrainingPaging> PagingChoice::training() const {
-    if (!device_budget && !host_budget) return std::nullopt;
+    if (!device_budget && !host_budget && trace.empty()) return std::nullopt;
     std::error_code none;
     return TrainingPaging{.device_budget = device_budget,
                           .host_budget = host_budget,
                           .policy = options().policy,
+                          .prefetch = prefetch == "on",
+                          .trace = !trace.empty(),
                           .scratch = scratch.empty() ? std::filesystem::temp_directory_path(none).string() : scratch};
 }
 

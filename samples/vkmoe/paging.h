@@ -19,7 +19,7 @@ struct PagingChoice {
     // Without a budget, a trace or a map everything is on the device, as it always was.
     bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
     PagingOptions options() const;
-    // With a budget training pages, too.
+    // With a budget or a trace training pages, too.
     std::optional<TrainingPaging> training() const;
 };
 
@@ -39,6 +39,14 @@ Json memoryJson(Device& device);
 std::string memoryLine(Device& device);
 
 Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& report, double seconds);
+// The same of training, if `path` is not empty and there are pages: `trainer` is an LmTrainer or a LayerTrainer.
+template <class Trainer>
+Result<void> writeTrainingTrace(const std::string& path, const Trainer& trainer, double seconds) {
+    auto report = trainer.paging();
+    if (path.empty() || !report) return {};
+    report->visits.assign(trainer.visits().begin(), trainer.visits().end());
+    return writeTrace(path, *trainer.pager(), *report, seconds);
+}
 
 // A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:
 // '#' device, '+' host, '.' file.

@@ -12,32 +12,32 @@ void addBytes(CLI::App& command, const char* name, std::optional<uint64_t>& targ
         });
 }
 
-}  // namespace
-
-void addBudgets(CLI::App& command, PagingChoice& choice) {
+void addMemory(CLI::App& command, PagingChoice& choice) {
     addBytes(command, "--vram-budget", choice.device_budget,
              "expert pages on the device, in bytes or as 1.5GiB; pages the rest");
     addBytes(command, "--host-budget", choice.host_budget, "expert pages in memory that the device reads");
     command.add_option("--policy", choice.policy, "lru, lfu, expected, static or auto")
         ->check(CLI::IsMember({"lru", "lfu", "expected", "static", "auto"}))
         ->capture_default_str();
+    command.add_option("--prefetch", choice.prefetch, "on: read what the next layer is thought to need")
+        ->check(CLI::IsMember({"on", "off"}))
+        ->capture_default_str();
+    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
 }
 
+}  // namespace
+
 void addTrainingPaging(CLI::App& command, PagingChoice& choice) {
-    addBudgets(command, choice);
+    addMemory(command, choice);
     command.add_option("--scratch", choice.scratch,
                        "the folder of the file for experts beyond both budgets; default: for temporary files");
 }
 
 void addPaging(CLI::App& command, PagingChoice& choice) {
-    addBudgets(command, choice);
-    command.add_option("--prefetch", choice.prefetch, "on: read what the next layer's router would choose")
-        ->check(CLI::IsMember({"on", "off"}))
-        ->capture_default_str();
+    addMemory(command, choice);
     command.add_option("--cpu-experts", choice.host, "on: experts that are not on the device are computed on the CPU")
         ->check(CLI::IsMember({"auto", "on", "off"}))
         ->capture_default_str();
-    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
     command.add_flag("--map", choice.map, "show where every expert is, on stderr");
 }
 

@@ -7,13 +7,11 @@
 
 namespace vkmoe::program {
 
-// --vram-budget, --host-budget, --policy. `choice` outlives the parsing.
-void addBudgets(CLI::App& command, PagingChoice& choice);
-
-// These and --scratch, for commands that train.
+// --vram-budget, --host-budget, --policy, --prefetch, --trace and, for commands that train, --scratch. `choice`
+// outlives the parsing.
 void addTrainingPaging(CLI::App& command, PagingChoice& choice);
 
-// The first and --prefetch, --cpu-experts, --trace, --map.
+// The first five and --cpu-experts, --map.
 void addPaging(CLI::App& command, PagingChoice& choice);
 
 }  // namespace vkmoe::program

@@ -83,10 +83,14 @@ Result<void> checkTargets(const TrainOptions& options) {
         VKMOE_CHECK(checkTarget(file, {text, file == tokenizerPath(options.output) ? "" : options.codec}));
     if (auto offset = checkUtf8(options.output))
         return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
-    if (options.report.empty()) return {};
     files.push_back(text);
     files.push_back(options.codec);
-    return checkTarget(options.report, files);
+    for (const std::string& path : {options.report, options.paging.trace}) {
+        if (path.empty()) continue;
+        VKMOE_CHECK(checkTarget(path, files));
+        files.push_back(path);
+    }
+    return {};
 }
 
 Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
@@ -131,6 +135,7 @@ public:
         }
         if (saved_step_ != state_.step) VKMOE_CHECK(save());
         VKMOE_CHECK(writeReport());
+        VKMOE_CHECK(writeTrainingTrace(options_.paging.trace, trainer_, display_.seconds()));
         tell(!last);
         return {};
     }

@@ -129,7 +129,8 @@ std::vector<std::string> checkpointFiles(const TrainOptions& options) {
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkOptions(options));
     auto written = checkpointFiles(options);
-    if (!options.report.empty()) written.push_back(options.report);
+    for (const std::string& path : {options.report, options.paging.trace})
+        if (!path.empty()) written.push_back(path);
     VKMOE_TRY(texts, readTexts(options.text, options.validation, written));
     TrainPlan plan;
     VKMOE_TRY(codec, makeCodec(options, texts));

@@ -137,7 +137,15 @@ TEST_CASE("a run with budgets has the bits of one without, and either goes on fr
     CHECK((slurp(folder / "p/m.evermind") == model));
     CHECK((slurp(folder / "p/m.evermind.state") == state));
 
-    train("p/m.evermind", "--steps 3 " + budgets);
+    const std::string traced =
+        train("p/m.evermind", "--steps 3 --prefetch off --trace " + (folder / "t.json ") + budgets);
+    CHECK(lines(traced).back()["validation_loss"].is_number());
+    CHECK(lines(traced)[2]["pages"]["prefetch"]["read"] == 0);
+    auto replayed = program("replay --json --budgets 25,50 " + (folder / "t.json"));
+    INFO(replayed.err);
+    REQUIRE(replayed.code == 0);
+    CHECK(json::parse(replayed.out)["pages"] == 4 * 2 * 5);
+    CHECK(json::parse(replayed.out)["visits"] > 0);
     train("p/m.evermind", "--steps 5 --resume");
     train("p/m.evermind", "--steps 8 --policy lru --resume " + budgets);
     CHECK((slurp(folder / "p/m.evermind") == model));
@@ -202,6 +210,9 @@ TEST_CASE("what a run reads it does not write, and what it writes it does not re
     checkRefused(run(folder, "text", "--steps 1"), "cannot be the same file");
     checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "m.evermind")), "cannot be the same file");
     checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "text")), "cannot be the same file");
+    checkRefused(run(folder, "m.evermind", "--steps 1 --trace " + (folder / "text")), "cannot be the same file");
+    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "r") + " --trace " + (folder / "r")),
+                 "cannot be the same file");
     CHECK(slurp(folder / "text") == text);
     checkRefused(run(folder, "m.evermind", "--epochs 1e300"), "--epochs is 1e+300");
     checkRefused(run(folder, "m.evermind", "--epochs nan"), "--epochs is nan");
@@ -422,6 +433,9 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     INFO(paged.err);
     REQUIRE(paged.code == 0);
     CHECK(lines(paged.out)[7]["pages"]["bytes_written"] > 0);
+    REQUIRE(program(job + (folder / "t.moe0") + " --trace " + (folder / "t.json")).code == 0);
+    CHECK((slurp(folder / "t.moe0") == slurp(folder / "b.moe0")));
+    CHECK(program("replay " + (folder / "t.json")).code == 0);
     CHECK((slurp(folder / "p.moe0") == slurp(folder / "b.moe0")));
     const auto small = program(job + (folder / "q.moe0") + " --vram-budget 1KiB --host-budget 0");
     CHECK(small.code != 0);

@@ -185,6 +185,45 @@ TEST_CASE("a run goes on from another's state, in pages or not", "[train][lm][pa
         }
 }
 
+TEST_CASE("what a layer needs next is read ahead, and every use is in the trace", "[train][lm][paging]") {
+    auto engine = must(Engine::open({.device = "cpu"}));
+    test::LmRun runs[2];
+    std::vector<Visit> visits[2];
+    PagingReport reports[2];
+    for (bool prefetch : {false, true}) {
+        LmTrainerOptions options{.paging = budgets(2 * kExperts, Placement::flat, temporary())};
+        options.paging->prefetch = prefetch;
+        options.paging->trace = true;
+        auto trainer = must(LmTrainer::create(*engine, model(7), options));
+        for (uint32_t i = 0; i < 6; ++i) {
+            LmStep done = must(trainer.step(step(3)));
+            runs[prefetch].numbers.push_back(done.loss);
+        }
+        runs[prefetch].values.push_back(must(trainer.parameters()));
+        reports[prefetch] = *trainer.paging();
+        visits[prefetch].assign(trainer.visits().begin(), trainer.visits().end());
+        REQUIRE(trainer.pager() != nullptr);
+        const PageGroups& groups = trainer.pager()->groups();
+        for (const Visit& visit : visits[prefetch]) {
+            REQUIRE_FALSE(visit.pages.empty());
+            for (PageId page : visit.pages) CHECK(groups.of(page) == visit.group);
+        }
+    }
+    test::checkSame(runs[true], runs[false]);
+    CHECK(reports[false].counters.prefetched == 0);
+    CHECK(reports[true].counters.prefetched > 0);
+    CHECK(reports[true].counters.prefetch_used > 0);
+    uint64_t uses = 0;
+    for (const Visit& visit : visits[true]) uses += visit.pages.size();
+    const PagerCounters& counted = reports[true].counters;
+    CHECK(uses == counted.tier1 + counted.tier2 + counted.tier3);
+    REQUIRE(visits[true].size() == visits[false].size());
+    for (size_t i = 0; i < visits[true].size(); ++i) {
+        CHECK(visits[true][i].group == visits[false][i].group);
+        CHECK(visits[true][i].pages == visits[false][i].pages);
+    }
+}
+
 TEST_CASE("a model's experts share the budgets, and only those with tokens move", "[train][lm][paging]") {
     LmTrainerOptions options{.max_tokens = 64, .paging = budgets(4 * kExperts, Placement::flat)};
     auto engine = must(Engine::open({.device = "cpu"}));

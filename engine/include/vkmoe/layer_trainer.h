@@ -77,6 +77,8 @@ public:
     // 4*T*D + T*E + S*(2*F + 2*D) + 2*T*H + 2*T*D, and small change; exactly: Workspace and BackwardWorkspace.
     TrainingMemory memory(uint32_t tokens) const;
     std::optional<PagingReport> paging() const;  // since it was made; nothing without pages
+    const Pager* pager() const;                  // null without pages
+    std::span<const Visit> visits() const;       // with TrainingPaging::trace, since it was made
     uint64_t peakBytes() const;                  // that the engine's device has given out at once so far
 
     // Gradients for one batch of tokens [tokens, model_dim] and the gradient of its outputs, without auxiliary losses.

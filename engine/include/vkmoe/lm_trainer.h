@@ -85,6 +85,8 @@ public:
     // recomputation, the forward part (else of all T), and twice the gradients of the embedding and of one layer.
     TrainingMemory memory(uint32_t tokens) const;
     std::optional<PagingReport> paging() const;  // since it was made; nothing without pages
+    const Pager* pager() const;                  // null without pages
+    std::span<const Visit> visits() const;       // with TrainingPaging::trace, since it was made
     uint64_t peakBytes() const;                  // that the engine's device has given out at once so far
 
     // One optimiser step over micro-batches of sequences (each of two tokens or more; shorter ones are passed over).

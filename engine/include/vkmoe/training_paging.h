@@ -18,6 +18,10 @@ struct TrainingPaging {
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
     Placement placement = Placement::automatic;
+    // Read the experts that a layer will need before it is its turn: going back they are known, forward they are taken
+    // for those of last time.
+    bool prefetch = true;
+    bool trace = false;    // keep the history of uses (visits() of a trainer)
     uint32_t readers = 3;  // threads that read
     // The folder of the nameless file that pages beyond both budgets go to; empty: they stay in ordinary memory.
     std::string scratch;
