@@ -134,6 +134,7 @@ void BackwardPass::record(const Recording& r) const {
     if (hasShared()) upBackward(r, shared_, shared_places);
     r.commands.barrier();
     dispatchBackward(r);
+    r.commands.barrier();
 }
 
 // As far as the experts' outputs and the router's choices.
@@ -165,6 +166,7 @@ void BackwardPass::recordLast(const Recording& r) const {
     if (hasShared()) upBackward(r, shared_, shared(r));
     r.commands.barrier();
     dispatchBackward(r);
+    r.commands.barrier();
 }
 
 U32 BackwardPass::status(const Recording& r, size_t stage) const { return r.b.memory.at<U32>(r.b.status + stage * 8); }
@@ -397,7 +399,6 @@ void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWe
     r.commands.dispatch(kernel, p, matrices * denseThreads(p.rows, p.cols));
 }
 
-// With a barrier behind it, unless there is nothing to do.
 void BackwardPass::dispatchBackward(const Recording& r) const {
     if (!r.batch.input) return;
     const BackwardWorkspace& b = r.b;
@@ -415,7 +416,6 @@ void BackwardPass::dispatchBackward(const Recording& r) const {
                        r.f.width,
                        0};
     r.commands.dispatch(*dispatch_, p, uint64_t{tokens} * D);
-    r.commands.barrier();
 }
 
 // ---- errors ---------------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <new>
 #include <unordered_map>
 
+#include "host/clock.h"
 #include "host/cpu/float_environment.h"
 #include "host/device.h"
 #include "host/faults.h"
@@ -181,12 +181,12 @@ private:
         auto run_range = [&](uint64_t begin, uint64_t end) {
             kernel(operation.params.data(), operation.kernel->constants, {begin, end});
         };
-        auto start = Clock::now();
+        const double start = secondsNow();
         double& group_seconds = group_seconds_[operation.kernel];
         bool together = groups > 1 && threads_ > 1 && double(groups) * group_seconds > kLong;
         uint64_t first = together ? 0 : runAlone(groups, run_range);
         if (first < groups) runTogether(first, groups, run_range);
-        if (groups > 0) group_seconds = secondsSince(start) / double(groups);
+        if (groups > 0) group_seconds = (secondsNow() - start) / double(groups);
     }
 
     template <class RunRange>
@@ -204,13 +204,13 @@ private:
     uint64_t runAlone(uint64_t groups, const RunRange& run_range) {
         FloatEnvironment environment;
         if (groups <= 1 || threads_ == 1) return run_range(0, groups), groups;
-        auto start = Clock::now();
+        const double start = secondsNow();
         uint64_t done = 0;
         for (uint64_t step = 1; done < groups; step *= 2) {
             uint64_t end = std::min(groups, done + step);
             run_range(done, end);
             done = end;
-            if (secondsSince(start) > kWaking) break;
+            if (secondsNow() - start > kWaking) break;
         }
         return done;
     }
@@ -232,11 +232,6 @@ private:
 
     void fill(uint32_t* words, uint64_t count, uint32_t word) {
         inPieces(count * 4, [&](uint64_t begin, uint64_t end) { std::fill(words + begin / 4, words + end / 4, word); });
-    }
-
-    using Clock = std::chrono::steady_clock;
-    static double secondsSince(Clock::time_point start) {
-        return std::chrono::duration<double>(Clock::now() - start).count();
     }
 
     static constexpr double kWaking = 5e-6, kLong = 10 * kWaking;  // seconds

@@ -49,7 +49,7 @@ PagingOptions PagingChoice::options() const {
 }
 
 std::optional<TrainingPaging> PagingChoice::training() const {
-    if (!device_budget && !host_budget && trace.empty()) return std::nullopt;
+    if (!wanted()) return std::nullopt;
     std::error_code none;
     return TrainingPaging{.device_budget = device_budget,
                           .host_budget = host_budget,

@@ -48,13 +48,8 @@ void printSummary(const Context& context, Device& on, const Stack& stack, const 
 
 // Before any work: each result has a place to go, which is no other's and none that is read.
 Result<void> checkResultFiles(const RunOptions& options) {
-    std::vector<std::string> others{options.file, options.input, options.routes_in};
-    for (const std::string& path : {options.output, options.routes, options.paging.trace}) {
-        if (path.empty()) continue;
-        VKMOE_CHECK(checkTarget(path, others));
-        others.push_back(path);
-    }
-    return {};
+    return checkEachTarget({options.output, options.routes, options.paging.trace},
+                           {options.file, options.input, options.routes_in});
 }
 
 // All files or none.

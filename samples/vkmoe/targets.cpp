@@ -67,4 +67,13 @@ Result<void> checkTarget(const std::string& path, const std::vector<std::string>
     return {};
 }
 
+Result<void> checkEachTarget(const std::vector<std::string>& paths, std::vector<std::string> others) {
+    for (const std::string& path : paths) {
+        if (path.empty()) continue;
+        VKMOE_CHECK(checkTarget(path, others));
+        others.push_back(path);
+    }
+    return {};
+}
+
 }  // namespace vkmoe::program

@@ -85,12 +85,7 @@ Result<void> checkTargets(const TrainOptions& options) {
         return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
     files.push_back(text);
     files.push_back(options.codec);
-    for (const std::string& path : {options.report, options.paging.trace}) {
-        if (path.empty()) continue;
-        VKMOE_CHECK(checkTarget(path, files));
-        files.push_back(path);
-    }
-    return {};
+    return checkEachTarget({options.report, options.paging.trace}, std::move(files));
 }
 
 Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
