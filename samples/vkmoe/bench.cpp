@@ -13,7 +13,7 @@
 namespace vkmoe::program {
 namespace {
 
-constexpr uint32_t kRepeats = 5;
+constexpr uint32_t kRepeats = 10;
 constexpr double kLongEnough = 0.02;  // seconds a peak measurement takes at least
 constexpr double kSlow = 0.5;         // seconds from which on a kernel is timed once
 

@@ -31,26 +31,32 @@ struct Block {
     alignas(64) float decoded[kTilePanels][kBlock * kPanel];
 };
 
-// The first product starts a sum, the others follow in ascending k.
+// The first product starts a sum, the others follow in ascending k. One pointer a panel: where the processor starts as
+// many instructions at a time as this loop's sums have, each that only counts is one too many.
 template <bool kFused, size_t kRows, size_t kVectors>
 HWY_INLINE void sumTerms(const Block& block, size_t row, size_t vector, V (&s)[kRows][kVectors]) {
+    constexpr size_t kPanels = (kVectors + kPerPanel - 1) / kPerPanel;
     const D d;
-    const float* w[kVectors];
     const float* x = block.x + row * kBlock;
+    const float* end = x + block.terms;
+    const float* w[kPanels];
+    VKMOE_UNROLL
+    for (size_t i = 0; i < kPanels; ++i) w[i] = block.weights[vector / kPerPanel + i] + vector % kPerPanel * kLanes;
     VKMOE_UNROLL
     for (size_t c = 0; c < kVectors; ++c) {
-        w[c] = block.weights[(vector + c) / kPerPanel] + (vector + c) % kPerPanel * kLanes;
-        V weight = hn::LoadU(d, w[c]);
+        V weight = hn::LoadU(d, w[c / kPerPanel] + c % kPerPanel * kLanes);
         VKMOE_UNROLL
         for (size_t r = 0; r < kRows; ++r) s[r][c] = hn::Mul(hn::Set(d, x[r * kBlock]), weight);
     }
-    for (uint32_t k = 1; k < block.terms; ++k) {
+    while (++x < end) {
         V weight[kVectors];
         VKMOE_UNROLL
-        for (size_t c = 0; c < kVectors; ++c) weight[c] = hn::LoadU(d, w[c] + k * kPanel);
+        for (size_t i = 0; i < kPanels; ++i) w[i] += kPanel;
+        VKMOE_UNROLL
+        for (size_t c = 0; c < kVectors; ++c) weight[c] = hn::LoadU(d, w[c / kPerPanel] + c % kPerPanel * kLanes);
         VKMOE_UNROLL
         for (size_t r = 0; r < kRows; ++r) {
-            V xk = hn::Set(d, x[r * kBlock + k]);
+            V xk = hn::Set(d, x[r * kBlock]);
             VKMOE_UNROLL
             for (size_t c = 0; c < kVectors; ++c) s[r][c] = accumulate<kFused>(xk, weight[c], s[r][c]);
         }
@@ -99,9 +105,10 @@ HWY_INLINE void fetchNext(const Block& block, uint32_t panels, uint32_t first, u
 }
 
 // Rows are shared out evenly over register tiles: a tile of one or two rows is slow. Branches fall alike from tile to
-// tile: a tile is over in so few cycles that those of a branch guessed wrong are dear.
+// tile: a tile is over in so few cycles that those of a branch guessed wrong are dear. Not inlined: constants of the
+// decoding would take registers from the sums.
 template <bool kScaled, bool kFused>
-HWY_INLINE void multiplyAll(PanelTile& tile, const Block& block) {
+HWY_NOINLINE void multiplyAll(PanelTile& tile, const Block& block) {
     size_t vectors = tile.panel_count * kPerPanel;
     uint32_t parts = ceilDiv(tile.row_count, kRegisterRows), lines = ceilDiv(block.next_lines, parts);
     uint32_t least = tile.row_count / parts, larger = tile.row_count % parts, row = 0;
