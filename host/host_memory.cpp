@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <tbb/parallel_for.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -11,6 +13,7 @@ inline namespace v1 {
 namespace {
 
 constexpr size_t kLargePage = size_t{2} << 20;
+constexpr uintptr_t kPiece = uintptr_t{16} << 20;  // that one thread backs at a time
 
 }  // namespace
 
@@ -27,6 +30,20 @@ void* allocateHostMemory(uint64_t bytes, size_t alignment) {
     (void)::madvise(block, bytes / kLargePage * kLargePage, MADV_HUGEPAGE);  // a wish
     return block;
 }
+
+#ifdef MADV_POPULATE_WRITE
+void backHostMemory(std::span<std::byte> memory) {
+    const auto first = reinterpret_cast<uintptr_t>(memory.data()), page = uintptr_t(::sysconf(_SC_PAGESIZE));
+    const uintptr_t begin = (first + page - 1) / page * page, end = (first + memory.size()) / page * page;
+    if (begin >= end) return;
+    tbb::parallel_for(begin / kPiece, (end - 1) / kPiece + 1, [&](uintptr_t piece) {
+        const uintptr_t from = std::max(begin, piece * kPiece), to = std::min(end, (piece + 1) * kPiece);
+        (void)::madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);
+    });
+}
+#else
+void backHostMemory(std::span<std::byte>) {}
+#endif
 
 }  // namespace v1
 }  // namespace vkmoe

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace vkmoe {
 inline namespace v1 {
@@ -14,6 +15,10 @@ uint64_t hostMemory();
 // The system is asked to back large blocks with large pages, where it has them: first use of a small page can take
 // microseconds, on a machine inside a machine, and finding many of them is slow everywhere.
 void* allocateHostMemory(uint64_t bytes, size_t alignment);
+
+// Has the system back `memory` now, on all threads, so that no later use waits for that; what is in it stays. A wish: a
+// system without the means does it at first use, as ever.
+void backHostMemory(std::span<std::byte> memory);
 
 }  // namespace v1
 }  // namespace vkmoe

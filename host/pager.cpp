@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 
 #include "host/clock.h"
 
@@ -12,10 +13,10 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint64_t kTrial = 64;       // pages read ahead before their worth is judged
-constexpr double kGoodTrial = 0.4;    // share of them that must have been used
-constexpr uint32_t kPause = 2000;     // turns without, after a bad trial
-constexpr uint32_t kGroupChunk = 32;  // pages of a turn of preload
+constexpr uint64_t kTrial = 64;      // pages read ahead before their worth is judged
+constexpr double kGoodTrial = 0.4;   // share of them that must have been used
+constexpr uint32_t kPause = 2000;    // turns without, after a bad trial
+constexpr size_t kPreloadWave = 32;  // pages of a wave of preload; the next ones are read meanwhile
 
 std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
     std::vector<uint32_t> sizes;
@@ -81,17 +82,18 @@ Result<void> Pager::allocate(const PagerOptions& options) {
 
 // ---- everything in memory -------------------------------------------------------------------------------------------
 
-Result<void> Pager::bringGroup(uint32_t group) {
-    for (PageId first = index_.first(group); first < index_.end(group); first += kGroupChunk) {
-        std::vector<PageId> some;
-        for (PageId p = first; p < std::min(first + kGroupChunk, index_.end(group)); ++p) some.push_back(p);
-        VKMOE_CHECK(start(some));
-        while (!done()) {
-            Commands commands;
-            VKMOE_CHECK(next(commands));
-            VKMOE_TRY(value, device_.submit(commands));
-            submitted(value);
-        }
+Result<void> Pager::bringAll(const std::function<bool(uint64_t, uint64_t)>& progress) {
+    std::vector<PageId> all(pages_.size());
+    std::iota(all.begin(), all.end(), PageId{0});
+    VKMOE_CHECK(start(all));
+    for (uint64_t brought = 0; !done();) {
+        Commands commands;
+        VKMOE_CHECK(next(commands));
+        VKMOE_TRY(value, device_.submit(commands));
+        submitted(value);
+        brought += wave_.size();
+        if (progress && !progress(brought, all.size()))
+            return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} pages", brought, all.size())};
     }
     return {};
 }
@@ -99,15 +101,10 @@ Result<void> Pager::bringGroup(uint32_t group) {
 Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progress) {
     all_resident_ = false;
     if (slots(0) + slots(1) < pages_.size()) return {};
-    for (uint32_t g = 0; g < index_.count(); ++g) {
-        quiet_ = true;
-        auto brought = bringGroup(g);
-        quiet_ = false;
-        VKMOE_CHECK(std::move(brought));
-        if (progress && !progress(index_.end(g), pages_.size()))
-            return Error{ErrorCode::unsupported,
-                         fmt::format("cancelled after {} of {} pages", index_.end(g), pages_.size())};
-    }
+    quiet_ = true;
+    auto brought = bringAll(progress);
+    quiet_ = false;
+    VKMOE_CHECK(std::move(brought));
     endWave();
     for (const Page& page : pages_)
         if (!page.resident()) return {};  // tier 2 served as staging: not all of it counts
@@ -238,6 +235,7 @@ Result<void> Pager::next(Commands& commands) {
                                      waiting_.front().size(), slot_bytes_, slots(0) + slots(1))};
         // With more to come than there are slots, one half is used while the other is read.
         size_t some = waiting_.empty() ? coming_.size() : (coming_.size() + 1) / 2;
+        if (quiet_) some = std::min(some, kPreloadWave);
         for (size_t i = 0; i < some; ++i) VKMOE_CHECK(waitFor(coming_[i]));
         take(coming_, some);
         VKMOE_CHECK(requestMore(false));

@@ -203,7 +203,7 @@ private:
     void count(PageId page);
     void judgeCopies();
     void endWave();
-    Result<void> bringGroup(uint32_t group);
+    Result<void> bringAll(const std::function<bool(uint64_t, uint64_t)>& progress);
 
     Device& device_;
     std::unique_ptr<PageStore> store_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "host/host_memory.h"
+
 namespace vkmoe {
 inline namespace v1 {
 
@@ -23,6 +25,7 @@ Result<Slots> Slots::create(Device& device, Memory memory, uint64_t slot_bytes, 
             per_slab = some / 2;
             continue;
         }
+        backHostMemory(slab->mapped());  // pages come into it later, and nobody is to wait for more than them
         slots.bytes_ += slab->size();
         slots.slabs_.push_back(std::move(slab).value());
         slots.slots_.resize(slots.slots_.size() + some);
