@@ -109,7 +109,7 @@ TEST_CASE("without layers or taps text is generated token by token, with experts
     }
 }
 
-TEST_CASE("without layers or taps a language model is trained, stopped and trained on", "[lm][bare][device]") {
+TEST_CASE("without layers or taps a language model is trained, stopped and trained on", "[lm][bare][device][wide]") {
     const std::vector<std::vector<Sequence>> batch{{kText, {5, 5, 6}}, {{1, 2}}};
     for (const BareModel& m : bareModels()) {
         std::vector<float> first;

@@ -188,7 +188,7 @@ TEST_CASE("a batch in chunks gives the bits of a whole one", "[train][device][wi
     }
 }
 
-TEST_CASE("an expert may have as many slots as a pass has tokens", "[train][device]") {
+TEST_CASE("an expert may have as many slots as a pass has tokens", "[train][device][wide]") {
     Description d{.model_dim = 8, .hidden_dim = 8, .experts = 1, .top_k = 1};
     d.router_bias = d.up_bias = d.down_bias = true;
     auto layer = test::makeRandomLayer(d, WeightFormat::f32, 3);

@@ -68,7 +68,7 @@ LmTrainerOptions chunkOptions(Precision precision, bool recompute) {
 
 }  // namespace
 
-TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole one", "[train][lm][device]") {
+TEST_CASE("a language model's micro-batch in chunks gives the bits of a whole one", "[train][lm][device][wide]") {
     for (Precision precision : {Precision::exact, Precision::rounded}) {
         std::optional<test::LmRun> whole;
         for (Engine* engine : test::engines())
