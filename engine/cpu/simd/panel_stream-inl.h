@@ -83,6 +83,23 @@ HWY_INLINE void addColumns(Streams<kRows, kPanels>& streams, const uint32_t* con
     }
 }
 
+// The same for one row and the eight columns of MXFP4's words, decoded together. A vector's eight terms are a chain;
+// the processor works on the next vectors meanwhile.
+template <bool kFused, size_t kPanels>
+HWY_INLINE void addCodes(Streams<1, kPanels>& streams, const VU* words, const float* x) {
+    V factors[kCodes];
+    VKMOE_UNROLL
+    for (size_t i = 0; i < kCodes; ++i) factors[i] = hn::Set(D(), x[i]);
+    VKMOE_UNROLL
+    for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
+        V weights[kCodes];
+        decodeCodes(words[v], weights);
+        VKMOE_UNROLL
+        for (size_t i = 0; i < kCodes; ++i)
+            streams.sums[0][v] = accumulate<kFused>(factors[i], weights[i], streams.sums[0][v]);
+    }
+}
+
 // Sums of the block [k0, k1), whose x starts at `x`. -0 is where a sum starts: -0 + p is p, bit for bit.
 template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
 HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint32_t k0, uint32_t k1) {
@@ -100,7 +117,9 @@ HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint3
             words[v] = hn::LoadU(DU(), rows[v]);
             if (v % kPerPanel == 0) hwy::Prefetch(streams.panels[v / kPerPanel] + next);
         }
-        if (kColumns == 1 || k + kColumns <= k1)
+        if constexpr (kFormat == kMxfp4 && kByteTables)
+            addCodes<kFused>(streams, words, x + (k - k0));
+        else if (kColumns == 1 || k + kColumns <= k1)
             addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), kColumns);
         else
             addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), k1 - k);

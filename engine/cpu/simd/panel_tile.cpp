@@ -125,7 +125,12 @@ HWY_NOINLINE void multiplyAll(PanelTile& tile, const Block& block) {
 
 template <uint32_t kFormat, uint32_t kColumn>
 HWY_INLINE void storeColumns(VU words, float* out) {
-    if constexpr (kColumn < columnsOfWord(kFormat)) {
+    if constexpr (kFormat == kMxfp4 && kByteTables) {
+        V values[kCodes];
+        decodeCodes(words, values);
+        VKMOE_UNROLL
+        for (uint32_t i = 0; i < kCodes; ++i) hn::Store(values[i], D(), out + i * kPanel);
+    } else if constexpr (kColumn < columnsOfWord(kFormat)) {
         hn::Store(decode<kFormat, kColumn>(words), D(), out + kColumn * kPanel);
         storeColumns<kFormat, kColumn + 1>(words, out);
     }

@@ -31,19 +31,15 @@ HWY_INLINE V decodeF16(VU half) {
     return hn::PromoteTo(D(), hn::BitCast(df16, hn::TruncateTo(du16, half)));
 }
 
-constexpr bool kCodeTable = kLanes >= 8;  // a register holds a value for each magnitude of a code
+constexpr bool kCodeTable = kLanes == kPanel;  // a register holds a value for each code
 
 // Value of the e2m1 code in the lowest four bits of each lane (the bits above are ignored): table[code], where the
-// table is kDoubledCodes or its products with a factor. With eight lanes the sign is put in apart.
+// table is kDoubledCodes or its products with a factor.
 HWY_INLINE V lookUp(V table, VU code) {
 #if HWY_IS_DEBUG_BUILD  // Highway checks indices; the instruction ignores the other bits
-    VU index = hn::And(code, hn::Set(DU(), uint32_t{kLanes} - 1));
-#else
-    VU index = code;
+    code = hn::And(code, hn::Set(DU(), uint32_t{kLanes} - 1));
 #endif
-    V value = hn::TableLookupLanes(table, hn::IndicesFromVec(D(), index));
-    if constexpr (kLanes == kPanel) return value;
-    return hn::Xor(value, hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code))));
+    return hn::TableLookupLanes(table, hn::IndicesFromVec(D(), code));
 }
 
 alignas(64) constexpr float kDoubledCodes[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
@@ -59,6 +55,40 @@ HWY_INLINE V decodeCode(VU code) {
     V sign = hn::BitCast(D(), hn::ShiftLeft<31>(hn::ShiftRight<3>(code)));
     return hn::Or(hn::ConvertTo(D(), value), sign);
 }
+
+constexpr uint32_t kCodes = 8;             // of a word
+constexpr bool kByteTables = kLanes == 8;  // where looking up lanes is dearer than looking up bytes
+
+#if HWY_TARGET == HWY_SCALAR
+void decodeCodes(VU words, V (&values)[kCodes]);  // kByteTables is false: never called
+#else
+// The doubled values of eight codes of each word, the upper and the lower byte of their sixteen highest bits from a
+// table each.
+HWY_INLINE void decodeCodes(VU words, V (&values)[kCodes]) {
+    const DU du;
+    const hn::Repartition<uint8_t, DU> bytes;
+    alignas(16) constexpr uint8_t kUpper[16] = {0x00, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x41, 0x41,
+                                                0x80, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0, 0xc1, 0xc1};
+    alignas(16) constexpr uint8_t kLower[16] = {0x00, 0x80, 0x00, 0x40, 0x80, 0xc0, 0x00, 0x40,
+                                                0x00, 0x80, 0x00, 0x40, 0x80, 0xc0, 0x00, 0x40};
+    const auto upper_table = hn::LoadDup128(bytes, kUpper), lower_table = hn::LoadDup128(bytes, kLower);
+    const VU nibbles = hn::Set(du, 0x0f0f0f0fu), high = hn::Set(du, 0xffff0000u);
+    VKMOE_UNROLL
+    for (uint32_t odd = 0; odd < 2; ++odd) {  // codes 0, 2, 4, 6, then the others: one a byte
+        const auto codes = hn::BitCast(bytes, hn::And(odd ? hn::ShiftRight<4>(words) : words, nibbles));
+        const VU upper = hn::BitCast(du, hn::TableLookupBytes(upper_table, codes));
+        const VU lower = hn::BitCast(du, hn::TableLookupBytes(lower_table, codes));
+        auto merged = [&](VU u, VU l) HWY_ATTR {
+            return hn::BitCast(du, hn::OddEven(hn::BitCast(bytes, u), hn::BitCast(bytes, l)));
+        };
+        const VU first = merged(hn::ShiftLeft<8>(upper), lower), second = merged(upper, hn::ShiftRight<8>(lower));
+        values[odd] = hn::BitCast(D(), hn::ShiftLeft<16>(first));
+        values[odd + 2] = hn::BitCast(D(), hn::ShiftLeft<16>(second));
+        values[odd + 4] = hn::BitCast(D(), hn::And(first, high));
+        values[odd + 6] = hn::BitCast(D(), hn::And(second, high));
+    }
+}
+#endif
 
 // Column `kColumn` of a row of words.
 template <uint32_t kFormat, uint32_t kColumn>
