@@ -13,7 +13,6 @@ inline namespace v1 {
 namespace {
 
 constexpr size_t kLargePage = size_t{2} << 20;
-constexpr uintptr_t kPiece = uintptr_t{16} << 20;  // that one thread backs at a time
 
 }  // namespace
 
@@ -36,6 +35,7 @@ void backHostMemory(std::span<std::byte> memory) {
     const auto first = reinterpret_cast<uintptr_t>(memory.data()), page = uintptr_t(::sysconf(_SC_PAGESIZE));
     const uintptr_t begin = (first + page - 1) / page * page, end = (first + memory.size()) / page * page;
     if (begin >= end) return;
+    constexpr uintptr_t kPiece = uintptr_t{16} << 20;  // that one thread backs at a time
     tbb::parallel_for(begin / kPiece, (end - 1) / kPiece + 1, [&](uintptr_t piece) {
         const uintptr_t from = std::max(begin, piece * kPiece), to = std::min(end, (piece + 1) * kPiece);
         (void)::madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE);

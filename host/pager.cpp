@@ -101,6 +101,7 @@ Result<void> Pager::bringAll(const std::function<bool(uint64_t, uint64_t)>& prog
 Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progress) {
     all_resident_ = false;
     if (slots(0) + slots(1) < pages_.size()) return {};
+    for (Slots& tier : tiers_) tier.back();
     quiet_ = true;
     auto brought = bringAll(progress);
     quiet_ = false;

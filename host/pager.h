@@ -221,7 +221,7 @@ private:
     // The turn:
     std::vector<PageId> turn_, wave_;
     std::vector<Unit> resident_, coming_, waiting_;  // units in memory, on their way, without slots
-    bool quiet_ = false;                             // the turn is neither counted nor told the policy
+    bool quiet_ = false;                             // preload's turn: not counted, not told the policy, evicts nothing
     std::vector<Slot*> touched_;                     // since the last submit
     uint64_t last_value_ = 0;                        // the last submit
     std::vector<PageId> moved_;                      // ... by recorded copies, or to be by transfers

@@ -108,12 +108,12 @@ Result<void> Pager::clear(Place place) {
     return {};
 }
 
-// The page is in no slot any more, whatever was in it.
+// The page is in no slot any more, whatever was in it. What the turn wants of it stays: it may be read again.
 void Pager::forget(PageId page) {
     Page& p = pages_[page];
     for (int tier : {0, 1})
         if (p.slot[tier] >= 0) tiers_[tier][uint32_t(p.slot[tier])].page = kNoPage;
-    p = {};
+    p = {.needed = p.needed, .host = p.host, .changes = p.changes};
 }
 
 Result<void> Pager::keepChanges(PageId page) {

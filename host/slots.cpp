@@ -25,7 +25,6 @@ Result<Slots> Slots::create(Device& device, Memory memory, uint64_t slot_bytes, 
             per_slab = some / 2;
             continue;
         }
-        backHostMemory(slab->mapped());  // pages come into it later, and nobody is to wait for more than them
         slots.bytes_ += slab->size();
         slots.slabs_.push_back(std::move(slab).value());
         slots.slots_.resize(slots.slots_.size() + some);
@@ -35,6 +34,10 @@ Result<Slots> Slots::create(Device& device, Memory memory, uint64_t slot_bytes, 
         for (uint64_t offset = 0; offset + slot_bytes <= slab.size(); offset += slot_bytes)
             slots.slots_[next++] = {&slab, offset};
     return slots;
+}
+
+void Slots::back() {
+    for (const Buffer& slab : slabs_) backHostMemory(slab.mapped());
 }
 
 }  // namespace v1

@@ -34,6 +34,9 @@ public:
     const Slot& operator[](uint32_t i) const { return slots_[i]; }
     uint64_t bytes() const { return bytes_; }  // taken from the device
 
+    // The system backs what the host reaches of all slots now, before pages come into every one of them.
+    void back();
+
 private:
     std::vector<Buffer> slabs_;  // moved as a whole, its elements stay where they are
     std::vector<Slot> slots_;

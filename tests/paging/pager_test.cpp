@@ -3,8 +3,10 @@
 
 #include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
+#include <chrono>
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "host/transfer.h"
 #include "tests/devices.h"
@@ -26,6 +28,7 @@ public:
     uint64_t sourceBytes(PageId page) const override { return pageBytes(page); }
     Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>&) const override {
         if (page == broken) return Error{ErrorCode::io, "page is broken"};
+        if (page == slow) std::this_thread::sleep_for(std::chrono::milliseconds(100));
         for (size_t i = 0; i < into.size(); i += 4) std::memcpy(into.data() + i, &words_[page], 4);
         return {};
     }
@@ -37,7 +40,7 @@ public:
         return {};
     }
     uint32_t word(PageId page) const { return words_[page]; }
-    PageId broken = kNoPage;
+    PageId broken = kNoPage, slow = kNoPage;
 
 private:
     std::vector<uint32_t> words_;
@@ -185,6 +188,49 @@ TEST_CASE("with room for all, everything is read once and stays", "[paging][devi
     }
 }
 
+TEST_CASE("a preload that is cancelled, or meets a broken page, leaves the pager as good as new", "[paging][device]") {
+    constexpr uint32_t kPages = 70;  // several waves of a preload
+    for (Device* device : test::devices()) {
+        INFO(device->info().name);
+        for (auto [placement, transfers] : test::kPlacements)
+            for (auto [first, second] : {std::pair<uint64_t, uint64_t>{kPages, 0}, {0, kPages}, {kPages, 3}}) {
+                CAPTURE(first, second);
+                PagerOptions options{.device_budget = first * 768,
+                                     .host_budget = second * 768,
+                                     .placement = placement,
+                                     .transfer_queue = transfers};
+                Fixture f(*device, {30, 40}, options);
+                f.store->broken = 50;
+                auto cancelled = f.pager->preload([](uint64_t, uint64_t) { return false; });
+                REQUIRE(!cancelled);
+                CHECK(cancelled.error().code == ErrorCode::unsupported);
+                auto broken = f.pager->preload();
+                REQUIRE(!broken);
+                CHECK(broken.error().detail == "page is broken");
+                CHECK_FALSE(f.pager->allResident());
+                REQUIRE(f.pager->start(std::vector<PageId>{3, 40, 69}));  // a turn between the two
+                while (!f.pager->done()) {
+                    Commands commands;
+                    REQUIRE(f.pager->next(commands));
+                    auto value = device->submit(commands);
+                    REQUIRE(value);
+                    f.pager->submitted(*value);
+                    for (PageId page : f.pager->wave())
+                        CHECK(contents(f, page) == std::vector<uint32_t>(f.store->pageBytes(page) / 4, 1000 + page));
+                }
+                f.store->broken = kNoPage;
+                uint64_t last = 0;
+                REQUIRE(f.pager->preload([&](uint64_t done, uint64_t) { return last = done, true; }));
+                CHECK(last == kPages);
+                CHECK(f.pager->counters().evictions == 0);
+                if (second == 3 && placement == Placement::tiered) continue;  // where tier 2 served as staging
+                REQUIRE(f.pager->allResident());
+                for (PageId page = 0; page < kPages; page += 23)
+                    CHECK(contents(f, page) == std::vector<uint32_t>(f.store->pageBytes(page) / 4, 1000 + page));
+            }
+    }
+}
+
 TEST_CASE("a pass that is never submitted moves nothing", "[paging][device]") {
     for (Device* device : test::devices()) {
         INFO(device->info().name);
@@ -243,6 +289,27 @@ TEST_CASE("a page that cannot be read is an error of its turn, and of no other",
         Pager::create(*device, std::make_unique<WordStore>(4, false), {{4, &f.tables[0]}}, {.device_budget = 700});
     REQUIRE(!none);
     CHECK(none.error().code == ErrorCode::out_of_memory);
+}
+
+TEST_CASE("a page whose read ahead is dropped for the turn's first pages changes all the same", "[paging]") {
+    auto device = openCpuDevice();
+    Fixture f(*device, {4}, {.device_budget = 2 * 768, .placement = Placement::flat, .prefetch = true}, true);
+    f.store->slow = 2;
+    f.pager->readAhead(std::vector<PageId>{2});  // under way when a slot is wanted that only it holds
+    REQUIRE(f.pager->start(std::vector<PageId>{0, 1, 2, 3}, 2, 0b11));
+    while (!f.pager->done()) {
+        Commands commands;
+        REQUIRE(f.pager->next(commands));
+        for (PageId page : f.pager->wave()) {
+            const Slot* slot = f.pager->slotHolding(page);
+            commands.fill(*slot->slab, slot->offset, f.store->pageBytes(page), 2000 + page);
+        }
+        auto value = device->submit(commands);
+        REQUIRE(value);
+        f.pager->submitted(*value);
+    }
+    REQUIRE(f.pager->writeBack());
+    for (PageId page = 0; page < 4; ++page) CHECK(f.store->word(page) == 2000 + page);
 }
 
 TEST_CASE("pages that change are written back before their slots are used again", "[paging][device]") {

@@ -31,8 +31,9 @@ struct Block {
     alignas(64) float decoded[kTilePanels][kBlock * kPanel];
 };
 
-// The first product starts a sum, the others follow in ascending k. One pointer a panel: where the processor starts as
-// many instructions at a time as this loop's sums have, each that only counts is one too many.
+// The first product starts a sum, the others follow in ascending k. One pointer a panel: sixteen registers'
+// exact tile is 36 instructions a column, what a processor begins in the six cycles that its products take, so that
+// every further one that only counts is felt.
 template <bool kFused, size_t kRows, size_t kVectors>
 HWY_INLINE void sumTerms(const Block& block, size_t row, size_t vector, V (&s)[kRows][kVectors]) {
     constexpr size_t kPanels = (kVectors + kPerPanel - 1) / kPerPanel;
