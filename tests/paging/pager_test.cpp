@@ -71,6 +71,14 @@ struct Fixture {
         pager = std::move(result).value();
     }
 
+    // The value of the device's timeline that says they are done.
+    uint64_t submit(Commands& commands) {
+        auto value = device.submit(commands);
+        REQUIRE(value);
+        pager->submitted(*value);
+        return *value;
+    }
+
     uint64_t entry(PageId page) {
         uint32_t group = pager->groups().of(page);
         auto value = download<uint64_t>(device, tables[group], 1, (page - pager->groups().first(group)) * 8);
@@ -121,10 +129,7 @@ TEST_CASE("whatever turns come, a wave's pages are theirs and have addresses, th
                     while (!f.pager->done()) {
                         Commands commands;
                         REQUIRE(f.pager->next(commands));
-                        auto value = device->submit(commands);
-                        REQUIRE(value);
-                        f.pager->submitted(*value);
-                        REQUIRE(device->wait(*value));
+                        REQUIRE(device->wait(f.submit(commands)));
                         auto wave = f.pager->wave();
                         seen.insert(seen.end(), wave.begin(), wave.end());
                         PageId probe = wave[random() % wave.size()];
@@ -169,10 +174,7 @@ TEST_CASE("with room for all, everything is read once and stays", "[paging][devi
                 for (int pass = 0; pass < 6; ++pass) {
                     Commands commands;
                     REQUIRE(f.pager->rebalance(commands));
-                    auto value = device->submit(commands);
-                    REQUIRE(value);
-                    f.pager->submitted(*value);
-                    REQUIRE(device->wait(*value));
+                    REQUIRE(device->wait(f.submit(commands)));
                     for (PageId page = 0; page < 32; ++page) {
                         CHECK(f.entry(page) == f.pager->address(page));
                         if (page % 7 == uint32_t(pass))
@@ -212,9 +214,7 @@ TEST_CASE("a preload that is cancelled, or meets a broken page, leaves the pager
                 while (!f.pager->done()) {
                     Commands commands;
                     REQUIRE(f.pager->next(commands));
-                    auto value = device->submit(commands);
-                    REQUIRE(value);
-                    f.pager->submitted(*value);
+                    f.submit(commands);
                     for (PageId page : f.pager->wave())
                         CHECK(contents(f, page) == std::vector<uint32_t>(f.store->pageBytes(page) / 4, 1000 + page));
                 }
@@ -249,9 +249,7 @@ TEST_CASE("a pass that is never submitted moves nothing", "[paging][device]") {
                     Commands commands;
                     REQUIRE(f.pager->rebalance(commands));
                     if (lost && pass % 3 != 0) continue;
-                    auto value = device->submit(commands);
-                    REQUIRE(value);
-                    f.pager->submitted(*value);
+                    f.submit(commands);
                 }
                 REQUIRE(f.pager->allResident());
                 for (PageId page = 0; page < 32; ++page) {
@@ -304,9 +302,7 @@ TEST_CASE("a page whose read ahead is dropped for the turn's first pages changes
             const Slot* slot = f.pager->slotHolding(page);
             commands.fill(*slot->slab, slot->offset, f.store->pageBytes(page), 2000 + page);
         }
-        auto value = device->submit(commands);
-        REQUIRE(value);
-        f.pager->submitted(*value);
+        f.submit(commands);
     }
     REQUIRE(f.pager->writeBack());
     for (PageId page = 0; page < 4; ++page) CHECK(f.store->word(page) == 2000 + page);
@@ -337,9 +333,7 @@ TEST_CASE("pages that change are written back before their slots are used again"
                         if (changes) commands.fill(*slot->slab, slot->offset, f.store->pageBytes(page), ++truth[page]);
                     }
                     CHECK(f.pager->wave().size() % 2 == 0);
-                    auto value = device->submit(commands);
-                    REQUIRE(value);
-                    f.pager->submitted(*value);
+                    f.submit(commands);
                 }
                 for (PageId page = 0; page < 24; ++page)
                     if (f.pager->address(page) != 0) CHECK(contents(f, page).front() == truth[page]);
@@ -378,9 +372,7 @@ TEST_CASE("units fit as long as memory holds one, whatever of the others is ther
                             auto slot = f.pager->slotHolding(page);
                             commands.fill(*slot->slab, slot->offset, f.store->pageBytes(page), ++truth[page]);
                         }
-                        auto value = device->submit(commands);
-                        REQUIRE(value);
-                        f.pager->submitted(*value);
+                        f.submit(commands);
                     }
                 }
                 REQUIRE(f.pager->writeBack());

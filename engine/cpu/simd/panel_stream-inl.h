@@ -48,9 +48,8 @@ HWY_INLINE uint64_t ahead(const Streams<kRows, kPanels>& streams, uint64_t at) {
     return next < streams.words ? next : next + (kTilePanels - 1) * streams.words;
 }
 
-// s + x * w for column kColumn of each vector's row of words. For one row, where a register
-// holds sixteen lanes, the products of x and every code are looked up: exact or fused, a product of a code is rounded
-// alike.
+// s + x * w for column kColumn of each vector's row of words. For one row, where a register holds
+// sixteen lanes, the products of x and every code are looked up: exact or fused, a product of a code is rounded alike.
 template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t kPanels>
 HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const uint32_t* const* rows, const VU* words,
                           const float* x) {

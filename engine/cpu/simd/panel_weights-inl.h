@@ -56,7 +56,7 @@ HWY_INLINE V decodeCode(VU code) {
     return hn::Or(hn::ConvertTo(D(), value), sign);
 }
 
-constexpr uint32_t kCodes = 8;             // of a word
+constexpr uint32_t kCodes = columnsOfWord(kMxfp4);
 constexpr bool kByteTables = kLanes == 8;  // where looking up lanes is dearer than looking up bytes
 
 #if HWY_TARGET == HWY_SCALAR
