@@ -26,6 +26,16 @@ public:
     PageId end(uint32_t group) const { return first_[group + 1]; }
     uint32_t size(uint32_t group) const { return end(group) - first(group); }
 
+    // body(group, its pages) for each group of these pages, which are sorted.
+    template <class Body>
+    void split(std::span<const PageId> sorted, const Body& body) const {
+        for (size_t i = 0, j = 0; i < sorted.size(); i = j) {
+            const uint32_t group = of(sorted[i]);
+            while (j < sorted.size() && of(sorted[j]) == group) ++j;
+            body(group, sorted.subspan(i, j - i));
+        }
+    }
+
     bool scans(uint32_t group, size_t used) const { return 2 * used > size(group); }
 
 private:

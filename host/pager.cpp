@@ -25,13 +25,15 @@ std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
 }
 
 // A fifth of what is free stays for other things. Tiers that are one memory share it.
-PagerOptions withinMemory(Device& device, PagerOptions options) {
+PagerOptions withinMemory(Device& device, PagerOptions options, bool flat) {
     auto room = [](const Ledger& ledger) {
         return (ledger.budget() - std::min(ledger.used(), ledger.budget())) / 5 * 4;
     };
-    options.device_budget = std::min(options.device_budget, room(device.ledger()));
-    uint64_t host = device.ownMemory() ? room(device.hostLedger()) : room(device.ledger()) - options.device_budget;
-    options.host_budget = std::min(options.host_budget, host);
+    const bool apart = device.ownMemory() && !flat;
+    const uint64_t near = room(device.ownMemory() && flat ? device.hostLedger() : device.ledger());
+    options.device_budget = std::min(options.device_budget, near);
+    const uint64_t far = apart ? room(device.hostLedger()) : near - options.device_budget;
+    options.host_budget = std::min(options.host_budget, far);
     return options;
 }
 
@@ -57,7 +59,7 @@ Pager::~Pager() = default;
 Result<std::unique_ptr<Pager>> Pager::create(Device& device, std::unique_ptr<PageStore> store,
                                              std::vector<PageGroup> groups, const PagerOptions& options) {
     std::unique_ptr<Pager> pager(new Pager(device, std::move(store), std::move(groups), options));
-    VKMOE_CHECK(pager->allocate(withinMemory(device, options)));
+    VKMOE_CHECK(pager->allocate(withinMemory(device, options, pager->flat_)));
     pager->residency_ = Residency::create(options.policy, sizesOf(pager->tables_), pager->slots(0) + pager->slots(1));
     pager->reader_ = std::make_unique<PageReader>(*pager->store_, std::max(options.readers, 1u));
     return pager;
@@ -71,6 +73,8 @@ Result<void> Pager::allocate(const PagerOptions& options) {
     if (!flat_) mapped = Memory::host;
     Memory near = flat_ ? mapped : Memory::device;
     VKMOE_TRY(device_slots, Slots::create(device_, near, slot_bytes_, first, "pages in tier 1"));
+    if (!flat_ && device_slots.size() == all)  // tier 2 is what reads pass through
+        second = std::min(second, std::max<uint64_t>(2 * kPreloadWave, options.unit));
     VKMOE_TRY(host_slots, Slots::create(device_, mapped, slot_bytes_, second, "pages in tier 2"));
     tiers_[0] = std::move(device_slots);
     tiers_[1] = std::move(host_slots);
@@ -89,8 +93,7 @@ Result<void> Pager::bringAll(const std::function<bool(uint64_t, uint64_t)>& prog
     for (uint64_t brought = 0; !done();) {
         Commands commands;
         VKMOE_CHECK(next(commands));
-        VKMOE_TRY(value, device_.submit(commands));
-        submitted(value);
+        VKMOE_CHECK(submit(commands));
         brought += wave_.size();
         if (progress && !progress(brought, all.size()))
             return Error{ErrorCode::unsupported, fmt::format("cancelled after {} of {} pages", brought, all.size())};
@@ -112,8 +115,7 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
     all_resident_ = true;
     Commands commands;
     publish(commands);
-    VKMOE_TRY(value, device_.submit(commands));
-    submitted(value);
+    VKMOE_CHECK(submit(commands));
     return {};
 }
 
@@ -132,7 +134,7 @@ Result<void> Pager::rebalance(Commands& commands) {
     VKMOE_CHECK(begin());
     unsubmitted_ = true;
     VKMOE_CHECK(startTransfers());
-    VKMOE_CHECK(land(commands));
+    VKMOE_CHECK(land());
     judgeCopies();
     if (!flat_ && slots(0) > 0) {
         std::vector<PageId> best;
@@ -142,8 +144,7 @@ Result<void> Pager::rebalance(Commands& commands) {
         std::partial_sort(best.begin(), best.begin() + ptrdiff_t(some), best.end(),
                           [&](PageId a, PageId b) { return residency_->worth(a) > residency_->worth(b); });
         std::vector<Move> out, in;
-        for (size_t i = 0; i < some; ++i)
-            if (!promote(best[i], out, in)) break;
+        for (size_t i = 0; i < some; ++i) promote(best[i], out, in);
         recordMoves(commands, out, in);
     }
     publish(commands);
@@ -157,6 +158,12 @@ void Pager::note(uint32_t group, std::span<const PageId> pages) {
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
+
+PagerCounters Pager::counters() const {
+    PagerCounters counters = counters_;
+    counters.bytes_read = reader_->work().bytes;
+    return counters;
+}
 
 void Pager::count(PageId page) {
     int tier = tierOf(page);
@@ -176,10 +183,7 @@ void Pager::judgeCopies() {
 void Pager::visit(std::span<const PageId> pages, uint32_t unit) {
     std::vector<PageId> sorted(pages.begin(), pages.end());
     if (unit > 1) std::sort(sorted.begin(), sorted.end());
-    for (size_t i = 0, j = 0; i < sorted.size(); i = j) {
-        while (j < sorted.size() && index_.of(sorted[j]) == index_.of(sorted[i])) ++j;
-        residency_->visit(index_.of(sorted[i]), std::span(sorted).subspan(i, j - i));
-    }
+    index_.split(sorted, [&](uint32_t group, std::span<const PageId> used) { residency_->visit(group, used); });
 }
 
 Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t changes) {
@@ -192,8 +196,8 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t
     if (!quiet_) visit(pages, unit);
     for (size_t i = 0; i < pages.size(); ++i) {
         PageId page = pages[i];
-        pages_[page].needed = true;
-        pages_[page].changes = changes >> i % unit & 1;
+        pages_[page].turn.needed = true;
+        pages_[page].turn.changes = changes >> i % unit & 1;
         if (!quiet_) count(page);
         if (pages_[page].reading) reader_->hurry(page);
     }
@@ -208,15 +212,15 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t
 }
 
 void Pager::leaveToHost(PageId page) {
-    assert(pages_[page].needed && tierOf(page) != 0 && !pages_[page].changes);
-    pages_[page].host = true;
+    assert(pages_[page].turn.needed && tierOf(page) != 0 && !pages_[page].turn.changes);
+    pages_[page].turn.host = true;
 }
 
 Result<void> Pager::next(Commands& commands) {
     unsubmitted_ = true;
     endWave();
     VKMOE_CHECK(startTransfers());
-    VKMOE_CHECK(land(commands));
+    VKMOE_CHECK(land());
     ++counters_.waves;
     auto take = [&](std::vector<Unit>& units, size_t count) {
         for (size_t i = 0; i < count; ++i) wave_.insert(wave_.end(), units[i].begin(), units[i].end());
@@ -245,8 +249,8 @@ Result<void> Pager::next(Commands& commands) {
     commands.barrier();
     std::vector<Move> out, in;
     if (!flat_)
-        for (PageId page : wave_) VKMOE_CHECK(promote(page, out, in));
-    if (!flat_) VKMOE_CHECK(dropOldCopies());
+        for (PageId page : wave_) promote(page, out, in);
+    if (!flat_) dropOldCopies();
     recordMoves(commands, out, in);
     for (PageId page : wave_) hold(page);
     recordTable(commands);
@@ -255,44 +259,44 @@ Result<void> Pager::next(Commands& commands) {
 }
 
 void Pager::endWave() {
-    for (PageId page : wave_) pages_[page].needed = pages_[page].now = pages_[page].host = pages_[page].changes = false;
+    for (PageId page : wave_) pages_[page].turn = {};
     wave_.clear();
 }
 
 void Pager::use(PageId page) {
     Page& p = pages_[page];
-    p.now = true;
-    counters_.host_computed += p.host;
-    p.dirty = p.dirty || p.changes;
+    p.turn.now = true;
+    counters_.host_computed += p.turn.host;
+    p.dirty = p.dirty || p.turn.changes;
     if (!p.ahead) return;
     p.ahead = false;
     ++counters_.prefetch_used;
     ++trial_used_;
 }
 
-void Pager::submitted(uint64_t value) {
+Result<uint64_t> Pager::submit(Commands& commands) {
+    commands.awaitTransfer(landed_);
+    VKMOE_TRY(value, device_.submit(commands));
+    commands = {};
     last_value_ = value;
     for (Slot* slot : touched_) slot->busy_until = value;
     touched_.clear();
     moved_.clear();
     landed_ = 0;
     unsubmitted_ = false;
+    return value;
 }
 
 // A turn that an error ended: what was recorded but never submitted did not happen.
 void Pager::abandon() {
     for (const auto* units : {&coming_, &waiting_})
         for (const Unit& unit : *units)
-            for (PageId page : unit) {
-                if (!pages_[page].reading) continue;
-                bool read = !reader_->cancel(page);
-                if (!read || !reader_->wait(page)) forget(page);
-                pages_[page].reading = false;
-            }
+            for (PageId page : unit)
+                if (pages_[page].reading && !endRead(page)) forget(page);
     for (PageId page : moved_) forget(page);
     std::erase_if(departing_, [&](const Move& move) { return slotOf(move.to).page == kNoPage; });
     for (PageId page : turn_) {
-        pages_[page].needed = pages_[page].now = pages_[page].host = pages_[page].changes = false;
+        pages_[page].turn = {};
         if (!touched_.empty()) entry_[page] = UINT64_MAX;
     }
     for (Slot* slot : touched_) slot->busy_until = last_value_;
@@ -308,7 +312,7 @@ void Pager::abandon() {
 // ---- reading --------------------------------------------------------------------------------------------------------
 
 Result<bool> Pager::requestUnit(const Unit& unit, bool may_wait) {
-    for (PageId page : unit) pages_[page].needed = true;
+    for (PageId page : unit) pages_[page].turn.needed = true;
     for (PageId page : unit) {
         if (pages_[page].resident() || pages_[page].reading) continue;
         VKMOE_TRY(place, acquire(may_wait, false));
@@ -335,12 +339,19 @@ Result<void> Pager::requestMore(bool may_wait) {
 // Where pages of units that wait hold the memory that the first of them wants, they give it up and are read again.
 void Pager::yieldWaiting() {
     for (size_t i = 1; i < waiting_.size(); ++i)
-        for (PageId page : waiting_[i]) pages_[page].needed = false;
+        for (PageId page : waiting_[i]) pages_[page].turn.needed = false;
+}
+
+// Gives up a read, or waits for one that has begun; whether the page is there now.
+bool Pager::endRead(PageId page) {
+    pages_[page].reading = false;
+    return !reader_->cancel(page) && reader_->wait(page);
 }
 
 Result<void> Pager::finishRead(PageId page, Result<void> outcome) {
     pages_[page].reading = false;
-    counters_.bytes_read += store_->sourceBytes(page);
+    counters_.prefetched += outcome && pages_[page].ahead;
+    trial_issued_ += outcome && pages_[page].ahead;
     if (!outcome) forget(page);
     return outcome;
 }
@@ -361,10 +372,12 @@ Result<void> Pager::waitFor(const Unit& unit) {
     return {};
 }
 
-// What was read ahead and has arrived. A read that failed is tried again when the page is needed, and told then.
+// What was read ahead and has arrived, unless the turn waits for it. A read that failed is tried again when the page is
+// needed, and told then.
 void Pager::collectAhead() {
     std::erase_if(ahead_, [&](PageId page) {
         if (!pages_[page].reading) return true;
+        if (pages_[page].turn.needed) return false;
         auto outcome = reader_->take(page);
         if (outcome) (void)finishRead(page, std::move(*outcome));
         return outcome.has_value();
@@ -382,8 +395,6 @@ void Pager::readAhead(std::span<const PageId> pages) {
         pages_[page].slot[place->tier] = int32_t(place->slot);
         pages_[page].reading = pages_[page].ahead = true;
         ahead_.push_back(page);
-        ++counters_.prefetched;
-        ++trial_issued_;
         reader_->request(page, slotOf(*place).bytes(store_->pageBytes(page)), PageReader::Urgency::ahead);
     }
     if (trial_issued_ < kTrial) return;

@@ -8,7 +8,7 @@
 //
 //     VKMOE_CHECK(pager.rebalance(commands));       // hot pages to tier 1, as the noted history says
 //     ... dispatches ...
-//     pager.submitted(value);
+//     VKMOE_TRY(value, pager.submit(commands));
 //     ... later: pager.note(group, pages used) ...
 //
 // Else the pages of a turn come in waves, of which each is usable until the next:
@@ -17,7 +17,7 @@
 //     while (!pager.done()) {
 //         VKMOE_CHECK(pager.next(commands));        // waits for reads; records copies and table entries
 //         ... dispatches over all pages: those of other waves are null ...
-//         ... if (!pager.done()) submit; pager.submitted(value) after every submit ...
+//         ... if (!pager.done()) pager.submit(commands) ...
 //     }
 //
 // Copies between the tiers are recorded before the work that wants them, or, with a transfer queue, run beside it: a
@@ -104,12 +104,14 @@ public:
     Result<void> next(Commands& commands);
     bool done() const { return resident_.empty() && coming_.empty() && waiting_.empty(); }
     std::span<const PageId> wave() const { return wave_; }
-    void submitted(uint64_t value);
+    // Submits work, which may have been recorded with pages, and empties the list. Every submit of a call goes this
+    // way.
+    Result<uint64_t> submit(Commands& commands);
 
     // After start(): this page of the turn, which tier 1 does not hold, is left to the host, which reads it in its wave
     // at slotHolding(page); its entry stays null.
     void leaveToHost(PageId page);
-    bool leftToHost(PageId page) const { return pages_[page].host; }
+    bool leftToHost(PageId page) const { return pages_[page].turn.host; }
     // A page of the turn comes to tier 1 if it is worth more: -infinity where a slot is free, infinity where none may
     // be taken.
     double promotionBar() const;
@@ -127,7 +129,7 @@ public:
     const PageGroups& groups() const { return index_; }
     const PageStore& store() const { return *store_; }
     const Residency& residency() const { return *residency_; }
-    const PagerCounters& counters() const { return counters_; }
+    PagerCounters counters() const;
     PageReader::Work reading() const { return reader_->work(); }
     uint64_t slotBytes() const { return slot_bytes_; }
     uint32_t slots(int tier) const { return tiers_[tier].size(); }            // tier 0: device, 1: host
@@ -141,14 +143,17 @@ private:
     struct Page {
         int32_t slot[2] = {-1, -1};
         bool reading = false;   // on its way into the slot it has
-        bool needed = false;    // of the turn, until its wave is over
-        bool now = false;       // of the wave
-        bool host = false;      // of the turn, and the host's
         bool ahead = false;     // was read ahead and not used yet
-        bool changes = false;   // of the turn: its work writes it
-        bool promoted = false;  // was copied to the tier 1 slot it has
-        bool arriving = false;  // ... or will have been, when a transfer is over: it is still used in tier 2
+        bool promoted = false;  // another had to leave the tier 1 slot it has
+        bool arriving = false;  // its copy to tier 1 is under way: it is still used in tier 2
         bool dirty = false;
+        // What the turn wants of it, whatever slot it is in, until its wave is over.
+        struct {
+            bool needed = false;   // while false, it may lose its slot
+            bool now = false;      // it is of the wave
+            bool host = false;     // it is the host's
+            bool changes = false;  // work writes it
+        } turn;
         bool resident() const { return !reading && (slot[0] >= 0 || slot[1] >= 0); }
     };
     struct Place {
@@ -175,6 +180,7 @@ private:
     Result<bool> requestUnit(const Unit& unit, bool may_wait);
     Result<void> requestMore(bool may_wait);
     void yieldWaiting();
+    bool endRead(PageId page);
     Result<void> finishRead(PageId page, Result<void> outcome);
     void collectAhead();
     Result<void> waitFor(const Unit& unit);
@@ -183,14 +189,15 @@ private:
     struct Move {
         Place from, to;
     };
-    Result<void> promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
-    Result<void> dropOldCopies();
-    Place promotionSlot(double worth, std::vector<Move>& out);
+    void promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
+    void dropOldCopies();
+    Place promotionSlot(double worth) const;
+    bool makeWay(Place place, double worth, std::vector<Move>& out);
     Place demotionSlot(double worth);
     void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);
     size_t flying() const;
     Result<void> startTransfers();
-    Result<void> land(Commands& commands);
+    Result<void> land();
     void land(uint64_t transferred);
     Result<bool> landOne();
     void recordTable(Commands& commands);

@@ -17,7 +17,7 @@ Pager::Place Pager::demotionSlot(double worth) {
         if (slot.page == kNoPage && slot.busy_until != UINT64_MAX) return {1, i};
         if (slot.page == kNoPage) continue;
         const Page& p = pages_[slot.page];
-        if (p.reading || p.needed || p.arriving || slot.busy_until == UINT64_MAX) continue;
+        if (p.reading || p.turn.needed || p.arriving || slot.busy_until == UINT64_MAX) continue;
         double here = p.slot[0] >= 0 ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);
         if (here >= worth || (all_resident_ && p.slot[0] < 0)) continue;
         worth = here;
@@ -26,36 +26,40 @@ Pager::Place Pager::demotionSlot(double worth) {
     return best;
 }
 
-// A slot of tier 1 for a page of this worth; what gave way goes to tier 2, or leaves memory where that is full of
-// better.
-Pager::Place Pager::promotionSlot(double worth, std::vector<Move>& out) {
+// A slot of tier 1 for a page of this worth.
+Pager::Place Pager::promotionSlot(double worth) const {
     Place best;
     for (uint32_t i = 0; i < tiers_[0].size(); ++i) {
         const Slot& slot = tiers_[0][i];
         if (slot.page == kNoPage) return {0, i};
         const Page& p = pages_[slot.page];
-        if (copy_pause_ > 0 || p.needed || p.arriving || quiet_ || slot.busy_until == UINT64_MAX) continue;
+        if (copy_pause_ > 0 || p.turn.needed || p.arriving || quiet_ || slot.busy_until == UINT64_MAX) continue;
         double here = residency_->worth(slot.page);
         if (here >= worth) continue;
         worth = here;
         best = {0, i};
     }
-    if (!best) return best;
-    PageId leaves = slotOf(best).page;
+    return best;
+}
+
+// The page in this slot of tier 1 gives way to one of this worth: it goes to tier 2, or leaves memory where that is
+// full of better. False if it cannot.
+bool Pager::makeWay(Place place, double worth, std::vector<Move>& out) {
+    const PageId leaves = slotOf(place).page;
     if (pages_[leaves].slot[1] < 0) {
         Place to = demotionSlot(worth);
-        if (!to && all_resident_) return {};
+        if (!to && all_resident_) return false;
         if (to) {
-            if (slotOf(to).page != kNoPage && !clear(to)) return {};
+            if (slotOf(to).page != kNoPage && !clear(to)) return false;
             slotOf(to).page = leaves;
             pages_[leaves].slot[1] = int32_t(to.slot);
-            out.push_back({best, to});
+            out.push_back({place, to});
             hold(slotOf(to));
             moved_.push_back(leaves);
+            ++trial_copies_;
         }
     }
-    if (!clear(best)) return {};
-    return best;
+    return bool(clear(place));
 }
 
 double Pager::promotionBar() const {
@@ -64,38 +68,40 @@ double Pager::promotionBar() const {
         const Slot& slot = tiers_[0][i];
         if (slot.page == kNoPage) return -std::numeric_limits<double>::infinity();
         const Page& p = pages_[slot.page];
-        if (copy_pause_ == 0 && !p.needed && !p.arriving) bar = std::min(bar, residency_->worth(slot.page));
+        if (copy_pause_ == 0 && !p.turn.needed && !p.arriving) bar = std::min(bar, residency_->worth(slot.page));
     }
     return bar;
 }
 
 // To tier 1, if it is worth a place there. The copy in tier 2 stays until its slot is wanted.
-Result<void> Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
+void Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) {
     Page& p = pages_[page];
-    if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.host) return {};
-    if (departing_.size() + flying() >= std::max(slots(1) / 4, 1u)) return {};  // what flies keeps its slot in tier 2
-    Place to = promotionSlot(residency_->worth(page), out);
-    if (!to) return {};
+    if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.turn.host) return;
+    if (departing_.size() + flying() >= std::max(slots(1) / 4, 1u)) return;  // what flies keeps its slot in tier 2
+    const double worth = residency_->worth(page);
+    Place to = promotionSlot(worth);
+    if (!to) return;
+    const bool taken = slotOf(to).page != kNoPage;  // a slot that nothing holds is no trial of copies
+    if (taken && !makeWay(to, worth, out)) return;
+    trial_copies_ += taken;
     Move move{{1, uint32_t(p.slot[1])}, to};
     slotOf(to).page = page;
     p.slot[0] = int32_t(to.slot);
-    p.promoted = true;
+    p.promoted = taken;
     moved_.push_back(page);
     hold(slotOf(move.from));  // nothing may take it before it is copied
     hold(slotOf(to));
     p.arriving = beside_ && !quiet_;
     (p.arriving ? departing_ : in).push_back(move);
-    return {};
 }
 
 // The work changes these pages in tier 1: copies in tier 2 would be out of date. Only once all moves are decided, for
 // what moves down runs before what moves up.
-Result<void> Pager::dropOldCopies() {
+void Pager::dropOldCopies() {
     for (PageId page : wave_) {
         const Page& p = pages_[page];
-        if (p.changes && p.slot[0] >= 0 && p.slot[1] >= 0) VKMOE_CHECK(clear({1, uint32_t(p.slot[1])}));
+        if (p.turn.changes && p.slot[0] >= 0 && p.slot[1] >= 0) (void)clear({1, uint32_t(p.slot[1])});  // cannot fail
     }
-    return {};
 }
 
 void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in) {
@@ -104,7 +110,6 @@ void Pager::recordMoves(Commands& commands, const std::vector<Move>& out, const 
             Slot &from = slotOf(move.from), &to = slotOf(move.to);
             commands.copy(*from.slab, from.offset, *to.slab, to.offset, slot_bytes_);
             counters_.bytes_copied += slot_bytes_;
-            ++trial_copies_;
         }
         if (!moves->empty()) commands.barrier();
     }
@@ -128,7 +133,6 @@ Result<void> Pager::startTransfers() {
     }
     VKMOE_TRY(value, device_.transfer(copies, last_value_));
     counters_.bytes_copied += slot_bytes_ * departing_.size();
-    trial_copies_ += departing_.size();
     flights_.push_back({value, std::exchange(departing_, {})});
     return {};
 }
@@ -143,12 +147,10 @@ void Pager::land(uint64_t transferred) {
     });
 }
 
-Result<void> Pager::land(Commands& commands) {
-    if (!flights_.empty()) {
-        VKMOE_TRY(transferred, device_.transferred());
-        land(transferred);
-    }
-    commands.awaitTransfer(landed_);
+Result<void> Pager::land() {
+    if (flights_.empty()) return {};
+    VKMOE_TRY(transferred, device_.transferred());
+    land(transferred);
     return {};
 }
 

@@ -11,7 +11,7 @@ inline namespace v1 {
 const Slot* Pager::slotHolding(PageId page) const {
     // What is left to the host stays where the host reads it, though a copy may have arrived on the device since.
     const Page& p = pages_[page];
-    int tier = p.host && p.slot[1] >= 0 ? 1 : tierOf(page);
+    int tier = p.turn.host && p.slot[1] >= 0 ? 1 : tierOf(page);
     return tier < 0 ? nullptr : &tiers_[tier][uint32_t(pages_[page].slot[tier])];
 }
 
@@ -48,9 +48,9 @@ Pager::Place Pager::victim(uint64_t passed, bool any_time) {
             const Slot& slot = tiers_[tier][i];
             if (slot.page == kNoPage || slot.busy_until > (any_time ? UINT64_MAX - 1 : passed)) continue;
             const Page& p = pages_[slot.page];
-            if (p.reading || p.now || p.arriving) continue;
+            if (p.reading || p.turn.now || p.arriving) continue;
             bool copy = !flat_ && p.slot[0] >= 0;
-            if (!copy && (p.needed || quiet_)) continue;
+            if (!copy && (p.turn.needed || quiet_)) continue;
             double worth = copy ? -std::numeric_limits<double>::infinity() : residency_->worth(slot.page);
             if (best && (worth > least || (worth == least && slot.page < slotOf(best).page))) continue;
             best = {tier, i};
@@ -84,9 +84,8 @@ Result<Pager::Place> Pager::acquire(bool may_wait, bool ahead) {
 // Makes room where pages that nobody asked for fill it.
 bool Pager::dropOneAhead() {
     for (PageId page : ahead_) {
-        if (!pages_[page].reading || pages_[page].needed) continue;
-        if (!reader_->cancel(page)) (void)reader_->wait(page);
-        pages_[page].reading = false;
+        if (!pages_[page].reading || pages_[page].turn.needed) continue;
+        endRead(page);
         forget(page);
         return true;
     }
@@ -113,7 +112,7 @@ void Pager::forget(PageId page) {
     Page& p = pages_[page];
     for (int tier : {0, 1})
         if (p.slot[tier] >= 0) tiers_[tier][uint32_t(p.slot[tier])].page = kNoPage;
-    p = {.needed = p.needed, .host = p.host, .changes = p.changes};
+    p = {.turn = p.turn};
 }
 
 Result<void> Pager::keepChanges(PageId page) {
@@ -157,7 +156,7 @@ void Pager::hold(PageId page) {
 void Pager::recordTable(Commands& commands) {
     std::vector<PageId> changed;
     for (PageId page : turn_) {
-        uint64_t wanted = pages_[page].now && !pages_[page].host ? address(page) : 0;
+        uint64_t wanted = pages_[page].turn.now && !pages_[page].turn.host ? address(page) : 0;
         if (entry_[page] == wanted) continue;
         entry_[page] = wanted;
         changed.push_back(page);

@@ -167,25 +167,18 @@ Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t to
 // The routes come back to the host, which brings the experts' pages, wave by wave.
 Result<void> LanguageModel::State::mixtureInTurns(Commands& commands, uint32_t l, uint32_t tokens) {
     const Workspace& w = activations->mixtures[activations->layers[l].workspace];
-    Device& device = engine->device();
     Pager& pager = paged->pager();
-    auto submit = [&]() -> Result<uint64_t> {
-        VKMOE_TRY(value, device.submit(commands));
-        pager.submitted(value);
-        commands = {};
-        return value;
-    };
     mixtures[l].recordHead(commands, w, {.tokens = tokens});
     mixtures[l].recordRoutes(commands, w, tokens, activations->download, routesAt(l));
-    VKMOE_TRY(value, submit());
-    VKMOE_CHECK(device.wait(value));
+    VKMOE_TRY(value, pager.submit(commands));
+    VKMOE_CHECK(engine->device().wait(value));
     auto pages = pagesUsed(l, tokens);
     if (trace) trace->push_back({l, pages});
     VKMOE_CHECK(pager.start(pages));
     while (!pager.done()) {
         VKMOE_CHECK(pager.next(commands));
         mixtures[l].recordExperts(commands, w, tokens);
-        if (!pager.done()) VKMOE_CHECK(submit());
+        if (!pager.done()) VKMOE_CHECK(pager.submit(commands));
     }
     mixtures[l].recordTail(commands, w, tokens);
     return {};
@@ -227,8 +220,7 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     pass->shiftHistory(commands, a, count);
     pass->downloadResults(commands, a, count);
     commands.copy(a.memory, a.logits + first_row * row, a.download, a.back.logits, (count - first_row) * row);
-    VKMOE_TRY(value, engine->device().submit(commands));
-    if (paged) paged->pager().submitted(value);
+    VKMOE_TRY(value, paged ? paged->pager().submit(commands) : engine->device().submit(commands));
     VKMOE_CHECK(engine->device().wait(value));
     VKMOE_CHECK(pass->check(a, count, passes, position));
     if (paged && paged->pager().allResident()) notePages(count);

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/ceil_div.h"
+#include "host/views.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {

@@ -95,6 +95,8 @@ Result<void> ExpertStore::describe(Layer& layer, bool widen) {
         VKMOE_TRY(parts, expertParts(source, expertPrefix(e), formats, layer.shape, layer.layout));
         layer.parts.push_back(std::move(parts));
     }
+    for (const PagePart& part : layer.parts.front())
+        for (const TensorSlice& slice : slicesOf(part)) layer.source_bytes += slice.valueBytes() + slice.scaleBytes();
     return {};
 }
 
@@ -117,12 +119,7 @@ const std::vector<PagePart>& ExpertStore::partsOf(PageId page) const {
     return layer.parts[page - layer.first_page];
 }
 
-uint64_t ExpertStore::sourceBytes(PageId page) const {
-    uint64_t bytes = 0;
-    for (const PagePart& part : partsOf(page))
-        for (const TensorSlice& slice : slicesOf(part)) bytes += slice.valueBytes() + slice.scaleBytes();
-    return bytes;
-}
+uint64_t ExpertStore::sourceBytes(PageId page) const { return layerOf(page).source_bytes; }
 
 void ExpertStore::announce(PageId page) const try {
     for (const PagePart& part : partsOf(page))

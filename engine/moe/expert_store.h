@@ -39,6 +39,7 @@ private:
         ExpertShape shape;
         PageLayout layout;
         PageId first_page = 0;
+        uint64_t source_bytes = 0;                 // of each page in the file
         std::vector<std::vector<PagePart>> parts;  // of each expert; they point into `source`
     };
 

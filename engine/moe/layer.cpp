@@ -122,6 +122,13 @@ Result<Routes> Layer::budgetRoutes(std::span<const float> x, const ForwardOption
     return fixedBudgetRoutes(d, logits, *budget);
 }
 
+// A layer of a paged stack has no experts of its own: without the stack's pager it cannot run.
+Result<void> Layer::checkPager() const {
+    const State& s = *state_;
+    if (!s.weights.paged || (s.generation == s.engine->generation() && s.runner.pager())) return {};
+    return Error{ErrorCode::device_lost, "the device was lost; the layer's stack opens its pages again when it runs"};
+}
+
 // The same layer on the device that the engine has now; what it has learned about its experts stays.
 Result<void> Layer::reload() {
     State& old = *state_;
@@ -136,6 +143,7 @@ Result<void> Layer::reload() {
 Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOptions& options) {
     Engine& engine = *state_->engine;
     std::lock_guard lock(engine.mutex());
+    VKMOE_CHECK(checkPager());
     for (;;) {
         auto current = state_->generation == engine.generation() ? Result<void>() : reload();
         auto result = current ? forwardOnce(x, options) : Result<ForwardResult>(std::move(current).error());

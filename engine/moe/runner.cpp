@@ -58,6 +58,7 @@ Runner::Runner(Engine& engine, std::vector<LayerState*> layers, bool residual)
 
 // The call's layers, and their kernels.
 Result<void> Runner::prepare(const RunnerCall& call) {
+    if (pager_) VKMOE_CHECK(pager_->begin());
     stations_.clear();
     training_ = call.options.training;
     uint64_t tokens = call.x.size() / layers_.front()->description().model_dim;
@@ -155,9 +156,8 @@ void Runner::tail(Commands& commands, size_t layer, const Area& area) {
 }
 
 Result<void> Runner::submit(Commands& commands, Area& area) {
-    VKMOE_TRY(value, engine_->device().submit(commands));
+    VKMOE_TRY(value, pager_ ? pager_->submit(commands) : engine_->device().submit(commands));
     area.value = value;
-    if (pager_) pager_->submitted(value);
     commands = {};
     return {};
 }

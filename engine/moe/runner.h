@@ -33,6 +33,7 @@ public:
         pager_ = &pager;
         first_group_ = first_group;
     }
+    const Pager* pager() const { return pager_; }
 
     // One result a layer, in order; the last one's `output` is the call's. Statistics count when all has succeeded.
     Result<std::vector<ForwardResult>> run(const RunnerCall& call);

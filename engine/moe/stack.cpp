@@ -216,7 +216,6 @@ Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOption
 Result<StackResult> Stack::State::forward(std::span<const float> x, const ForwardOptions& call,
                                           std::span<const Routes* const> forced) {
     DeviceCounters before = engine->device().counters();
-    if (paged) VKMOE_CHECK(paged->pager().begin());
     if (paged) paged->startReport();
     std::vector<Visit> visits;
     setTrace(options && options->trace ? &visits : nullptr);

@@ -136,7 +136,7 @@ private:
     Kind multiplied() const { return rounded() ? operands : weights; }  // what the passes read
     bool uses(Kind kind) const { return std::find(used_.begin(), used_.end(), kind) != used_.end(); }
     const Buffer& tableOf(Kind kind, uint32_t layer) const;
-    void note(std::span<const PageId> pages);
+    void note(std::vector<PageId> pages);
     void readAhead(std::span<const uint32_t> experts, std::span<const Kind> each);
     Result<void> allocate();
     Result<void> openPager(const Source& source, const TrainingPaging& options);

@@ -142,7 +142,7 @@ Result<void> demonstrate(const Context& context, Engine& engine, const std::stri
     VKMOE_TRY(stack,
               Stack::open(engine, path, PagingOptions{.device_budget = budget / 4, .host_budget = budget / 4 * 3}));
     VKMOE_TRY(paged, [&] {
-        ResidencyMap map(context.json ? nullptr : stack.pager());
+        ResidencyMap map([&] { return context.json ? nullptr : stack.pager(); });
         return stack.forward(tokens(),
                              {.max_batch = 1, .progress = [&](uint64_t, uint64_t) { return map.show(), true; }});
     }());

@@ -59,7 +59,7 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     generation.max_new_tokens = options.max_tokens;
     generation.temperature = options.temperature;
     if (options.seed) generation.seed = formats::toUint32(*options.seed);
-    ResidencyMap map(paging.map ? model.pager() : nullptr);
+    ResidencyMap map([&] { return paging.map ? model.pager() : nullptr; });
     if (!context.json) generation.on_token = [&](uint32_t token) { return put(decoder.put(token)), true; };
     const auto start = std::chrono::steady_clock::now();
     VKMOE_TRY(tokens, model.generate(job.prompt, generation));

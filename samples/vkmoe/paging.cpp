@@ -165,27 +165,30 @@ Result<void> writeTrace(const std::string& path, const Pager& pager, const Pagin
 
 // ---- the map --------------------------------------------------------------------------------------------------------
 
-ResidencyMap::ResidencyMap(const Pager* pager) : pager_(pager), terminal_(::isatty(2) == 1) {}
+ResidencyMap::ResidencyMap(std::function<const Pager*()> pager)
+    : pager_(std::move(pager)), terminal_(::isatty(2) == 1) {}
 
 ResidencyMap::~ResidencyMap() {
-    if (pager_ && !shown_) fmt::print(stderr, "{}", draw());
+    const Pager* pager = pager_ ? pager_() : nullptr;
+    if (pager && !shown_) fmt::print(stderr, "{}", draw(*pager));
 }
 
-std::string ResidencyMap::draw() const {
+std::string ResidencyMap::draw(const Pager& pager) const {
     std::string text;
-    const PageGroups& groups = pager_->groups();
+    const PageGroups& groups = pager.groups();
     for (uint32_t g = 0; g < groups.count(); ++g) {
         text += fmt::format("{:>4} ", g);
-        for (PageId page = groups.first(g); page < groups.end(g); ++page) text += ".#+"[pager_->tierOf(page) + 1];
+        for (PageId page = groups.first(g); page < groups.end(g); ++page) text += ".#+"[pager.tierOf(page) + 1];
         text += "\n";
     }
     return text;
 }
 
 void ResidencyMap::show() {
-    if (!pager_ || !terminal_) return;
-    if (shown_) fmt::print(stderr, "\033[{}A", pager_->groups().count());
-    fmt::print(stderr, "\r{}", draw());
+    const Pager* pager = terminal_ && pager_ ? pager_() : nullptr;
+    if (!pager) return;
+    if (shown_) fmt::print(stderr, "\033[{}A", pager->groups().count());
+    fmt::print(stderr, "\r{}", draw(*pager));
     shown_ = true;
 }
 

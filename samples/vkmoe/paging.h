@@ -1,6 +1,7 @@
 // Paging in the program: its options, what it did as JSON and as text, and the map of who is where.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -49,16 +50,17 @@ Result<void> writeTrainingTrace(const std::string& path, const Trainer& trainer,
 }
 
 // A line a layer on stderr, a character an expert, redrawn in place on a terminal and drawn once at the end elsewhere:
-// '#' device, '+' host, '.' file.
+// '#' device, '+' host, '.' file. The pager is asked for each time, for a lost device takes it along; none (null, or
+// nothing to ask): nothing is drawn.
 class ResidencyMap {
 public:
-    explicit ResidencyMap(const Pager* pager);
+    explicit ResidencyMap(std::function<const Pager*()> pager);
     ~ResidencyMap();
     void show();
 
 private:
-    std::string draw() const;
-    const Pager* pager_;
+    std::string draw(const Pager& pager) const;
+    std::function<const Pager*()> pager_;
     bool terminal_, shown_ = false;
 };
 

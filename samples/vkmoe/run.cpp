@@ -101,7 +101,7 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     std::vector<const Routes*> pointers;
     for (const Routes& routes : forced) pointers.push_back(&routes);
     Progress progress("running");
-    ResidencyMap map(options.paging.map ? stack.pager() : nullptr);
+    ResidencyMap map([&] { return options.paging.map ? stack.pager() : nullptr; });
     forward.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), map.show(), true; };
     auto result = stack.forward(tokens, forward, pointers);
     if (!result) return aboutInput(options, std::move(result).error());

@@ -283,7 +283,7 @@ TEST_CASE("10,000 random page-ins of a file's experts by eight threads: each slo
         while (!pager->done()) {
             Commands commands;
             REQUIRE(pager->next(commands));
-            pager->submitted(test::must(device.submit(commands)));
+            REQUIRE(pager->submit(commands));
             for (PageId page : pager->wave()) {
                 auto bytes = pager->slotHolding(page)->bytes(expected[page].size());
                 wrong += std::memcmp(bytes.data(), expected[page].data(), bytes.size()) != 0;

@@ -118,6 +118,7 @@ private:
     const formats::LayerSource& source() const;
     void usePager(Pager& pager, uint32_t group);
     void setTrace(std::vector<Visit>* visits);
+    Result<void> checkPager() const;
     Result<void> reload();
     Result<ForwardResult> forwardOnce(std::span<const float> x, const ForwardOptions& options);
     Result<void> checkCall(std::span<const float> x, const Routes* forced, bool pool_routes) const;

@@ -47,10 +47,12 @@ public:
 
     bool residual() const;  // true for a stack: x is added at each layer
     uint32_t modelDim() const { return layers().front().description().model_dim; }
+    // Each runs by itself, too; with pages, after a lost device only once forward() has opened them again.
     std::vector<Layer>& layers();
     const std::vector<Layer>& layers() const;
     const std::vector<std::string>& warnings() const;
-    const Pager* pager() const;  // null: all weights are on the device
+    // Null: all weights are on the device. A forward() that lost the device leaves another one.
+    const Pager* pager() const;
 
     // Runs tokens through all layers. Only results wait for the device; with pages in the file each layer's routes do,
     // too. `forced_routes`: none, or one for each layer (a null pointer: the layer's router decides); the one in
