@@ -8,16 +8,22 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint64_t kPiece = uint64_t{64} << 20;  // bytes that pass through host-visible memory at a time
+constexpr uint64_t kPiece = uint64_t{64} << 20, kLeastPiece = uint64_t{64} << 10;
 
 // Calls copy(offset, bytes) for one piece after the other.
 template <class Copy>
-Result<void> inPieces(uint64_t bytes, const Copy& copy) {
-    for (uint64_t done = 0; done < bytes; done += kPiece) VKMOE_CHECK(copy(done, std::min(kPiece, bytes - done)));
+Result<void> inPieces(uint64_t bytes, uint64_t piece, const Copy& copy) {
+    for (uint64_t done = 0; done < bytes; done += piece) VKMOE_CHECK(copy(done, std::min(piece, bytes - done)));
     return {};
 }
 
 }  // namespace
+
+uint64_t stagingBytes(Device& device, uint64_t bytes) {
+    const Ledger& ledger = device.ownMemory() ? device.hostLedger() : device.ledger();
+    const uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used());
+    return std::min({bytes, kPiece, std::max(kLeastPiece, left / 2 / 256 * 256)});
+}
 
 Result<void> submitAndWait(Device& device, const Commands& commands) {
     VKMOE_TRY(value, device.submit(commands));
@@ -26,8 +32,9 @@ Result<void> submitAndWait(Device& device, const Commands& commands) {
 
 Result<Buffer> uploadBytes(Device& device, std::span<const std::byte> bytes, const std::string& what) {
     VKMOE_TRY(target, device.allocate(bytes.size(), Memory::device, what));
-    VKMOE_TRY(piece, device.allocate(std::min<uint64_t>(bytes.size(), kPiece), Memory::upload, what + ", on its way"));
-    VKMOE_CHECK(inPieces(bytes.size(), [&](uint64_t offset, uint64_t count) {
+    const uint64_t staged = stagingBytes(device, bytes.size());
+    VKMOE_TRY(piece, device.allocate(staged, Memory::upload, what + ", on its way"));
+    VKMOE_CHECK(inPieces(bytes.size(), staged, [&](uint64_t offset, uint64_t count) {
         std::memcpy(piece.mapped().data(), bytes.data() + offset, count);
         Commands commands;
         commands.copy(piece, 0, target, offset, count);
@@ -38,8 +45,9 @@ Result<Buffer> uploadBytes(Device& device, std::span<const std::byte> bytes, con
 
 Result<void> downloadBytes(Device& device, const Buffer& from, uint64_t offset, std::span<std::byte> into) {
     assert(offset + into.size() <= from.size());
-    VKMOE_TRY(piece, device.allocate(std::min<uint64_t>(into.size(), kPiece), Memory::download, "data, on its way"));
-    return inPieces(into.size(), [&](uint64_t done, uint64_t count) -> Result<void> {
+    const uint64_t staged = stagingBytes(device, into.size());
+    VKMOE_TRY(piece, device.allocate(staged, Memory::download, "data, on its way"));
+    return inPieces(into.size(), staged, [&](uint64_t done, uint64_t count) -> Result<void> {
         Commands commands;
         commands.copy(from, offset + done, piece, 0, count);
         VKMOE_CHECK(submitAndWait(device, commands));

@@ -17,6 +17,9 @@
 namespace vkmoe {
 inline namespace v1 {
 
+// How much host-visible memory serves to pass so many bytes through, a piece at a time: less where little is left.
+uint64_t stagingBytes(Device& device, uint64_t bytes);
+
 // Starts the work and waits until it is finished.
 Result<void> submitAndWait(Device& device, const Commands& commands);
 

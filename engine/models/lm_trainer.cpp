@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/models/lm_trainer_state.h"
 #include "host/transfer.h"
 #include "shaders/exact_math.h"
@@ -42,7 +44,15 @@ Result<void> checkLimits(const LmConfig& c, const LmTrainerOptions& o) {
     Trunk::layout(c, bytes);
     VKMOE_CHECK(at_most("the parameters outside the experts", bytes / 4, (uint64_t{1} << 31) - 64));
     VKMOE_CHECK(checkWeight("aux_weight", o.aux_weight));
+    if (o.paging && o.shard.count != 1)
+        return Error{ErrorCode::unsupported,
+                     fmt::format("a shard of {} machines and pages are not for one trainer", o.shard.count)};
     return checkWeight("z_weight", o.z_weight);
+}
+
+uint64_t leftOf(Engine& engine) {
+    const Ledger& ledger = engine.device().ledger();
+    return ledger.budget() - std::min(ledger.budget(), ledger.used());
 }
 
 }  // namespace
@@ -92,6 +102,8 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     VKMOE_CHECK(validate(options.schedule));
     VKMOE_CHECK(checkLimits(source.config, options));
     std::lock_guard lock(engine.mutex());
+    if (!options.paging && options.shard.count == 1)
+        VKMOE_CHECK(checkTrainable(parameterCount(source.config), leftOf(engine)));
     VKMOE_TRY(parameters, formats::readParameters(source));
     auto state = std::unique_ptr<State>(new State{.engine = &engine, .options = options});
     state->scaler = LossScaler(options.scaler);
@@ -127,7 +139,7 @@ Result<void> LmTrainer::State::buildSet() {
             slabs.push_back(std::move(slab));
     }
     slabs[0] = std::move(own);
-    VKMOE_TRY(made, ParameterSet::create(*engine, std::move(slabs)));
+    VKMOE_TRY(made, ParameterSet::create(*engine, std::move(slabs), options.shard));
     all.emplace(*engine, std::move(made), std::move(first_slabs), mixtures->paged());
     for (uint32_t l = 0; l < c.layers; ++l) {
         VKMOE_TRY(found, mixtures->layer(l).gradients(*engine, all->set(), all->firstSlab(l)));

@@ -11,8 +11,6 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint64_t kPiece = uint64_t{4} << 20;  // words that pass through host-visible memory at a time
-
 Result<std::vector<float>> gather(Device& device, const std::vector<Buffer>& buffers,
                                   const std::vector<uint64_t>& words, uint64_t all) {
     std::vector<float> out(all);
@@ -26,12 +24,13 @@ Result<std::vector<float>> gather(Device& device, const std::vector<Buffer>& buf
 
 Result<void> scatter(Device& device, const std::vector<float>& values, const std::vector<Buffer>& buffers,
                      const std::vector<uint64_t>& words) {
-    VKMOE_TRY(piece, device.allocate(std::min<uint64_t>(values.size(), kPiece) * 4, Memory::upload, "moments"));
+    const uint64_t staged = stagingBytes(device, values.size() * 4) / 4;  // words
+    VKMOE_TRY(piece, device.allocate(staged * 4, Memory::upload, "moments, on their way"));
     auto* to = reinterpret_cast<float*>(piece.mapped().data());
     const float* from = values.data();
     for (size_t i = 0; i < buffers.size(); ++i)
-        for (uint64_t done = 0; done < words[i]; done += kPiece) {
-            uint64_t count = std::min(kPiece, words[i] - done);
+        for (uint64_t done = 0; done < words[i]; done += staged) {
+            uint64_t count = std::min(staged, words[i] - done);
             std::transform(from, from + count, to, state_rule);
             from += count;
             Commands commands;

@@ -3,6 +3,7 @@
 
 #include "engine/train/paged_training.h"
 #include "engine/train/squares_fault.h"
+#include "host/views.h"
 
 namespace vkmoe {
 inline namespace v1 {

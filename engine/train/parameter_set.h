@@ -41,12 +41,6 @@ struct ParameterSlab {
     std::vector<ParameterTensor> tensors;
 };
 
-// Of `count` machines with the same gradients, machine `index` keeps the moments of tensors whose position modulo count
-// is index, and makes their steps.
-struct Shard {
-    uint32_t index = 0, count = 1;
-};
-
 struct GradNorm {
     double norm = 0;    // of all gradients together, scaled
     std::string fault;  // names a tensor whose gradients are not finite, or too large to square; the norm means nothing

@@ -16,5 +16,14 @@ std::string TrainingMemory::shown() const {
                        mebibytes(gradients), mebibytes(moments), mebibytes(activations), paged, mebibytes(total()));
 }
 
+Result<void> checkTrainable(uint64_t parameters, uint64_t left) {
+    const uint64_t needed = 16 * parameters;
+    if (needed <= left) return {};
+    return Error{ErrorCode::out_of_memory,
+                 fmt::format("{} parameters in training need {} bytes for weights, gradients and moments, and {} are "
+                             "left: {} parameters would fit, or experts in pages",
+                             parameters, needed, left, left / 16)};
+}
+
 }  // namespace v1
 }  // namespace vkmoe

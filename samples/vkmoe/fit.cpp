@@ -7,6 +7,7 @@
 #include "engine/formats/layer_file.h"
 #include "engine/formats/moe0_write.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/interrupts.h"
 #include "samples/vkmoe/one_layer.h"
 #include "samples/vkmoe/targets.h"
 #include "vkmoe/layer_trainer.h"
@@ -80,13 +81,18 @@ Result<void> write(const FitOptions& options, const Job& job, const formats::Lay
 Result<void> fitOn(const Context& context, const FitOptions& options, const Job& job, Engine& engine) {
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, trainerOptions(context, options)));
     double seconds = 0;
-    for (uint64_t epoch = 0; epoch < options.epochs; ++epoch) {
+    Interrupts interrupts;
+    for (uint64_t epoch = 0; epoch < options.epochs && !interrupts.asked(); ++epoch) {
         EpochOptions one{.batch_size = options.batch_size};
         Result<EpochResult> result = [&] {
             Progress progress(fmt::format("epoch {} of {}", epoch, options.epochs));
-            one.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), true; };
+            one.progress = [&](uint64_t done, uint64_t all) {
+                progress.show(done, all);
+                return !interrupts.asked();
+            };
             return trainer.epoch(job.inputs, job.targets, one);
         }();
+        if (!result && interrupts.asked()) break;  // the step is made, and what it made is written
         if (!result) return std::move(result).error();
         seconds += result->seconds;
         printEpoch(context, epoch, *result, trainer.paging());
@@ -94,6 +100,9 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
     VKMOE_TRY(trained, trainer.weights());
     VKMOE_CHECK(write(options, job, trained));
     VKMOE_CHECK(writeTrainingTrace(options.paging.trace, trainer, seconds));
+    if (interrupts.asked())
+        fmt::print(stderr, "vkmoe: interrupted after {} samples; {} has the weights of then\n", trainer.samplesSeen(),
+                   options.output);
     if (context.json) return {};
     if (auto paging = trainer.paging()) fmt::print("{}", pagingPicture(*paging));
     fmt::print("{}: trained on {}\n", options.output, engine.device().info().name);

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/main_train.h"
@@ -76,6 +78,20 @@ void addRoutes(CLI::App& command, MakeRoutesOptions& options) {
     command.add_option("-o,--output", options.output, "the routes to write")->required();
     command.add_option("--input", options.input, "also write random tokens: little-endian f32, [tokens, D]");
     command.add_option("--model-dim", options.model_dim, "D, their width")->check(CLI::Range(1u, 1u << 24));
+}
+
+// In the order that CLI11 wants, the last first. It drops the empty value of "--name=": the two are handed over apart.
+std::vector<std::string> arguments(int argc, char** argv) {
+    std::vector<std::string> reversed;
+    for (int i = argc - 1; i > 0; --i) {
+        std::string argument = argv[i];
+        if (argument.starts_with("--") && argument.find('=') == argument.size() - 1) {
+            argument.pop_back();
+            reversed.emplace_back();
+        }
+        reversed.push_back(std::move(argument));
+    }
+    return reversed;
 }
 
 int parseAndRun(int argc, char** argv) {
@@ -202,7 +218,7 @@ int parseAndRun(int argc, char** argv) {
     addTraining(app, context, exit_code, addShared);
 
     try {
-        app.parse(argc, argv);
+        app.parse(arguments(argc, argv));
     } catch (const CLI::ParseError& error) {
         int code = app.exit(error);
         return code == 0 ? kOk : kUsage;

@@ -79,12 +79,16 @@ struct Prepared {
 Result<void> checkTargets(const TrainOptions& options) {
     auto files = checkpointFiles(options);
     const std::string text = std::filesystem::is_directory(options.text) ? "" : options.text;
-    for (const std::string& file : files)
-        VKMOE_CHECK(checkTarget(file, {text, file == tokenizerPath(options.output) ? "" : options.codec}));
+    const auto codec = codecFiles(options.codec);
+    for (const std::string& file : files) {
+        std::vector<std::string> read{text};
+        if (file != tokenizerPath(options.output)) read.insert(read.end(), codec.begin(), codec.end());
+        VKMOE_CHECK(checkTarget(file, read));
+    }
     if (auto offset = checkUtf8(options.output))
         return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
     files.push_back(text);
-    files.push_back(options.codec);
+    files.insert(files.end(), codec.begin(), codec.end());
     return checkEachTarget({options.report, options.paging.trace}, std::move(files));
 }
 
@@ -121,6 +125,7 @@ public:
 
     Result<void> run() {
         Interrupts interrupts;
+        if (!saved_step_) VKMOE_CHECK(save());  // a run that is killed at any moment can go on; a full disk shows now
         bool last = finished();
         while (!last && !interrupts.asked()) {
             VKMOE_CHECK(oneStep());
@@ -169,6 +174,7 @@ private:
     }
 
     std::string summary() const {
+        if (state_.losses.empty()) return "0 steps";
         return fmt::format(
             "{} steps of {} tokens, training loss {:.4f}{}", state_.step,
             uint64_t{options_.context} * options_.batch * options_.accumulate, smooth_.value(),
@@ -231,7 +237,9 @@ private:
 };
 
 Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Beginning& beginning) {
-    VKMOE_TRY(trainer, LmTrainer::create(engine, beginning.source, plan.trainer));
+    LmTrainerOptions options = plan.trainer;
+    if (beginning.resumed) options.max_tokens = 0;  // the activations come when the weights have found their places
+    VKMOE_TRY(trainer, LmTrainer::create(engine, beginning.source, options));
     if (!beginning.resumed) return trainer;
     VKMOE_TRY(parameters, formats::readParameters(beginning.source));
     const TrainingState& from = beginning.state;

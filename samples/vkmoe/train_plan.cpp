@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "engine/formats/evl0.h"
 #include "engine/formats/moe0.h"
@@ -118,6 +119,17 @@ Result<void> checkOptions(const TrainOptions& options) {
 
 }  // namespace
 
+std::vector<std::string> codecFiles(const std::string& codec) {
+    namespace fs = std::filesystem;
+    std::error_code failure;
+    if (codec.empty() || codec == "bytes") return {};
+    if (!fs::is_directory(codec, failure)) return {codec};
+    std::vector<std::string> files;
+    for (const char* name : {"tokenizer.json", "vocab.json", "merges.txt"})
+        files.push_back((fs::path(codec) / name).string());
+    return files;
+}
+
 std::vector<std::string> checkpointFiles(const TrainOptions& options) {
     const std::string model = followed(options.output);
     std::vector<std::string> files{tokenizerPath(options.output), previousTokenizerPath(options.output)};
@@ -131,7 +143,9 @@ Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) 
     auto written = checkpointFiles(options);
     for (const std::string& path : {options.report, options.paging.trace})
         if (!path.empty()) written.push_back(path);
-    VKMOE_TRY(texts, readTexts(options.text, options.validation, written));
+    auto others = codecFiles(options.codec);
+    others.insert(others.end(), written.begin(), written.end());
+    VKMOE_TRY(texts, readTexts(options.text, options.validation, others));
     TrainPlan plan;
     VKMOE_TRY(codec, makeCodec(options, texts));
     plan.codec = std::move(codec);

@@ -26,6 +26,9 @@ struct TrainPlan {
     Settings settings;
 };
 
+// What a text codec is read from, in a folder whatever may be it; none for bytes.
+std::vector<std::string> codecFiles(const std::string& codec);
+
 // Model, state, tokenizer and what is kept of the ones before: links followed, whether they are there or not.
 std::vector<std::string> checkpointFiles(const TrainOptions& options);
 

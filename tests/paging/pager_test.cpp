@@ -27,8 +27,8 @@ public:
     uint64_t pageBytes(PageId page) const override { return 512 + page % 2 * 256; }
     uint64_t sourceBytes(PageId page) const override { return pageBytes(page); }
     Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>&) const override {
-        if (page == broken) return Error{ErrorCode::io, "page is broken"};
         if (page == slow) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        if (page == broken) return Error{ErrorCode::io, "page is broken"};
         for (size_t i = 0; i < into.size(); i += 4) std::memcpy(into.data() + i, &words_[page], 4);
         return {};
     }
@@ -258,6 +258,60 @@ TEST_CASE("a pass that is never submitted moves nothing", "[paging][device]") {
             }
         }
     }
+}
+
+TEST_CASE("pages that fill an empty tier 1 are no trial of copies: hot ones go on moving up", "[paging]") {
+    auto device = openCpuDevice();
+    Fixture f(
+        *device, {100, 100},
+        {.device_budget = 150 * 768, .host_budget = 100 * 768, .policy = Policy::lru, .placement = Placement::tiered});
+    REQUIRE(f.pager->preload());
+    REQUIRE(f.pager->allResident());
+    std::vector<PageId> hot;
+    for (PageId page = 100; page < 200 && hot.size() < 4; ++page)
+        if (f.pager->tierOf(page) == 1) hot.push_back(page);
+    REQUIRE(hot.size() == 4);
+    for (int pass = 0; pass < 3; ++pass) {
+        Commands commands;
+        REQUIRE(f.pager->rebalance(commands));
+        f.submit(commands);
+        f.pager->note(1, hot);
+    }
+    for (PageId page : hot) CHECK(f.pager->tierOf(page) == 0);
+}
+
+TEST_CASE("a read ahead that fails while the turn waits for it is the turn's error", "[paging]") {
+    auto device = openCpuDevice();
+    Fixture f(*device, {8}, {.device_budget = 6 * 768});
+    const auto wave = [&]() -> Result<void> {
+        Commands commands;
+        VKMOE_CHECK(f.pager->next(commands));
+        VKMOE_CHECK(f.pager->submit(commands));
+        return {};
+    };
+    REQUIRE(f.pager->start(std::vector<PageId>{4}));
+    REQUIRE(wave());
+    f.store->broken = f.store->slow = 5;
+    f.pager->readAhead(std::vector<PageId>{5});
+    REQUIRE(f.pager->start(std::vector<PageId>{4, 5}));
+    REQUIRE(wave());
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // the read has failed
+    f.pager->readAhead(std::vector<PageId>{6});
+    REQUIRE(!f.pager->done());
+    auto failed = wave();
+    REQUIRE(!failed);
+    CHECK(failed.error().detail == "page is broken");
+}
+
+TEST_CASE("tier 2 holds no second copy of what tier 1 has room for", "[paging]") {
+    auto device = openCpuDevice();
+    Fixture f(*device, {100, 100},
+              {.device_budget = 200 * 768, .host_budget = 200 * 768, .placement = Placement::tiered});
+    CHECK(f.pager->slots(0) == 200);
+    CHECK(f.pager->slots(1) < 100);
+    REQUIRE(f.pager->preload());
+    REQUIRE(f.pager->allResident());
+    for (PageId page = 0; page < 200; ++page) CHECK(f.pager->tierOf(page) == 0);
 }
 
 TEST_CASE("a page that cannot be read is an error of its turn, and of no other", "[paging]") {

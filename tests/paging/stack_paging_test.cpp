@@ -180,8 +180,11 @@ TEST_CASE("a device that is lost on the way is replaced, and the pages read agai
     for (uint32_t i = 0; i < 2; ++i) model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f16, i).source);
     auto x = test::randomTokens(5, 48, 3);
     auto cpu = Engine::open({.device = "cpu"});
-    auto expected = Stack::create(**cpu, model)->forward(x);
+    auto unpaged = Stack::create(**cpu, model);
+    auto expected = unpaged->forward(x);
     REQUIRE(expected);
+    auto first = unpaged->layers()[0].forward(x);
+    REQUIRE(first);
     auto candidates = listVulkanDevices();
     for (uint32_t index = 0; candidates && index < candidates->size(); ++index) {
         INFO((*candidates)[index].info.name);
@@ -198,6 +201,19 @@ TEST_CASE("a device that is lost on the way is replaced, and the pages read agai
             REQUIRE(result);
             CHECK(sameFacts(*result, *expected));
             CHECK((*engine)->generation() == 1);
+            // A layer by itself has no pages until its stack has opened them again.
+            faults->arm({.call = FaultyCall::submit, .nth = 1, .result = Fault::device_lost});
+            for (bool recovered : {false, true}) {
+                CAPTURE(recovered);
+                auto alone = paged->layers()[0].forward(x);
+                REQUIRE(!alone);
+                CHECK(alone.error().code == ErrorCode::device_lost);
+                REQUIRE((*engine)->recover());
+            }
+            REQUIRE(paged->forward(x));
+            auto alone = paged->layers()[0].forward(x);
+            REQUIRE(alone);
+            CHECK(alone->output == first->output);
         }
     }
 }

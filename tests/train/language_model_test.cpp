@@ -287,6 +287,34 @@ TEST_CASE("a trainer that is restored goes on with the same bits", "[lm]") {
     }
 }
 
+TEST_CASE("shards of a trainer's state make the step of a whole one", "[lm]") {
+    formats::LmSource source = smallModel();
+    std::vector<std::vector<Sequence>> batch{randomSequences(8, 37, 4)};
+    Engine& engine = *test::engines()[0];
+    const auto stepped = [&](Shard shard) {
+        auto trainer = must(LmTrainer::create(engine, source, {.shard = shard}));
+        must(trainer.step(batch));
+        return must(trainer.state());
+    };
+    const std::vector<float> before = must(formats::readParameters(source));
+    const LmTrainerState whole = stepped({});
+    std::vector<float> together = before;
+    size_t moments = 0;
+    for (uint32_t index = 0; index < 3; ++index) {
+        const LmTrainerState part = stepped({index, 3});
+        moments += part.first.size();
+        CHECK(part.first.size() < whole.first.size());
+        for (size_t i = 0; i < before.size(); ++i)
+            if (part.parameters[i] != before[i]) together[i] = part.parameters[i];
+    }
+    CHECK(moments >= before.size());
+    CHECK(moments <= whole.first.size());  // which has some between the tensors, too
+    CHECK((together == whole.parameters));
+    CHECK(LmTrainer::create(engine, source, {.shard = {3, 3}}).error().code == ErrorCode::bad_input);
+    CHECK(LmTrainer::create(engine, source, {.paging = TrainingPaging{}, .shard = {0, 2}}).error().code ==
+          ErrorCode::unsupported);
+}
+
 TEST_CASE("two submits make a step", "[lm]") {
     formats::LmSource source = smallModel();
     auto sequences = randomSequences(8, 37, 4);
@@ -326,4 +354,11 @@ TEST_CASE("training takes the memory that it says", "[lm]") {
     CHECK(none.error().code == ErrorCode::out_of_memory);
     INFO(none.error().detail);
     CHECK(none.error().detail.find("bytes") != std::string::npos);
+    auto small = must(
+        Engine::open({.device = "cpu",
+                      .device_options = {.clamp = DeviceLimits{.memory_budget = 1 << 20, .max_allocation = 1 << 30}}}));
+    none = LmTrainer::create(*small, source, {});
+    REQUIRE_FALSE(none);
+    INFO(none.error().detail);
+    CHECK(none.error().detail.find("65536 parameters would fit, or experts in pages") != std::string::npos);
 }

@@ -49,6 +49,9 @@ struct LmTrainerOptions {
     // at work. With max_chunk an expert has two pages more. An error of reading or writing pages ends the trainer's
     // use.
     std::optional<TrainingPaging> paging = {};
+    // The moments that this machine keeps, and the weights that its steps change: those of the others are for the
+    // caller to bring. Not with paging (unsupported).
+    Shard shard = {};
 };
 
 struct LmStep {

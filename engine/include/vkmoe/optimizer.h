@@ -28,6 +28,12 @@ Result<void> validate(const AdamwOptions& options);
 // The weight of an auxiliary loss: finite and not negative. The error names it by `field`.
 Result<void> checkWeight(const char* field, double weight);
 
+// Of `count` machines with the same gradients, machine `index` keeps the moments of tensors whose place among all of
+// the model's is index modulo count, and makes their steps; its other weights stay as they are.
+struct Shard {
+    uint32_t index = 0, count = 1;
+};
+
 // Counts steps and keeps beta^step, formed by repeated multiplication; below 2^-60 it stays, 1 - it is 1 then.
 class AdamwClock {
 public:

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "host/result.h"
+
 namespace vkmoe {
 inline namespace v1 {
 
@@ -19,6 +21,10 @@ struct TrainingMemory {
     // "weights 1.0 MiB, gradients ...", for people.
     std::string shown() const;
 };
+
+// Whether a device with `left` bytes can train so many parameters at all, without pages. Errors: out_of_memory, which
+// says what would fit.
+Result<void> checkTrainable(uint64_t parameters, uint64_t left);
 
 }  // namespace v1
 }  // namespace vkmoe
