@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "tests/program/program.h"
+#include "tests/sanitized.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -19,11 +20,7 @@ using namespace test;
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kKills = 4;
-#else
-constexpr int kKills = 20;
-#endif
+constexpr int kKills = kSanitized ? 4 : 20;
 
 void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 

@@ -10,6 +10,7 @@
 #include "engine/formats/evl0.h"
 #include "tests/engines.h"
 #include "tests/must.h"
+#include "tests/sanitized.h"
 #include "tests/train/golden_checks.h"
 #include "vkmoe/lm_trainer.h"
 
@@ -17,13 +18,6 @@ using namespace vkmoe;
 using test::must;
 
 namespace {
-
-// Runs whose spread must be measured are many: the sanitizers see the same code in the others.
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 formats::LmSource sourceOf(const LmConfig& config, std::span<const float> parameters) {
     return must(formats::readEvl0(memorySource("model", must(formats::writeEvl0(config, parameters)))));
@@ -147,6 +141,7 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
                                 "train_mixed_overflow"}) {
             if (!golden.has(run + ":loss")) continue;
             auto options = test::lmTrainOptionsOf(golden, run);
+            // Runs whose spread must be measured are many: the sanitizers see the same code in the others.
             if (kSanitized && (run.starts_with("train_mixed") || golden.hasReals(run + ":lossSpread"))) continue;
             std::optional<GoldenRun> first;
             for (Engine* engine : test::engines()) {
