@@ -344,8 +344,9 @@ void Pager::yieldWaiting() {
 
 // Gives up a read, or waits for one that has begun; whether the page is there now.
 bool Pager::endRead(PageId page) {
+    if (!reader_->cancel(page)) return bool(finishRead(page, reader_->wait(page)));
     pages_[page].reading = false;
-    return !reader_->cancel(page) && reader_->wait(page);
+    return false;
 }
 
 Result<void> Pager::finishRead(PageId page, Result<void> outcome) {

@@ -192,7 +192,7 @@ private:
     void promote(PageId page, std::vector<Move>& out, std::vector<Move>& in);
     void dropOldCopies();
     Place promotionSlot(double worth) const;
-    bool makeWay(Place place, double worth, std::vector<Move>& out);
+    bool makeWay(Place place, std::vector<Move>& out);
     Place demotionSlot(double worth);
     void recordMoves(Commands& commands, const std::vector<Move>& out, const std::vector<Move>& in);
     size_t flying() const;

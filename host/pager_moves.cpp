@@ -42,12 +42,11 @@ Pager::Place Pager::promotionSlot(double worth) const {
     return best;
 }
 
-// The page in this slot of tier 1 gives way to one of this worth: it goes to tier 2, or leaves memory where that is
-// full of better. False if it cannot.
-bool Pager::makeWay(Place place, double worth, std::vector<Move>& out) {
+// The page in this slot of tier 1 goes to tier 2, or leaves memory where that is full of better. False if it cannot.
+bool Pager::makeWay(Place place, std::vector<Move>& out) {
     const PageId leaves = slotOf(place).page;
     if (pages_[leaves].slot[1] < 0) {
-        Place to = demotionSlot(worth);
+        Place to = demotionSlot(residency_->worth(leaves));
         if (!to && all_resident_) return false;
         if (to) {
             if (slotOf(to).page != kNoPage && !clear(to)) return false;
@@ -78,11 +77,10 @@ void Pager::promote(PageId page, std::vector<Move>& out, std::vector<Move>& in) 
     Page& p = pages_[page];
     if (p.slot[0] >= 0 || tiers_[0].size() == 0 || p.turn.host) return;
     if (departing_.size() + flying() >= std::max(slots(1) / 4, 1u)) return;  // what flies keeps its slot in tier 2
-    const double worth = residency_->worth(page);
-    Place to = promotionSlot(worth);
+    Place to = promotionSlot(residency_->worth(page));
     if (!to) return;
     const bool taken = slotOf(to).page != kNoPage;  // a slot that nothing holds is no trial of copies
-    if (taken && !makeWay(to, worth, out)) return;
+    if (taken && !makeWay(to, out)) return;
     trial_copies_ += taken;
     Move move{{1, uint32_t(p.slot[1])}, to};
     slotOf(to).page = page;

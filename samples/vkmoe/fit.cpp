@@ -82,17 +82,18 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, trainerOptions(context, options)));
     double seconds = 0;
     Interrupts interrupts;
-    for (uint64_t epoch = 0; epoch < options.epochs && !interrupts.asked(); ++epoch) {
+    bool stopped = false;
+    for (uint64_t epoch = 0; epoch < options.epochs && !stopped; ++epoch) {
         EpochOptions one{.batch_size = options.batch_size};
         Result<EpochResult> result = [&] {
             Progress progress(fmt::format("epoch {} of {}", epoch, options.epochs));
             one.progress = [&](uint64_t done, uint64_t all) {
                 progress.show(done, all);
-                return !interrupts.asked();
+                return !(stopped = interrupts.asked());
             };
             return trainer.epoch(job.inputs, job.targets, one);
         }();
-        if (!result && interrupts.asked()) break;  // the step is made, and what it made is written
+        if (stopped) break;  // the step is made, and what it made is written
         if (!result) return std::move(result).error();
         seconds += result->seconds;
         printEpoch(context, epoch, *result, trainer.paging());
@@ -100,7 +101,7 @@ Result<void> fitOn(const Context& context, const FitOptions& options, const Job&
     VKMOE_TRY(trained, trainer.weights());
     VKMOE_CHECK(write(options, job, trained));
     VKMOE_CHECK(writeTrainingTrace(options.paging.trace, trainer, seconds));
-    if (interrupts.asked())
+    if (stopped)
         fmt::print(stderr, "vkmoe: interrupted after {} samples; {} has the weights of then\n", trainer.samplesSeen(),
                    options.output);
     if (context.json) return {};

@@ -80,16 +80,15 @@ void addRoutes(CLI::App& command, MakeRoutesOptions& options) {
     command.add_option("--model-dim", options.model_dim, "D, their width")->check(CLI::Range(1u, 1u << 24));
 }
 
-// In the order that CLI11 wants, the last first. It drops the empty value of "--name=": the two are handed over apart.
+// In the order that CLI11 wants, the last first. It drops an empty value behind "=", which a prompt may be: the two are
+// handed over apart.
 std::vector<std::string> arguments(int argc, char** argv) {
     std::vector<std::string> reversed;
     for (int i = argc - 1; i > 0; --i) {
-        std::string argument = argv[i];
-        if (argument.starts_with("--") && argument.find('=') == argument.size() - 1) {
-            argument.pop_back();
-            reversed.emplace_back();
-        }
-        reversed.push_back(std::move(argument));
+        const std::string argument = argv[i];
+        const bool is_empty = argument == "--prompt=";
+        if (is_empty) reversed.emplace_back();
+        reversed.push_back(is_empty ? "--prompt" : argument);
     }
     return reversed;
 }

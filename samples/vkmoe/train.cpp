@@ -125,8 +125,10 @@ public:
 
     Result<void> run() {
         Interrupts interrupts;
-        if (!saved_step_) VKMOE_CHECK(save());  // a run that is killed at any moment can go on; a full disk shows now
-        bool last = finished();
+        // A run that is killed at any moment can go on, and a full disk shows now; but a model that is there stays as
+        // long as it can.
+        if (!saved_step_ && !std::filesystem::exists(options_.output)) VKMOE_CHECK(save());
+        bool last = plan_.steps && finished();
         while (!last && !interrupts.asked()) {
             VKMOE_CHECK(oneStep());
             last = finished();
