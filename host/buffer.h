@@ -43,6 +43,10 @@ public:
     uint64_t pinned() const { return pinned_; }
     uint64_t pinnedPeak() const { return pinned_peak_; }
     uint64_t budget() const { return budget_; }
+    uint64_t left() const {
+        const uint64_t used = used_;
+        return used < budget_ ? budget_ - used : 0;
+    }
 
 private:
     std::atomic<uint64_t> used_{0}, peak_{0}, pinned_{0}, pinned_peak_{0};

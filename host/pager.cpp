@@ -26,9 +26,7 @@ std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
 
 // A fifth of what is free stays for other things. Tiers that are one memory share it.
 PagerOptions withinMemory(Device& device, PagerOptions options, bool flat) {
-    auto room = [](const Ledger& ledger) {
-        return (ledger.budget() - std::min(ledger.used(), ledger.budget())) / 5 * 4;
-    };
+    auto room = [](const Ledger& ledger) { return ledger.left() / 5 * 4; };
     const bool apart = device.ownMemory() && !flat;
     const uint64_t near = room(device.ownMemory() && flat ? device.hostLedger() : device.ledger());
     options.device_budget = std::min(options.device_budget, near);

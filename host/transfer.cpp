@@ -21,8 +21,7 @@ Result<void> inPieces(uint64_t bytes, uint64_t piece, const Copy& copy) {
 
 uint64_t stagingBytes(Device& device, uint64_t bytes) {
     const Ledger& ledger = device.ownMemory() ? device.hostLedger() : device.ledger();
-    const uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used());
-    return std::min({bytes, kPiece, std::max(kLeastPiece, left / 2 / 256 * 256)});
+    return std::min({bytes, kPiece, std::max(kLeastPiece, ledger.left() / 2 / 256 * 256)});
 }
 
 Result<void> submitAndWait(Device& device, const Commands& commands) {

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "engine/models/lm_trainer_state.h"
 #include "host/transfer.h"
 #include "shaders/exact_math.h"
@@ -48,11 +46,6 @@ Result<void> checkLimits(const LmConfig& c, const LmTrainerOptions& o) {
         return Error{ErrorCode::unsupported,
                      fmt::format("a shard of {} machines and pages are not for one trainer", o.shard.count)};
     return checkWeight("z_weight", o.z_weight);
-}
-
-uint64_t leftOf(Engine& engine) {
-    const Ledger& ledger = engine.device().ledger();
-    return ledger.budget() - std::min(ledger.budget(), ledger.used());
 }
 
 }  // namespace
@@ -103,7 +96,7 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     VKMOE_CHECK(checkLimits(source.config, options));
     std::lock_guard lock(engine.mutex());
     if (!options.paging && options.shard.count == 1)
-        VKMOE_CHECK(checkTrainable(parameterCount(source.config), leftOf(engine)));
+        VKMOE_CHECK(checkTrainable(parameterCount(source.config), engine.device().ledger().left()));
     VKMOE_TRY(parameters, formats::readParameters(source));
     auto state = std::unique_ptr<State>(new State{.engine = &engine, .options = options});
     state->scaler = LossScaler(options.scaler);

@@ -64,7 +64,7 @@ const char* LmTrainer::State::fewerBytes() const {
 
 std::string LmTrainer::State::needs(uint32_t tokens) const {
     Ledger& ledger = engine->device().ledger();
-    uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used());
+    uint64_t left = ledger.left();
     uint32_t fit = 0;
     for (uint32_t step = 1u << 30; step != 0; step /= 2)
         if (fit + step < tokens && bytesFor(fit + step) <= left) fit += step;
@@ -82,8 +82,7 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     scratch.reset();
     VKMOE_CHECK(checkTokens(tokens));
     Ledger& ledger = engine->device().ledger();
-    if (bytesFor(uint32_t(tokens)) > ledger.budget() - std::min(ledger.budget(), ledger.used()))
-        return Error{ErrorCode::out_of_memory, needs(uint32_t(tokens))};
+    if (bytesFor(uint32_t(tokens)) > ledger.left()) return Error{ErrorCode::out_of_memory, needs(uint32_t(tokens))};
     return allocate(uint32_t(tokens));
 }
 

@@ -65,7 +65,7 @@ Result<void> Runner::ensureMemory(uint64_t tokens) {
         areas_.clear();
         capacity_ = 0;
         Ledger& ledger = engine_->device().ledger();
-        uint64_t left = ledger.budget() - std::min(ledger.used(), ledger.budget());
+        uint64_t left = ledger.left();
         uint64_t allowed = std::min({left / 10 * 9, engine_->device().info().limits.max_allocation, kWorkspaceBytes});
         uint32_t low = 0, high = wanted;
         for (const Station& station : stations_)

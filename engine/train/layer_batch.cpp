@@ -66,7 +66,7 @@ Result<void> LayerBatch::ensure(uint64_t tokens) {
     for (Buffer* buffer : {&upload_, &download_, &losses_}) buffer->reset();
     const Description& d = layer_->description();
     Ledger& ledger = engine_->device().ledger();
-    uint64_t left = ledger.budget() - std::min(ledger.budget(), ledger.used()), fit = 0;
+    uint64_t left = ledger.left(), fit = 0;
     uint64_t most = std::min<uint64_t>({wanted, BackwardPass::kMostTokens, Workspace::largestCapacity(d, d.top_k)});
     for (uint64_t step = uint64_t{1} << 31; step != 0; step /= 2)
         if (fit + step <= most && bytesFor(uint32_t(fit + step)) <= left) fit += step;

@@ -76,7 +76,7 @@ Result<void> ParameterSet::checkBudget() const {
     for (const ParameterSlab& slab : slabs_) grads += slab.words * 4;
     Ledger& ledger = engine_->device().ledger();
     uint64_t needed = grads + stateBytes();
-    if (needed <= ledger.budget() - std::min(ledger.budget(), ledger.used())) return {};
+    if (needed <= ledger.left()) return {};
     return Error{
         ErrorCode::out_of_memory,
         fmt::format("training needs {} bytes beside the weights, {} for gradients and {} for moments; {} of the "
