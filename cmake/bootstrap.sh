@@ -21,8 +21,8 @@ deps=$repo/.deps
 packages="g++ cmake ninja-build pkg-config spirv-tools spirv-headers libtbb-dev libhwy-dev nlohmann-json3-dev libcli11-dev
           libfmt-dev libxxhash-dev libicu-dev zlib1g-dev libvulkan1 mesa-vulkan-drivers"
 
-# What the fuzzers get besides: clang with libFuzzer.
-fuzz_packages="clang libclang-rt-dev"
+# What the tests get besides: clang with libFuzzer, and a cache of what several builds compile alike.
+test_packages="clang libclang-rt-dev ccache"
 
 # What must be recent: package and lowest version. The system's own packages serve if all of them are recent enough.
 recent="libvulkan-dev 1.3.268
@@ -258,16 +258,24 @@ run_fuzzers() {
     fi
 }
 
+# The tests themselves are compiled alike in every build tree. Paths below the repository are relative to the cache.
+use_compiler_cache() {
+    command -v ccache >/dev/null || return 0
+    export CMAKE_CXX_COMPILER_LAUNCHER="${CMAKE_CXX_COMPILER_LAUNCHER-ccache}" CCACHE_BASEDIR="$repo" CCACHE_NOHASHDIR=1 \
+        CCACHE_DEPEND=1 CCACHE_SLOPPINESS=pch_defines,time_macros
+}
+
 # Runs all test presets even if one fails, so that the last lines are always the summary of the plain build.
 run_tests() {
     get_deps
     # shellcheck disable=SC2086
-    if command -v apt-get >/dev/null; then install $fuzz_packages; fi
+    if command -v apt-get >/dev/null; then install $test_packages; fi
     check_cmake
     sh "$repo/tests/drivers.sh" fetch || say "The tests go on with the Vulkan drivers at hand."
     cd "$repo"
     CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
     export CMAKE_BUILD_PARALLEL_LEVEL
+    use_compiler_cache
     status=0
     cmake --workflow --preset asan || { status=1; say "The tests under ASan and UBSan failed, as told above; those of the plain build follow."; }
     run_fuzzers || { status=1; say "The fuzzers found something, as told above; the tests of the plain build follow."; }

@@ -44,20 +44,22 @@ bool find_work() {
 // Thread = (row, every second term): neighbours read neighbouring rows.
 void stage_grads(uint slot, uint count) {
     uint row = lane_index() % kTileRows;
-    for (uint j = 0u; j < kBlock; j += 2u) {
-        uint k = lane_index() / kTileRows + j;
-        float value = p.grad_out.at[(slot + min(k, count - 1u)) * p.rows + min(row0 + row, p.rows - 1u)];
-        tile_x[k * kXStride + row / 4u][row % 4u] = k < count ? value : nothing();
-    }
+    [[dont_unroll]] for (uint j = 0u; j < kBlock; j += 2u * kInFlight)
+        [[unroll]] for (uint i = 0u; i < 2u * kInFlight; i += 2u) {
+            uint k = lane_index() / kTileRows + j + i;
+            float value = p.grad_out.at[(slot + min(k, count - 1u)) * p.rows + min(row0 + row, p.rows - 1u)];
+            tile_x[k * kXStride + row / 4u][row % 4u] = k < count ? value : nothing();
+        }
 }
 
 // Thread = column.
 void stage_x(uint count) {
     uint at = lane_index(), col = min(col0 + at, p.cols - 1u);
-    for (uint k = 0u; k < kBlock; ++k) {
-        float value = as_operand(p.x.at[tile_row_at[min(k, count - 1u)] + col], c_operand_bits);
-        tile_w[k * kWeightStride + at / 4u][at % 4u] = k < count ? value : one();
-    }
+    [[dont_unroll]] for (uint j = 0u; j < kBlock; j += kInFlight)
+        [[unroll]] for (uint k = j; k < j + kInFlight; ++k) {
+            float value = as_operand(p.x.at[tile_row_at[min(k, count - 1u)] + col], c_operand_bits);
+            tile_w[k * kWeightStride + at / 4u][at % 4u] = k < count ? value : one();
+        }
 }
 
 void place_slots(uint slot, uint count) {

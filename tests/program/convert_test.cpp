@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/build.h"
 #include "tests/formats/layer_builder.h"
 #include "tests/program/program.h"
-#include "tests/sanitized.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -123,7 +123,7 @@ TEST_CASE("inspect refuses what is damaged with 3 and one sentence", "[program][
 
 // Limits: a second, and 64 MiB more than the file.
 TEST_CASE("files made to be slow or large are refused in little time and memory", "[program][formats][hostile]") {
-    if (kSanitized) SKIP("the sanitizers need more of both");
+    if (test::kSanitized) SKIP("the sanitizers need more of both");
     Folder folder;
     const auto repeated = [](const std::string& part, size_t times) {
         std::string whole;

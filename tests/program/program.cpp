@@ -13,6 +13,8 @@
 #include <thread>
 #include <utility>
 
+#include "tests/build.h"
+
 namespace test {
 
 std::string slurp(const std::string& path) {
@@ -23,14 +25,14 @@ std::string slurp(const std::string& path) {
 Ended program(const std::string& arguments, const std::string& environment) {
     Folder folder;
     std::string command =
-        environment + " " VKMOE_PROGRAM " " + arguments + " >" + (folder / "out") + " 2>" + (folder / "err");
+        environment + " " + kProgram + " " + arguments + " >" + (folder / "out") + " 2>" + (folder / "err");
     int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, slurp(folder / "out"), slurp(folder / "err")};
 }
 
 Running::Running(const std::string& arguments) {
     const std::string command =
-        "exec " VKMOE_PROGRAM " " + arguments + " >" + (folder_ / "out") + " 2>" + (folder_ / "err");
+        std::string("exec ") + kProgram + " " + arguments + " >" + (folder_ / "out") + " 2>" + (folder_ / "err");
     child_ = ::fork();
     REQUIRE(child_ >= 0);
     if (child_ == 0) {
@@ -65,7 +67,7 @@ Ended Running::wait() {
 
 Ended measuredProgram(const std::string& arguments, Measured& measured) {
     Folder folder;
-    std::string command = VKMOE_MEASURED " " + (folder / "used") + " " VKMOE_PROGRAM " " + arguments + " >" +
+    std::string command = kMeasured + (" " + (folder / "used")) + " " + kProgram + " " + arguments + " >" +
                           (folder / "out") + " 2>" + (folder / "err");
     int status = std::system(command.c_str());
     std::ifstream(folder / "used") >> measured.seconds >> measured.largest_kib;

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/build.h"
 #include "tests/golden/golden.h"
 #include "tests/moe/random_layer.h"
 
@@ -84,7 +85,7 @@ TEST_CASE("verify compares the kernels and a file's layer", "[program]") {
 
 TEST_CASE("output that cannot be printed is an error", "[program]") {
     Folder folder;
-    int status = std::system((std::string(VKMOE_PROGRAM) + " devices >/dev/full 2>" + (folder / "err")).c_str());
+    int status = std::system((std::string(test::kProgram) + " devices >/dev/full 2>" + (folder / "err")).c_str());
     CHECK(WEXITSTATUS(status) == 3);
 }
 

@@ -11,8 +11,8 @@
 #include <random>
 #include <thread>
 
+#include "tests/build.h"
 #include "tests/program/program.h"
-#include "tests/sanitized.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -20,7 +20,7 @@ using namespace test;
 
 namespace {
 
-constexpr int kKills = kSanitized ? 4 : 20;
+const int kKills = test::kSanitized ? 4 : 20;
 
 void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 

@@ -8,9 +8,9 @@
 #include <random>
 
 #include "engine/formats/evl0.h"
+#include "tests/build.h"
 #include "tests/engines.h"
 #include "tests/must.h"
-#include "tests/sanitized.h"
 #include "tests/train/golden_checks.h"
 #include "vkmoe/lm_trainer.h"
 
@@ -142,7 +142,7 @@ TEST_CASE("language models train as the reference engine's do, with the same bit
             if (!golden.has(run + ":loss")) continue;
             auto options = test::lmTrainOptionsOf(golden, run);
             // Runs whose spread must be measured are many: the sanitizers see the same code in the others.
-            if (kSanitized && (run.starts_with("train_mixed") || golden.hasReals(run + ":lossSpread"))) continue;
+            if (test::kSanitized && (run.starts_with("train_mixed") || golden.hasReals(run + ":lossSpread"))) continue;
             std::optional<GoldenRun> first;
             for (Engine* engine : test::engines()) {
                 CAPTURE(name, run, engine->device().info().name);

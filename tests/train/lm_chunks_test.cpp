@@ -112,7 +112,7 @@ TEST_CASE("gradients of chunks pass through float16 as those of whole micro-batc
         }
 }
 
-TEST_CASE("experts in pages train in chunks with the bits of training without", "[train][lm][paging][device]") {
+TEST_CASE("experts in pages train in chunks with the bits of training without", "[train][lm][paging][device][deep]") {
     for (Engine* engine : test::engines())
         for (Precision precision : {Precision::exact, Precision::rounded})
             for (bool recompute : {false, true}) {
