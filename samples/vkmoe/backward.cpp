@@ -9,12 +9,12 @@
 namespace vkmoe::program {
 namespace {
 
-struct Job {
+struct BackwardJob {
     formats::LayerSource layer;
     std::vector<float> input, grad_output;
 };
 
-Result<Job> readJob(const Context& context, const BackwardOptions& options) {
+Result<BackwardJob> readJob(const Context& context, const BackwardOptions& options) {
     VKMOE_TRY(layer, openOneLayer(options.file, context.compat));
     const uint32_t width = layer.description.model_dim;
     VKMOE_TRY(input, readFiniteRows(options.input, width));
@@ -23,7 +23,7 @@ Result<Job> readJob(const Context& context, const BackwardOptions& options) {
         return Error{ErrorCode::bad_input,
                      fmt::format("{} has {} tokens, {} has {}: each token needs the gradient of its output",
                                  options.input, input.size() / width, options.grad_output, grad_output.size() / width)};
-    return Job{std::move(layer), std::move(input), std::move(grad_output)};
+    return BackwardJob{std::move(layer), std::move(input), std::move(grad_output)};
 }
 
 Result<void> writeGradients(const std::string& path, const LayerGradientResult& result, uint32_t model_dim) {
@@ -35,7 +35,8 @@ Result<void> writeGradients(const std::string& path, const LayerGradientResult& 
     return formats::writeSafetensors(path, tensors, {});
 }
 
-Result<void> backwardOn(const Context& context, const BackwardOptions& options, const Job& job, Engine& engine) {
+Result<void> backwardOn(const Context& context, const BackwardOptions& options, const BackwardJob& job,
+                        Engine& engine) {
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, {.precision = context.chosenPrecision()}));
     VKMOE_TRY(result, trainer.backward(job.input, job.grad_output));
     VKMOE_CHECK(writeGradients(options.output, result, job.layer.description.model_dim));

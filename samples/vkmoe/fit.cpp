@@ -15,13 +15,13 @@
 namespace vkmoe::program {
 namespace {
 
-struct Job {
+struct FitJob {
     formats::LayerSource layer;
     std::vector<float> inputs, targets;
     bool moe0 = false;  // what to write; else a layer file
 };
 
-Result<Job> readJob(const Context& context, const FitOptions& options) {
+Result<FitJob> readJob(const Context& context, const FitOptions& options) {
     VKMOE_CHECK(checkTarget(options.output, {options.inputs, options.targets}));
     if (!options.paging.trace.empty())
         VKMOE_CHECK(checkTarget(options.paging.trace, {options.file, options.inputs, options.targets, options.output}));
@@ -39,7 +39,7 @@ Result<Job> readJob(const Context& context, const FitOptions& options) {
         return Error{ErrorCode::bad_input,
                      fmt::format("{} has {} samples, {} has {}: each input needs its target", options.inputs,
                                  inputs.size() / width, options.targets, targets.size() / width)};
-    return Job{std::move(layer), std::move(inputs), std::move(targets), moe0};
+    return FitJob{std::move(layer), std::move(inputs), std::move(targets), moe0};
 }
 
 LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& options) {
@@ -73,12 +73,12 @@ void printEpoch(const Context& context, uint64_t epoch, const EpochResult& resul
                result.loss, result.aux_loss, all == 0 ? 0 : double(largest) / mean, result.seconds);
 }
 
-Result<void> write(const FitOptions& options, const Job& job, const formats::LayerSource& trained) {
+Result<void> write(const FitOptions& options, const FitJob& job, const formats::LayerSource& trained) {
     if (job.moe0) return formats::writeMoe0File(options.output, trained);
     return formats::writeLayerFile(options.output, std::span(&trained, 1), false);
 }
 
-Result<void> fitOn(const Context& context, const FitOptions& options, const Job& job, Engine& engine) {
+Result<void> fitOn(const Context& context, const FitOptions& options, const FitJob& job, Engine& engine) {
     VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, trainerOptions(context, options)));
     double seconds = 0;
     Interrupts interrupts;
