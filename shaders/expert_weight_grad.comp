@@ -17,6 +17,9 @@
 // blocks before if there are any, both at the words of the gradient. With `last` the gradient is added, else both are kept.
 KERNEL(ExpertWeightGrad)
 
+// Loads in flight at a time. Drivers unroll a loop of 32 trips whole, and take twice as long to compile the kernel then.
+const uint kInFlight = 8u;
+
 float bias_sum, bias_total;  // of row lane_index()
 
 // Where the workgroup's tile lies, and its slots.

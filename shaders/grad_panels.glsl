@@ -22,15 +22,14 @@ void stage_word(U32 page, uint panel, uint output_, uint cols, uint k, uint at, 
 }
 
 // Rows k0 .. k0+31 of the tile's columns. Thread = (row of a panel, every fourth word): sixteen neighbours read a row of words.
-// Trips are few: the head's kernel makes these, and lavapipe counts them (see add_terms).
+// Unrolled: rows may be a vocabulary, and lavapipe counts the trips of all loops together (see add_terms).
 void stage_panels(U32 page, uint weight, uint output_, uint cols, uint k0, uint count) {
     const uint columns = c_weight_format == kF32 ? 1u : 2u;
-    const uint trip = kInFlight * 4u * columns;
-    [[dont_unroll]] for (uint i = 0u; i < 2u * kTileOutputs; i += trip) {
-        uint first_row = i / kTileOutputs * kPanel, k = first_row + lane_index() % kPanel;
-        uint panel = weight + (k0 + min(first_row, (count - 1u) / kPanel * kPanel)) / kPanel * panel_steps(cols) * kPanel;
-        [[unroll]] for (uint j = 0u; j < trip; j += 4u * columns) {
-            uint at = lane_index() / kPanel * columns + i % kTileOutputs + j;
+    [[unroll]] for (uint half_ = 0u; half_ < 2u; ++half_) {
+        uint k = half_ * kPanel + lane_index() % kPanel;
+        uint panel = weight + (k0 + min(half_ * kPanel, (count - 1u) / kPanel * kPanel)) / kPanel * panel_steps(cols) * kPanel;
+        [[unroll]] for (uint j = 0u; j < kTileOutputs; j += 4u * columns) {
+            uint at = lane_index() / kPanel * columns + j;
             stage_word(page, panel, output_ + at, cols, k, at, k < count);
         }
     }

@@ -58,9 +58,6 @@ void add_terms(uint count) {
     sums = s;
 }
 
-// Loads in flight at a time. Drivers unroll a loop of 32 trips whole, and take twice as long to compile a kernel then.
-const uint kInFlight = 8u;
-
 // A block is finished.
 void add_sums() {
     [[unroll]] for (uint i = 0u; i < 8u; ++i) totals[i] = totals[i] + sums[i];

@@ -10,6 +10,7 @@
 #include "engine/models/lm_pass.h"
 #include "engine/models/sampler.h"
 #include "engine/moe/paged_experts.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 #include "host/views.h"
 
@@ -64,7 +65,7 @@ LanguageModel& LanguageModel::operator=(LanguageModel&& other) noexcept {
 }
 LanguageModel::~LanguageModel() {
     if (!state_) return;
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     state_.reset();
 }
 
@@ -113,7 +114,7 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
         return Error{ErrorCode::unsupported,
                      fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
                                  source.config.conv_kernel, kMostVocabulary, kMostTaps)};
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     VKMOE_TRY(trunk, Trunk::create(engine, source));
     auto state = std::make_unique<State>();
     state->engine = &engine;
@@ -245,14 +246,14 @@ Result<std::vector<float>> LanguageModel::State::feed(std::span<const uint32_t> 
 }
 
 Result<std::vector<float>> LanguageModel::logits(std::span<const uint32_t> tokens) {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     VKMOE_CHECK(checkIds(tokens, config().vocab_size));
     return state_->feed(tokens, 0, true);
 }
 
 Result<std::vector<uint32_t>> LanguageModel::generate(std::span<const uint32_t> prompt,
                                                       const GenerateOptions& options) {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     VKMOE_CHECK(checkIds(prompt, config().vocab_size));
     if (!std::isfinite(options.temperature))
         return Error{ErrorCode::bad_input, fmt::format("temperature is {}", options.temperature)};

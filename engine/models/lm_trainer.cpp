@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "engine/models/lm_trainer_state.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 #include "shaders/exact_math.h"
 
@@ -58,7 +59,7 @@ LmTrainer& LmTrainer::operator=(LmTrainer&& other) noexcept {
 }
 LmTrainer::~LmTrainer() {
     if (!state_) return;
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     state_.reset();
 }
 
@@ -94,7 +95,7 @@ Result<LmTrainer> LmTrainer::create(Engine& engine, const formats::LmSource& sou
     VKMOE_CHECK(validate(options.adamw));
     VKMOE_CHECK(validate(options.schedule));
     VKMOE_CHECK(checkLimits(source.config, options));
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     if (!options.paging && options.shard.count == 1)
         VKMOE_CHECK(checkTrainable(parameterCount(source.config), engine.device().ledger().left()));
     VKMOE_TRY(parameters, formats::readParameters(source));
@@ -174,17 +175,17 @@ Result<std::vector<float>> LmTrainer::State::flatten(bool of_gradients) const {
 }
 
 Result<std::vector<float>> LmTrainer::gradients() {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     return state_->flatten(true);
 }
 
 Result<std::vector<float>> LmTrainer::parameters() {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     return state_->flatten(false);
 }
 
 Result<LmTrainerState> LmTrainer::state() {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     VKMOE_TRY(parameters, state_->flatten(false));
     VKMOE_TRY(moments, state_->all->save());
     return LmTrainerState{std::move(parameters), std::move(moments.first), std::move(moments.second),
@@ -193,7 +194,7 @@ Result<LmTrainerState> LmTrainer::state() {
 
 Result<void> LmTrainer::restore(const LmTrainerState& saved) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     uint64_t count = parameterCount(config());
     if (saved.parameters.size() != count)
         return Error{ErrorCode::bad_input,

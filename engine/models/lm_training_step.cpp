@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "engine/models/lm_trainer_state.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 #include "host/views.h"
 #include "shaders/exact_math.h"
@@ -141,7 +142,7 @@ Result<void> LmTrainer::State::finishStep(double grad_scale, LmStep& step) {
 
 Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batches) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     LmStep step;
     DeviceCounters before = s.engine->device().counters();
     auto start = Clock::now();
@@ -165,7 +166,7 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
 }
 
 Result<double> LmTrainer::accumulate(std::span<const Sequence> sequences, bool first) {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     LmStep step;
     state_->grads_are_zero = !first;
     state_->overflow.reset();
@@ -176,7 +177,7 @@ Result<double> LmTrainer::accumulate(std::span<const Sequence> sequences, bool f
 
 Result<double> LmTrainer::evaluate(std::span<const Sequence> sequences) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     double sum = 0, predicted = 0;
     for (size_t first = 0; first < sequences.size();) {
         size_t end = first + 1;

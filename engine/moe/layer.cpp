@@ -8,17 +8,20 @@
 #include "engine/formats/model_source.h"
 #include "engine/moe/fixed_budget.h"
 #include "engine/moe/runner.h"
+#include "engine/turn.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-// Kernels trust the routes: every expert must exist, once a token, with a gate that may be used; a pool is more
-// lenient.
+// Kernels trust the routes: every expert must exist, once a token, with a gate that may be used. A pool is more
+// lenient: tokens go to as many experts as its caller says, also to one twice, and to none where there is none of that
+// number.
 Result<void> checkForced(const Routes& routes, const Description& d, uint64_t tokens, bool pool) {
     bool budget = d.dispatch == Dispatch::fixed_budget && routes.top_k >= 1 && routes.top_k <= d.experts;
-    if ((routes.top_k != d.top_k && !budget) || routes.experts.size() != tokens * routes.top_k ||
+    bool any_width = budget || (pool && routes.top_k >= 1 && routes.top_k <= kMostPoolWidth);
+    if ((routes.top_k != d.top_k && !any_width) || routes.experts.size() != tokens * routes.top_k ||
         routes.gates.size() != routes.experts.size())
         return Error{ErrorCode::bad_input,
                      fmt::format("the forced routes are not {} tokens of top_k = {}", tokens, d.top_k)};
@@ -61,7 +64,7 @@ Layer& Layer::operator=(Layer&& other) noexcept {
 // Its memory returns to a device that other layers may be using.
 Layer::~Layer() {
     if (!state_) return;
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     state_.reset();
 }
 
@@ -80,7 +83,7 @@ Result<Layer> Layer::open(Engine& engine, const std::string& path, bool compat) 
 }
 
 Result<Layer> Layer::create(Engine& engine, const formats::LayerSource& source) {
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     VKMOE_TRY(weights, Weights::load(engine, source));
     return create(engine, std::move(weights), source);
 }
@@ -142,7 +145,7 @@ Result<void> Layer::reload() {
 
 Result<ForwardResult> Layer::forward(std::span<const float> x, const ForwardOptions& options) {
     Engine& engine = *state_->engine;
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     VKMOE_CHECK(checkPager());
     for (;;) {
         auto current = state_->generation == engine.generation() ? Result<void>() : reload();

@@ -8,6 +8,7 @@
 #include "engine/formats/model_source.h"
 #include "engine/moe/paged_experts.h"
 #include "engine/moe/runner.h"
+#include "engine/turn.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -64,7 +65,7 @@ Stack& Stack::operator=(Stack&& other) noexcept {
 // Its memory returns to a device that others may be using.
 Stack::~Stack() {
     if (!state_) return;
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     state_.reset();
 }
 
@@ -87,14 +88,14 @@ Result<Stack> Stack::open(Engine& engine, const std::string& path, const PagingO
 }
 
 Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source) {
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     auto state = std::unique_ptr<State>(new State{&engine, source.stack, source.warnings});
     VKMOE_CHECK(state->open(source));
     return Stack(std::move(state));
 }
 
 Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source, const PagingOptions& paging) {
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     auto state = std::unique_ptr<State>(new State{&engine, source.stack, source.warnings, paging});
     VKMOE_CHECK(state->open(source));
     return Stack(std::move(state));
@@ -203,7 +204,7 @@ Result<StackResult> Stack::State::throughAll(std::span<const float> x, const For
 Result<StackResult> Stack::forward(std::span<const float> x, const ForwardOptions& options,
                                    std::span<const Routes* const> forced_routes) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     VKMOE_CHECK(s.checkCall(x, options, forced_routes));
     for (;;) {
         auto current = s.generation == s.engine->generation() && s.runner ? Result<void>() : s.reload();

@@ -8,6 +8,7 @@
 
 #include "engine/train/layer_batch.h"
 #include "engine/train/trained_parameters.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 
 namespace vkmoe {
@@ -47,7 +48,7 @@ LayerTrainer& LayerTrainer::operator=(LayerTrainer&& other) noexcept {
 }
 LayerTrainer::~LayerTrainer() {
     if (!state_) return;
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     state_.reset();
 }
 
@@ -83,7 +84,7 @@ Result<LayerTrainer> LayerTrainer::create(Engine& engine, const formats::LayerSo
     VKMOE_CHECK(validate(options.adamw));
     VKMOE_CHECK(checkWeight("aux_weight", options.aux_weight));
     VKMOE_CHECK(checkWeight("z_weight", options.z_weight));
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     auto state = std::make_unique<State>();
     state->engine = &engine;
     state->options = options;
@@ -149,7 +150,7 @@ void LayerTrainer::State::report(const BatchResult& done, uint64_t tokens, Epoch
 
 Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std::span<const float> grad_out) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     const Description& d = description();
     VKMOE_TRY(tokens, samplesOf(x.size(), d.model_dim, "inputs"));
     VKMOE_TRY(gradient_rows, samplesOf(grad_out.size(), d.model_dim, "output gradients"));
@@ -174,7 +175,7 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
 Result<EpochResult> LayerTrainer::epoch(std::span<const float> inputs, std::span<const float> targets,
                                         const EpochOptions& options) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     const uint32_t D = description().model_dim;
     VKMOE_TRY(samples, samplesOf(inputs.size(), D, "inputs"));
     VKMOE_TRY(target_rows, samplesOf(targets.size(), D, "targets"));
@@ -201,19 +202,19 @@ Result<EpochResult> LayerTrainer::epoch(std::span<const float> inputs, std::span
 }
 
 Result<formats::LayerSource> LayerTrainer::weights() {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     VKMOE_TRY(memory, state_->layer->downloadWeights(*state_->engine));
     return readBack(state_->layer->master(), memory, "trained weights", false);
 }
 
 Result<OptimizerState> LayerTrainer::save() {
-    std::lock_guard lock(state_->engine->mutex());
+    Turn turn(*state_->engine);
     return state_->parameters->save();
 }
 
 Result<void> LayerTrainer::restore(const OptimizerState& state, uint64_t samples_seen) {
     State& s = *state_;
-    std::lock_guard lock(s.engine->mutex());
+    Turn turn(*s.engine);
     VKMOE_CHECK(s.parameters->restore(state));
     Commands commands;
     commands.fill(s.layer->touched(), 0, uint64_t{description().experts} * 4, 1);

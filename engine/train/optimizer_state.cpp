@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "engine/train/parameter_set.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 #include "shaders/exact_math.h"
 
@@ -60,7 +61,7 @@ Result<void> checkMoments(const OptimizerState& state, uint64_t words) {
 }
 
 Result<OptimizerState> ParameterSet::save() const {
-    std::lock_guard lock(engine_->mutex());
+    Turn turn(*engine_);
     VKMOE_TRY(first, gather(engine_->device(), first_, moment_words_, owned_words_));
     VKMOE_TRY(second, gather(engine_->device(), second_, moment_words_, owned_words_));
     return OptimizerState{step(), std::move(first), std::move(second)};
@@ -68,7 +69,7 @@ Result<OptimizerState> ParameterSet::save() const {
 
 Result<void> ParameterSet::restore(const OptimizerState& state) {
     VKMOE_CHECK(checkMoments(state, owned_words_));
-    std::lock_guard lock(engine_->mutex());
+    Turn turn(*engine_);
     VKMOE_CHECK(scatter(engine_->device(), state.first, first_, moment_words_));
     VKMOE_CHECK(scatter(engine_->device(), state.second, second_, moment_words_));
     clock_ = AdamwClock(state.step);

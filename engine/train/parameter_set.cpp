@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "engine/train/squares_fault.h"
+#include "engine/turn.h"
 #include "host/transfer.h"
 #include "host/views.h"
 
@@ -26,7 +27,7 @@ Result<ParameterSet> ParameterSet::create(Engine& engine, std::vector<ParameterS
     if (shard.index >= shard.count)
         return Error{ErrorCode::bad_input,
                      fmt::format("there is no shard {} of {}: the first of them is 0", shard.index, shard.count)};
-    std::lock_guard lock(engine.mutex());
+    Turn turn(engine);
     ParameterSet set(engine, std::move(slabs));
     set.findRuns(shard);
     VKMOE_CHECK(set.checkBudget());

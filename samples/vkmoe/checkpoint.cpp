@@ -66,8 +66,7 @@ ByteFill noting(const ByteFill& weights, formats::TrainingState& state) {
 // Links are followed here, once: what is kept lies beside the file itself.
 Checkpoints::Checkpoints(const std::string& path) : path_(followed(path)) {}
 
-Result<Checkpoints::Found> Checkpoints::find() {
-    std::vector<Error> errors;
+std::optional<Checkpoints::Found> Checkpoints::search(std::vector<Error>& errors) {
     for (const bool current : {true, false}) {
         const std::string name = statePath() + (current ? "" : kPrevious);
         auto state = readState(name);
@@ -83,11 +82,29 @@ Result<Checkpoints::Found> Checkpoints::find() {
             }
             weights_are_current_ = current_weights;
             state_is_current_ = current;
-            if (!current) fmt::print(stderr, "vkmoe: warning: {}; going on from {}\n", errors.front().detail, name);
             return Found{std::move(*state), std::move(*weights), name};
         }
     }
-    return errors.front();
+    return std::nullopt;
+}
+
+Result<Checkpoints::Found> Checkpoints::find() {
+    std::vector<Error> errors;
+    auto found = search(errors);
+    if (!found) return errors.front();
+    if (!state_is_current_)
+        fmt::print(stderr, "vkmoe: warning: {}; going on from {}\n", errors.front().detail, found->name);
+    return std::move(*found);
+}
+
+void Checkpoints::keepOld() {
+    std::vector<Error> errors;
+    search(errors);
+}
+
+bool Checkpoints::any() const {
+    std::error_code failure;
+    return fs::exists(statePath(), failure) || fs::exists(statePath() + kPrevious, failure);
 }
 
 Result<void> Checkpoints::save(const std::function<Result<void>(const ByteSink& put)>& weights,

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,12 +30,20 @@ public:
     // found until the next pair is complete.
     Result<Found> find();
 
+    // The same for a run that begins anew: the pair that is there, if one is, stays until the next is complete.
+    void keepOld();
+
+    // Whether there is a state, good or not.
+    bool any() const;
+
     // Writes a pair; fills in the state's hash. `weights` puts the bytes of M, front to back.
     Result<void> save(const std::function<Result<void>(const ByteSink& put)>& weights, formats::TrainingState& state);
 
     std::string statePath() const { return path_ + ".state"; }
 
 private:
+    std::optional<Found> search(std::vector<Error>& errors);
+
     std::string path_;
     bool weights_are_current_ = true, state_is_current_ = true;  // whether the last good pair is under the plain names
 };

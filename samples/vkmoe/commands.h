@@ -102,6 +102,7 @@ struct TrainOptions {
     std::optional<double> seed;                        // read as the reference engine reads it
     uint32_t context = 64, batch = 8, accumulate = 1;  // tokens of a sequence, sequences, micro-batches of a step
     double learning_rate = 0.003, weight_decay = 0.01, max_norm = 1, aux_weight = 0.01;
+    double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
     uint64_t warmup = 20;
     std::optional<double> final_lr_fraction;  // default: 0.1, or 1 with --minutes
     bool loss_scaling = false, rescale_sums = false, checkpoint_activations = false;
@@ -119,6 +120,7 @@ struct GenerateTextOptions {
     uint32_t max_tokens = 128;
     double temperature = 0;
     std::optional<double> seed;
+    std::optional<uint32_t> stop;  // a token
     PagingChoice paging;
 };
 int generate(const Context& context, const GenerateTextOptions& options);

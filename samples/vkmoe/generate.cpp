@@ -28,6 +28,9 @@ Result<Generation> readJob(const Context& context, const GenerateTextOptions& op
     if (auto offset = checkUtf8(options.prompt))
         return Error{ErrorCode::bad_input, fmt::format("--prompt is not UTF-8 at offset {}, byte {:#04x}", *offset,
                                                        uint8_t(options.prompt[*offset]))};
+    if (options.stop && *options.stop >= model.source.config.vocab_size)
+        return Error{ErrorCode::bad_input, fmt::format("--stop is {}, but {} has {} tokens", *options.stop,
+                                                       options.file, model.source.config.vocab_size)};
     std::vector<uint32_t> prompt = codec->encode(options.prompt);
     return Generation{std::move(model), std::move(codec), std::move(prompt)};
 }
@@ -59,6 +62,7 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     generation.max_new_tokens = options.max_tokens;
     generation.temperature = options.temperature;
     if (options.seed) generation.seed = formats::toUint32(*options.seed);
+    generation.stop = options.stop;
     ResidencyMap map([&] { return paging.map ? model.pager() : nullptr; });
     if (!context.json) generation.on_token = [&](uint32_t token) { return put(decoder.put(token)), true; };
     const auto start = std::chrono::steady_clock::now();

@@ -182,8 +182,9 @@ int parseAndRun(int argc, char** argv) {
     run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")->required();
     run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON");
     run_command->add_option("--routes-in", run_options.routes_in, "routes to force, in the form --routes writes");
-    run_command->add_flag("--pool-routes", run_options.pool_routes,
-                          "forced routes may repeat experts, and those that do not exist are skipped");
+    run_command->add_flag(
+        "--pool-routes", run_options.pool_routes,
+        "forced routes may have any number of experts, also twice, and those that do not exist are skipped");
     run_command->add_flag("--training", run_options.training,
                           "as in training: noise on the logits, if the file has any");
     run_command->add_option("--batch", run_options.batch, "tokens of a pass: 1 is decoding; default: chosen by speed")

@@ -1,5 +1,7 @@
 #include "samples/vkmoe/main_train.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -94,6 +96,9 @@ void addLearning(CLI::App& command, TrainOptions& options) {
         ->capture_default_str();
     command.add_option("--final-lr-fraction", options.final_lr_fraction,
                        "of the rate, reached by half a cosine at the last step; default: 0.1, or 1 with --minutes");
+    command.add_option("--beta1", options.beta1, "of AdamW")->capture_default_str();
+    command.add_option("--beta2", options.beta2, "of AdamW")->capture_default_str();
+    command.add_option("--eps", options.epsilon, "of AdamW")->capture_default_str();
     command.add_option("--weight-decay", options.weight_decay, "of AdamW")->capture_default_str();
     command.add_option("--max-norm", options.max_norm, "of a step's gradient; 0: any")->capture_default_str();
     command.add_option("--aux-weight", options.aux_weight, "of the balance loss")->capture_default_str();
@@ -140,6 +145,7 @@ void addGenerate(CLI::App& command, GenerateTextOptions& options) {
     command.add_option("--max-tokens", options.max_tokens, "new tokens")->check(kCount)->capture_default_str();
     command.add_option("--temperature", options.temperature, "0: always the most likely token")->capture_default_str();
     command.add_option("--seed", options.seed, "default: 1")->check(CLI::Number);
+    command.add_option("--stop", options.stop, "the id of a token that ends the text, and is part of it");
     command.add_option("--codec", options.codec, "bytes or a tokenizer.json; default: what the model was trained with");
     addPaging(command, options.paging);
 }
@@ -178,8 +184,11 @@ void addTraining(CLI::App& app, Context& context, int& exit_code,
                                      [](C c, Options& o) { return backward(c, o.backward); });
     CLI::App& fit_command =
         add("fit", "train FILE's layer towards given outputs", [](C c, Options& o) { return fit(c, o.fit); });
-    CLI::App& train_command =
-        add("train", "train a small language model on text", [](C c, Options& o) { return train(c, o.train); });
+    CLI::App& train_command = add("train", "train a small language model on text", [](C c, Options& o) {
+        Context told = c;
+        told.json = c.json || isatty(STDOUT_FILENO) == 0;  // live progress on a terminal, lines of JSON otherwise
+        return train(told, o.train);
+    });
     CLI::App& generate_command = add("generate", "let a language model go on from a text",
                                      [](C c, Options& o) { return generate(c, o.generate); });
     CLI::App& logits_command =

@@ -96,8 +96,8 @@ public:
 private:
     int level() const { return in_layers_ ? depth_ - 2 : depth_; }
     const Description& layer() const { return layers_[std::min(all_.size(), layers_.size() - 1)]; }
-    bool anyWidth() const { return layer().dispatch == Dispatch::fixed_budget; }
-    uint64_t mostWidth() const { return anyWidth() ? layer().experts : layer().top_k; }
+    bool anyWidth() const { return pool_ || layer().dispatch == Dispatch::fixed_budget; }
+    uint64_t mostWidth() const { return pool_ ? kMostPoolWidth : anyWidth() ? layer().experts : layer().top_k; }
     size_t rows() const { return field_ == kExperts ? experts_.ends.size() : gates_.ends.size(); }
 
     Error bad(const std::string& what) const {
@@ -114,9 +114,9 @@ private:
     Result<void> topK(const JsonScalar& value) {
         const bool fits =
             value.kind == Kind::integer &&
-            (anyWidth() ? value.integer >= 1 && value.integer <= layer().experts : value.integer == layer().top_k);
+            (anyWidth() ? value.integer >= 1 && value.integer <= mostWidth() : value.integer == layer().top_k);
         if (!fits)
-            return bad(anyWidth() ? fmt::format("top_k is {}, must be 1 to {}", value.shown(), layer().experts)
+            return bad(anyWidth() ? fmt::format("top_k is {}, must be 1 to {}", value.shown(), mostWidth())
                                   : fmt::format("top_k is {}, the layer's is {}", value.shown(), layer().top_k));
         top_k_ = uint32_t(value.integer);
         return {};
@@ -156,7 +156,7 @@ private:
         return {};
     }
 
-    // Rows are as long as top_k says, with fixed_budget dispatch at most; what they lack is no expert.
+    // Rows are as long as top_k says, with fixed_budget dispatch and of a pool at most; what they lack is no expert.
     Result<void> finishLayer() {
         for (int field : {kTopK, kExperts, kGates})
             if (!had_[size_t(field)]) return bad(fmt::format("{} is missing", kFields[size_t(field)]));

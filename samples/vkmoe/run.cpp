@@ -57,7 +57,9 @@ Result<void> writeResults(const RunOptions& options, const Stack& stack, const S
     std::vector<std::string> made;
     auto write = [&](const std::string& path, const auto& writing) -> Result<void> {
         if (path.empty()) return {};
-        if (std::filesystem::symlink_status(path).type() == std::filesystem::file_type::not_found) made.push_back(path);
+        std::error_code unknown;
+        if (std::filesystem::symlink_status(path, unknown).type() == std::filesystem::file_type::not_found)
+            made.push_back(path);
         Result<void> written = writing();
         if (!written)
             for (const std::string& file : made) std::remove(file.c_str());
@@ -70,9 +72,12 @@ Result<void> writeResults(const RunOptions& options, const Stack& stack, const S
                  [&] { return writeTrace(options.paging.trace, *stack.pager(), *result.paging, result.seconds); });
 }
 
-// A sentence about the input's values names its file.
-Error aboutInput(const RunOptions& options, Error error) {
-    if (error.detail.starts_with("the input")) error.detail = options.input + ": " + error.detail;
+// A sentence about values names the file that they are of: the input's, or the model's.
+Error withFile(const RunOptions& options, Error error) {
+    if (error.detail.starts_with("the input"))
+        error.detail = options.input + ": " + error.detail;
+    else if (error.code == ErrorCode::bad_input && error.detail.find(options.file) == std::string::npos)
+        error.detail = options.file + ": " + error.detail;
     return error;
 }
 
@@ -104,7 +109,7 @@ Result<void> runModel(const Context& context, const RunOptions& options, Engine&
     ResidencyMap map([&] { return options.paging.map ? stack.pager() : nullptr; });
     forward.progress = [&](uint64_t done, uint64_t all) { return progress.show(done, all), map.show(), true; };
     auto result = stack.forward(tokens, forward, pointers);
-    if (!result) return aboutInput(options, std::move(result).error());
+    if (!result) return withFile(options, std::move(result).error());
     VKMOE_CHECK(writeResults(options, stack, *result));
     printSummary(context, engine.device(), stack, *result);
     return {};

@@ -47,6 +47,8 @@ Result<Beginning> oldRun(const TrainPlan& plan, const std::string& path, Checkpo
     const auto wrong = [&](const std::string& what) {
         return Error{ErrorCode::bad_input, fmt::format("{}: {}", found.name, what)};
     };
+    if (plan.steps && found.state.step > *plan.steps)
+        return wrong(fmt::format("is at step {}, and --steps is {}", found.state.step, *plan.steps));
     if (model.source.config != plan.config)
         return wrong(fmt::format("{} has another shape than the options say", path));
     if (found.state.loads.layers != plan.config.layers || found.state.loads.experts != plan.config.experts)
@@ -54,6 +56,41 @@ Result<Beginning> oldRun(const TrainPlan& plan, const std::string& path, Checkpo
                                  found.state.loads.layers, found.state.loads.experts, plan.config.layers,
                                  plan.config.experts));
     return Beginning{std::move(model.source), std::move(found.state), true};
+}
+
+// The package of a run's weights.
+Result<void> pack(const TrainPlan& plan, const std::string& path, std::span<const float> parameters,
+                  const std::string& summary, const ByteSink& put) {
+    const std::string name = std::filesystem::path(path).stem().string();
+    return packLm(name, plan.config, parameters, plan.codec_tag, summary, put);
+}
+
+constexpr const char* kNoSteps = "0 steps";
+
+// Whether the file holds what the run saves first: it was stopped before the state was there, too.
+Result<bool> isFirstSave(const TrainPlan& plan, const std::string& path) {
+    VKMOE_TRY(bytes, readFile(path));
+    VKMOE_TRY(parameters, formats::initialLm(plan.config, plan.seed));
+    std::span<const std::byte> left = bytes;
+    bool same = true;
+    VKMOE_CHECK(pack(plan, path, parameters, kNoSteps, [&](std::span<const std::byte> piece) -> Result<void> {
+        same = same && piece.size() <= left.size() && std::equal(piece.begin(), piece.end(), left.begin());
+        if (same) left = left.subspan(piece.size());
+        return {};
+    }));
+    return same && left.empty();
+}
+
+// With --resume. A run that ended before its first checkpoint was complete begins again, which gives the same bits.
+Result<Beginning> resumedRun(const TrainPlan& plan, const std::string& path, Checkpoints& checkpoints) {
+    std::error_code failure;
+    if (checkpoints.any()) return oldRun(plan, path, checkpoints);
+    if (std::filesystem::exists(path, failure)) {
+        VKMOE_TRY(first, isFirstSave(plan, path));
+        if (!first) return oldRun(plan, path, checkpoints);  // which says that there is no state
+    }
+    fmt::print(stderr, "vkmoe: {} is not there: the run begins with its first step\n", checkpoints.statePath());
+    return newRun(plan);
 }
 
 // The text codec lies beside the model, there before the model is. Another one stays as the previous one, for the model
@@ -78,7 +115,8 @@ struct Prepared {
 
 Result<void> checkTargets(const TrainOptions& options) {
     auto files = checkpointFiles(options);
-    const std::string text = std::filesystem::is_directory(options.text) ? "" : options.text;
+    std::error_code unknown;
+    const std::string text = std::filesystem::is_directory(options.text, unknown) ? "" : options.text;
     const auto codec = codecFiles(options.codec);
     for (const std::string& file : files) {
         std::vector<std::string> read{text};
@@ -96,7 +134,8 @@ Result<Prepared> prepare(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkTargets(options));
     VKMOE_TRY(plan, makePlan(context, options));
     Checkpoints checkpoints(options.output);
-    VKMOE_TRY(beginning, options.resume ? oldRun(plan, options.output, checkpoints) : newRun(plan));
+    if (!options.resume) checkpoints.keepOld();
+    VKMOE_TRY(beginning, options.resume ? resumedRun(plan, options.output, checkpoints) : newRun(plan));
     return Prepared{std::move(plan), std::move(checkpoints), std::move(beginning)};
 }
 
@@ -125,9 +164,7 @@ public:
 
     Result<void> run() {
         Interrupts interrupts;
-        // A run that is killed at any moment can go on, and a full disk shows now; but a model that is there stays as
-        // long as it can.
-        if (!saved_step_ && !std::filesystem::exists(options_.output)) VKMOE_CHECK(save());
+        if (!saved_step_) VKMOE_CHECK(save());  // killed at any moment it can go on, and a full disk shows now
         bool last = plan_.steps && finished();
         while (!last && !interrupts.asked()) {
             VKMOE_CHECK(oneStep());
@@ -176,7 +213,7 @@ private:
     }
 
     std::string summary() const {
-        if (state_.losses.empty()) return "0 steps";
+        if (state_.losses.empty()) return kNoSteps;
         return fmt::format(
             "{} steps of {} tokens, training loss {:.4f}{}", state_.step,
             uint64_t{options_.context} * options_.batch * options_.accumulate, smooth_.value(),
@@ -186,7 +223,6 @@ private:
     Result<void> save() {
         if (!saved_step_) VKMOE_CHECK(writeTokenizer(plan_, options_.output));
         VKMOE_TRY(now, trainer_.state());
-        const std::string name = std::filesystem::path(options_.output).stem().string();
         state_.optimizer_step = now.step;
         state_.loss_scale = now.loss_scale;
         state_.loss_streak = now.loss_streak;
@@ -194,10 +230,7 @@ private:
         state_.first = std::move(now.first);
         state_.second = std::move(now.second);
         auto saved = checkpoints_.save(
-            [&](const ByteSink& put) {
-                return packLm(name, plan_.config, now.parameters, plan_.codec_tag, summary(), put);
-            },
-            state_);
+            [&](const ByteSink& put) { return pack(plan_, options_.output, now.parameters, summary(), put); }, state_);
         forgetMoments(state_);
         if (!saved) return notSaved(saved.error());
         saved_step_ = state_.step;

@@ -1,6 +1,7 @@
 #include "samples/vkmoe/train_display.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,12 @@ std::string readableTime(double seconds) {
     const auto whole = uint64_t(std::clamp(seconds, 0.0, 1e9));
     if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
     return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+// Of the terminal that stderr is.
+size_t columns() {
+    winsize size{};
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 }  // namespace
@@ -71,10 +78,12 @@ void TrainDisplay::step(uint64_t step, const LmStep& done, double smoothed, uint
     const double now = seconds();
     if (!terminal_ || now - last_shown_ < 0.1) return;
     last_shown_ = now, shown_ = true;
-    fmt::print(stderr, "\r\x1b[Kstep {}{}  loss {:.4f} ({:.4f}){}  {:.0f} tokens/s  balance {:.2f}  {} left", step,
-               steps_ ? fmt::format("/{}", *steps_) : "", loss_, smoothed_,
-               validation_ ? fmt::format("  validation {:.4f}", *validation_) : "",
-               double(tokens_) / std::max(now, 1e-9), worst, readableTime(secondsLeft(step)));
+    std::string line = fmt::format("step {}{}  loss {:.4f} ({:.4f}){}  {:.0f} tokens/s  balance {:.2f}  {} left", step,
+                                   steps_ ? fmt::format("/{}", *steps_) : "", loss_, smoothed_,
+                                   validation_ ? fmt::format("  validation {:.4f}", *validation_) : "",
+                                   double(tokens_) / std::max(now, 1e-9), worst, readableTime(secondsLeft(step)));
+    line.resize(std::min(line.size(), columns() - 1));  // a line that wraps is not cleared
+    fmt::print(stderr, "\r\x1b[K{}", line);
     std::fflush(stderr);
 }
 

@@ -51,6 +51,9 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     LmTrainerOptions trainer;
     trainer.precision = context.chosenPrecision();
     trainer.adamw.learning_rate = options.learning_rate;
+    trainer.adamw.beta1 = options.beta1;
+    trainer.adamw.beta2 = options.beta2;
+    trainer.adamw.epsilon = options.epsilon;
     trainer.adamw.weight_decay = options.weight_decay;
     trainer.adamw.max_norm = options.max_norm;
     trainer.schedule = scheduleOf(options, steps);
@@ -63,6 +66,8 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.paging = options.paging.training();
     return trainer;
 }
+
+const std::string kNotGiven = "not given";
 
 Settings settingsOf(const Context& context, const TrainOptions& options, const TrainPlan& plan,
                     const std::string& texts) {
@@ -84,6 +89,9 @@ Settings settingsOf(const Context& context, const TrainOptions& options, const T
     add("--warmup", options.warmup);
     add("--final-lr-fraction", finalFraction(options));
     if (plan.steps && finalFraction(options) != 1) add("--steps", *plan.steps);  // which the rate depends on
+    add("--beta1", options.beta1);
+    add("--beta2", options.beta2);
+    add("--eps", options.epsilon);
     add("--weight-decay", options.weight_decay);
     add("--max-norm", options.max_norm);
     add("--aux-weight", options.aux_weight);
@@ -93,6 +101,7 @@ Settings settingsOf(const Context& context, const TrainOptions& options, const T
     add("--validation", options.validation);
     add("--validate-every", options.validate_every);
     add("--text", texts);
+    add("--bpe-merges", options.bpe_merges ? std::to_string(*options.bpe_merges) : kNotGiven);
     add("--codec", plan.codec_tag);
     return settings;
 }
@@ -174,10 +183,12 @@ Result<void> checkSame(const std::string& checkpoint, const Settings& saved, con
     const auto find = [](const Settings& settings, const std::string& name) -> std::string {
         for (const auto& [option, value] : settings)
             if (option == name) return value;
-        // Checkpoints without this setting had no other way.
+        // Checkpoints without these settings had no other way.
+        for (const auto& [option, value] : {std::pair("--beta1", "0.9"), {"--beta2", "0.999"}, {"--eps", "1e-08"}})
+            if (option == name) return value;
         const std::pair<std::string, std::string> scaling("--loss-scaling", "true");
         const bool scaled = std::find(settings.begin(), settings.end(), scaling) != settings.end();
-        return name == "--rescale-sums" && scaled ? "true" : "not given";
+        return name == "--rescale-sums" && scaled ? "true" : kNotGiven;
     };
     const auto differs = [&](const std::string& name) {
         return Error{ErrorCode::bad_input, fmt::format("{}: {} was {} and is {} now; --resume needs the same",

@@ -355,6 +355,35 @@ void checkPool(const PoolIntrospection& pool, const Json& want) {
     CHECK(std::fabs(pool.activation_sparsity - want["activation_sparsity"].get<double>()) < 1e-12);
 }
 
+// Rows longer than top_k: what is not there changes nothing, and what is listed twice counts twice.
+void checkAnyWidth(Layer& layer, const std::vector<float>& x, const Routes& routes) {
+    const uint32_t experts = layer.description().experts;
+    const size_t tokens = routes.experts.size() / routes.top_k;
+    Routes wide{routes.top_k + experts, {}, {}}, once{experts, {}, {}}, twice{2 * experts, {}, {}};
+    for (size_t t = 0; t < tokens; ++t) {
+        for (uint32_t i = 0; i < wide.top_k; ++i) {
+            wide.experts.push_back(i < routes.top_k ? routes.experts[t * routes.top_k + i] : kNoExpert);
+            wide.gates.push_back(i < routes.top_k ? routes.gates[t * routes.top_k + i] : 0);
+        }
+        for (uint32_t i = 0; i < experts; ++i) once.experts.push_back(i);
+        for (uint32_t i = 0; i < 2 * experts; ++i) twice.experts.push_back(i % experts);
+    }
+    once.gates.resize(once.experts.size(), 0.5f);
+    twice.gates.resize(twice.experts.size(), 0.25f);
+    auto run = [&](const Routes& r) { return forward(layer, x, {.forced_routes = &r, .pool_routes = true}).output; };
+    CHECK(run(wide) == run(routes));
+    auto expected = run(once), got = run(twice);
+    double largest = 0, off = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+        largest = std::max(largest, double(std::fabs(expected[i])));
+        off = std::max(off, double(std::fabs(expected[i] - got[i])));
+    }
+    CHECK(off <= 1e-6 * largest);
+    const Routes none{kMostPoolWidth + 1, std::vector<uint32_t>(tokens * (kMostPoolWidth + 1), kNoExpert),
+                      std::vector<float>(tokens * (kMostPoolWidth + 1))};
+    CHECK_FALSE(layer.forward(x, {.forced_routes = &none, .pool_routes = true}));
+}
+
 }  // namespace
 
 TEST_CASE("titan-synapse: an expert pool with given routes, and its running statistics", "[golden][device]") {
@@ -395,6 +424,7 @@ TEST_CASE("titan-synapse: an expert pool with given routes, and its running stat
         CHECK(pool.experts[0].tokens_processed == 0);
         CHECK(pool.activation_sparsity == 1);
         x = floatsOf(one["x"]);
+        checkAnyWidth(layer, x, all);
     }
 }
 

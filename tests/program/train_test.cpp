@@ -31,6 +31,7 @@ std::string poem() {
 }
 
 const std::string kShape = " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 2 ";
+const std::string kWide = " --model-dim 32 --layers 1 --hidden-dim 32 --experts 2 --top-k 1 --context 8 --batch 2 ";
 const std::string kTooLarge =
     " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 5000 ";
 
@@ -81,6 +82,16 @@ TEST_CASE("train learns, tells each step as a line of JSON, and writes a package
     CHECK(html.find("http") == std::string::npos);
     CHECK(html.find("Layer 0") != std::string::npos);
     CHECK(program("inspect " + (folder / "m.evermind")).code == 0);
+}
+
+TEST_CASE("where stdout is no terminal, train tells its steps as lines of JSON", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    const auto ended = program("train --device cpu --text " + (folder / "text") + " -o " + (folder / "m.evermind") +
+                               kShape + "--steps 3 --validation 0");
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    CHECK(lines(ended.out).size() == 3);
 }
 
 TEST_CASE("a run that goes on has the bits of one that never stopped", "[program]") {
@@ -220,8 +231,10 @@ TEST_CASE("what a run reads it does not write, and what it writes it does not re
 TEST_CASE("--resume wants the options and the text that the checkpoint has", "[program]") {
     Folder folder;
     write(folder / "text", poem());
+    write(folder / "m.evermind", "no model of this run");
     checkRefused(run(folder, "m.evermind", "--steps 2 --resume"), "m.evermind.state: cannot be opened");
     REQUIRE(program(run(folder, "m.evermind", "--steps 2")).code == 0);
+    checkRefused(run(folder, "m.evermind", "--steps 1 --resume"), "m.evermind.state: is at step 2, and --steps is 1");
     const auto refused = [&](const std::string& more, const std::string& sentence) {
         checkRefused(run(folder, "m.evermind", "--steps 3 --resume " + more), "m.evermind.state: " + sentence);
     };
@@ -229,7 +242,8 @@ TEST_CASE("--resume wants the options and the text that the checkpoint has", "[p
     refused("--conv-kernel 5", "--conv-kernel was 3 and is 5 now");
     refused("--max-norm 0", "--max-norm was 1 and is 0 now");
     refused("--precision rounded", "--precision was exact and is rounded now");
-    refused("--bpe-merges 3", "--codec was codec:bytes and is codec:bpe-");
+    refused("--beta2 0.95", "--beta2 was 0.999 and is 0.95 now");
+    refused("--bpe-merges 3", "--bpe-merges was not given and is 3 now");
     write(folder / "text", poem() + "More.");
     refused("", "--text was 420 bytes in 1 file, hash");
 }
@@ -336,9 +350,47 @@ TEST_CASE("a run that is killed before its first step goes on, too", "[program]"
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     running.send(SIGKILL);
     REQUIRE(running.wait().code == -SIGKILL);
-    const auto ended = program(run(folder, "m.evermind", "--steps 1 --accumulate 300 --resume"));
-    INFO(ended.err);
-    CHECK(ended.code == 0);
+    const auto resumed = [&](const std::string& output) {
+        const auto ended = program(run(folder, output, "--steps 1 --accumulate 300 --resume"));
+        INFO(ended.err);
+        REQUIRE(ended.code == 0);
+        return slurp(folder / output);
+    };
+    // Killed between the first weights and their state, and before either.
+    fs::create_directory(folder / "half");
+    fs::create_directory(folder / "none");
+    fs::copy_file(folder / "m.evermind", folder / "half/m.evermind");
+    const std::string first = resumed("m.evermind");
+    CHECK((resumed("half/m.evermind") == first));
+    CHECK((resumed("none/m.evermind") == first));
+}
+
+// A run that cannot save its state leaves the pair of the run before, however often it is tried.
+TEST_CASE("a disk that is full for the second run keeps the first one's pair", "[program]") {
+    Folder folder;
+    write(folder / "text", poem());
+    fs::create_directory(folder / "disk");
+    const std::string disk = folder / "disk", model = disk + "/m.evermind";
+    if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=4000000") != 0)
+        SKIP("no right to mount a small tmpfs");
+    const auto trained = [&](const std::string& more) { return program(run(folder, "disk/m.evermind", more, kWide)); };
+    const auto old = trained("--steps 2");
+    const std::string room = "size=" + std::to_string(4000000 - fs::space(disk).free + fs::file_size(model) + 30000);
+    const bool small = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, room.c_str()) == 0;
+    std::vector<Ended> failed;
+    for (int i = 0; i < 3; ++i) failed.push_back(trained("--steps 3 --lr 0.1"));
+    const bool large = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=4000000") == 0;
+    const auto went_on = trained("--steps 3 --resume");
+    ::umount(disk.c_str());
+    CHECK(old.code == 0);
+    REQUIRE((small && large));
+    for (const Ended& ended : failed) {
+        CHECK(ended.code == 3);
+        checkSentence(ended, "No space left on device");
+    }
+    INFO(went_on.err);
+    CHECK(went_on.code == 0);
+    CHECK(lastStep(went_on.out) == 3);
 }
 
 TEST_CASE("a text codec that lies beside the text is no text, and nothing that is written", "[program]") {
@@ -406,6 +458,13 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
     INFO(written.err);
     REQUIRE(written.code == 0);
     CHECK(json::parse(written.out)["tokens"].size() == 5);
+    const auto ids = json::parse(written.out)["tokens"].get<std::vector<uint32_t>>();
+    const auto stopped = program("generate --device cpu --json --prompt \"A router\" --max-tokens 5 --stop " +
+                                 std::to_string(ids[2]) + " " + (folder / "m.evermind"));
+    REQUIRE(stopped.code == 0);
+    const auto until = std::find(ids.begin(), ids.end(), ids[2]) + 1;
+    CHECK(json::parse(stopped.out)["tokens"].get<std::vector<uint32_t>>() == std::vector(ids.begin(), until));
+    checkRefused("generate --prompt A --stop 267 " + (folder / "m.evermind"), "--stop is 267, but ");
     const auto streamed =
         program("generate --device cpu --prompt \"A router\" --max-tokens 5 " + (folder / "m.evermind"));
     CHECK(streamed.out == json::parse(written.out)["text"].get<std::string>() + "\n");

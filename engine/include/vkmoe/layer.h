@@ -29,10 +29,11 @@ class Pager;
 
 // Who went where. Row t holds token t's experts in selection order (best first) and their gates.
 inline constexpr uint32_t kNoExpert = 0xffffffff;
+inline constexpr uint32_t kMostPoolWidth = 1024;  // of a row of pool routes
 
 struct Routes {
-    uint32_t top_k = 0;             // width of a row: the description's top_k, but for fixed_budget dispatch
-    std::vector<uint32_t> experts;  // [tokens, top_k]; fixed_budget: the row's rest is kNoExpert
+    uint32_t top_k = 0;  // width of a row: the description's top_k, but for fixed_budget dispatch and pool routes
+    std::vector<uint32_t> experts;  // [tokens, top_k]; of a shorter row the rest is kNoExpert
     std::vector<float> gates;       // [tokens, top_k] final: renormalised and scaled
 };
 
@@ -57,8 +58,9 @@ struct ForwardOptions {
     // Routes to follow instead of the router's, for all tokens of the call. Experts must exist and (but for the padding
     // of capacity dispatch) differ.
     const Routes* forced_routes = nullptr;
-    // The forced routes' rules are those of titan-synapse's pool: an expert that does not exist is skipped, its gate
-    // lost; one that is listed twice runs twice and counts twice.
+    // The forced routes' rules are those of titan-synapse's pool: a token goes to as many experts as are listed,
+    // whatever top_k is; an expert that does not exist is skipped, its gate lost; one that is listed twice runs twice
+    // and counts twice.
     bool pool_routes = false;
     bool training = false;  // noise on the logits, where the description has it
     uint32_t max_batch =
