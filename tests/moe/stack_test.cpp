@@ -2,11 +2,13 @@
 #include "vkmoe/stack.h"
 
 #include <catch2/catch_test_macros.hpp>
+#include <cfenv>
 #include <cmath>
 #include <cstring>
 
 #include "engine/formats/model_source.h"
 #include "tests/engines.h"
+#include "tests/math/flush_subnormals.h"
 #include "tests/moe/random_layer.h"
 
 using namespace vkmoe;
@@ -52,6 +54,39 @@ TEST_CASE("a stack adds each layer to its input, with the same bits on every dev
         CHECK(std::memcmp(by_hand.data(), result->output.data(), x.size() * 4) == 0);
         if (first.empty()) first = result->output;
         CHECK(std::memcmp(first.data(), result->output.data(), x.size() * 4) == 0);
+    }
+}
+
+// Routes of fixed_budget and the sums with a layer's input are computed on the caller's thread.
+TEST_CASE("how the program around the engine rounds changes no bit", "[layer]") {
+    const Description d{.model_dim = 32,
+                        .hidden_dim = 16,
+                        .experts = 16,
+                        .top_k = 2,
+                        .score = Score::softmax_selected,
+                        .dispatch = Dispatch::fixed_budget,
+                        .tokens_per_expert_ratio = 1};
+    formats::ModelSource model;
+    model.stack = true;
+    for (uint32_t i = 0; i < 2; ++i) model.layers.push_back(test::makeRandomLayer(d, WeightFormat::f32, 60 + i).source);
+    auto x = test::randomTokens(96, 32, 4);
+    for (float& value : x) value *= 0.01f;  // logits whose powers, the keys, are subnormal
+    auto engine = Engine::open({.device = "cpu"});
+    REQUIRE(engine);
+    Stack stack = create(**engine, model);
+    auto expected = stack.forward(x);
+    REQUIRE(expected);
+    REQUIRE(expected->layers[0].routes.top_k > 2);
+    for (int rounding : {FE_UPWARD, FE_TOWARDZERO, FE_DOWNWARD}) {
+        test::FlushSubnormals flush;
+        std::fesetround(rounding);
+        auto result = stack.forward(x);
+        const bool kept = std::fegetround() == rounding;
+        std::fesetround(FE_TONEAREST);
+        CHECK(kept);
+        REQUIRE(result);
+        CHECK(result->layers[0].routes.experts == expected->layers[0].routes.experts);
+        CHECK(std::memcmp(result->output.data(), expected->output.data(), x.size() * 4) == 0);
     }
 }
 
