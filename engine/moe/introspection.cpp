@@ -11,6 +11,9 @@ void IntrospectionSums::add(const BatchFacts& batch) {
     for (size_t a = 0; a < batch.selected.size(); ++a) {
         if (batch.selected[a] >= experts) continue;  // skipped
         Sums& sums = sums_[batch.selected[a]];
+        sums.listed += 1;
+        ++assignments_;
+        if (description_.dispatch == Dispatch::capacity && batch.gates[a] <= 0) continue;  // padding
         uint32_t slot = batch.slot_of[a];
         double energy = std::ldexp(double(batch.energy[slot]), 2 * (int(batch.scale[slot]) - 127));
         sums.tokens += 1;
@@ -18,7 +21,6 @@ void IntrospectionSums::add(const BatchFacts& batch) {
         sums.energy += energy;
         sums.magnitude += std::sqrt(energy / description_.model_dim);
         sums.quiet += batch.quiet[slot];
-        ++assignments_;
     }
     for (size_t i = 0; i < size_t{batch.tokens} * experts; ++i)
         sums_[i % experts].probability += double(batch.probabilities[i]);
@@ -37,7 +39,7 @@ Introspection IntrospectionSums::result() const {
         ExpertStatistics& expert = out.experts.emplace_back();
         expert.tokens = sums.tokens;
         if (tokens_ != 0) expert.mean_probability = sums.probability / double(tokens_);
-        if (assignments_ != 0) balance += double(sums.tokens) / double(assignments_) * expert.mean_probability;
+        if (assignments_ != 0) balance += double(sums.listed) / double(assignments_) * expert.mean_probability;
         if (sums.tokens == 0) continue;
         double n = double(sums.tokens);
         expert.mean_gate = sums.gates / n;

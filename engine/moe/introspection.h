@@ -31,7 +31,7 @@ public:
 
 private:
     struct Sums {
-        uint64_t tokens = 0, quiet = 0;
+        uint64_t listed = 0, tokens = 0, quiet = 0;  // listed: capacity's padding too
         double gates = 0, energy = 0, magnitude = 0, probability = 0;
     };
     Description description_;

@@ -38,7 +38,7 @@ struct Routes {
 };
 
 struct ExpertStatistics {
-    uint64_t tokens = 0;          // that were sent to the expert
+    uint64_t tokens = 0;          // that were sent to the expert; not the padding of capacity dispatch, whose gate is 0
     double mean_gate = 0;         // over those tokens; 0 without any, as are the next two
     double output_rms = 0;        // root of the mean of y^2 over all its output entries, before the gate
     double quiet_fraction = 0;    // activation sparsity: hidden values with |h| < 0.01
