@@ -71,6 +71,17 @@ Result<LmFile> readLm(std::shared_ptr<const ByteSource> file, bool compat) {
     return LmFile{std::move(source), ""};
 }
 
+Result<bool> holdsLm(const std::string& path, bool compat) {
+    std::error_code unknown;
+    if (std::filesystem::is_directory(path, unknown)) return false;
+    VKMOE_TRY(file, openFile(path));
+    std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
+    VKMOE_CHECK(file->read(0, start));
+    if (!formats::looksLikePackage(start)) return formats::looksLikeEvl0(start);
+    VKMOE_TRY(package, formats::readPackage(file, compat));
+    return package.isLm();
+}
+
 Result<LmFile> openLm(const std::string& path, bool compat) {
     VKMOE_TRY(file, openFile(path));
     VKMOE_TRY(model, readLm(std::move(file), compat));

@@ -2,11 +2,14 @@
 
 #include <cstring>
 #include <optional>
+#include <span>
 
 #include "engine/cases/scene.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/lm_file.h"
 #include "samples/vkmoe/tensor_file.h"
 #include "shaders/math_probe.h"
+#include "vkmoe/language_model.h"
 #include "vkmoe/stack.h"
 
 namespace vkmoe::program {
@@ -45,30 +48,57 @@ Result<void> verifyKernels(Engine& engine, Verdict& verdict) {
     return {};
 }
 
-bool sameBits(const StackResult& a, const StackResult& b) {
-    bool same = std::memcmp(a.output.data(), b.output.data(), a.output.size() * 4) == 0;
-    for (size_t i = 0; i < a.layers.size(); ++i)
-        same = same && a.layers[i].routes.experts == b.layers[i].routes.experts;
-    return same;
+// What the file gives on an engine, as words to compare.
+using Words = std::vector<uint32_t>;
+
+void append(Words& words, std::span<const float> values) {
+    const size_t before = words.size();
+    words.resize(before + values.size());
+    std::memcpy(words.data() + before, values.data(), values.size_bytes());
+}
+
+constexpr uint32_t kTokens = 97;
+
+// The output of a layer or a stack, and who went where.
+Result<Words> stackOutput(Engine& engine, const Context& context, const std::string& file, Precision precision) {
+    VKMOE_TRY(model, Stack::open(engine, file, context.compat));
+    VKMOE_TRY(result, model.forward(randomTokens(kTokens, model.modelDim()), {.precision = precision}));
+    Words words;
+    append(words, result.output);
+    for (const auto& layer : result.layers)
+        words.insert(words.end(), layer.routes.experts.begin(), layer.routes.experts.end());
+    return words;
+}
+
+// A language model's logits, and a text that it goes on with.
+Result<Words> lmOutput(Engine& engine, const formats::LmSource& source, Precision precision) {
+    VKMOE_TRY(model, LanguageModel::create(engine, source, precision));
+    std::vector<uint32_t> tokens(kTokens);
+    for (uint32_t i = 0; i < kTokens; ++i) tokens[i] = uint32_t(uint64_t{i} * 2654435761u % source.config.vocab_size);
+    VKMOE_TRY(logits, model.logits(tokens));
+    VKMOE_TRY(words, model.generate(std::span(tokens).first(5), {.max_new_tokens = 16, .temperature = 1}));
+    append(words, logits);
+    return words;
 }
 
 // The model's output on this engine and on the scalar CPU, in both precisions.
-Result<void> verifyModel(Engine& engine, const Context& context, const std::string& file, Verdict& verdict) {
+Result<void> verifyModel(Engine& engine, const Context& context, const std::string& file,
+                         const std::optional<LmFile>& lm, Verdict& verdict) {
     EngineOptions options = context.engineOptions("cpu");
     options.device_options.simd = false;
     VKMOE_TRY(scalar, Engine::open(options));
-    VKMOE_TRY(expected_model, Stack::open(*scalar, file, context.compat));
-    VKMOE_TRY(model, Stack::open(engine, file, context.compat));
-    auto x = randomTokens(97, model.modelDim());
+    const auto output = [&](Engine& on, Precision precision) {
+        return lm ? lmOutput(on, lm->source, precision) : stackOutput(on, context, file, precision);
+    };
     for (Precision precision : {Precision::exact, Precision::rounded}) {
-        auto expected = expected_model.forward(x, {.precision = precision});
+        auto expected = output(*scalar, precision);
         if (!expected) {  // no device is to blame
             verdict.file_error = expected.error();
             return {};
         }
-        VKMOE_TRY(got, model.forward(x, {.precision = precision}));
+        VKMOE_TRY(got, output(engine, precision));
         ++verdict.compared;
-        if (!sameBits(got, *expected))
+        if (got != *expected)
             verdict.differences.push_back(fmt::format("{}: the output differs in {} precision", file, name(precision)));
     }
     return {};
@@ -100,32 +130,42 @@ int report(const Context& context, const std::vector<Verdict>& verdicts) {
     return ok ? kOk : kCheckFailed;
 }
 
-// The file is bad or good before any device is tried.
-Result<void> checkFile(const Context& context, const std::string& file) {
+// The file is bad or good before any device is tried. A language model, if it is one.
+Result<std::optional<LmFile>> checkFile(const Context& context, const std::string& file) {
+    VKMOE_TRY(is_lm, holdsLm(file, context.compat));
+    if (is_lm) {
+        VKMOE_TRY(lm, openLm(file, context.compat));
+        return std::optional(std::move(lm));
+    }
     VKMOE_TRY(engine, Engine::open(context.engineOptions("cpu")));
     VKMOE_TRY(model, Stack::open(*engine, file, context.compat));
     for (const auto& warning : model.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
-    return {};
+    return std::optional<LmFile>();
 }
 
-Result<void> verifyDevice(const Context& context, const std::string& file, Verdict& verdict) {
+Result<void> verifyDevice(const Context& context, const std::string& file, const std::optional<LmFile>& lm,
+                          Verdict& verdict) {
     EngineOptions options = context.engineOptions(verdict.device);
     options.probe = false;  // verify compares everything itself, and reports instead of refusing
     VKMOE_TRY(engine, Engine::open(options));
     verdict.name = engine->device().info().name;
     VKMOE_CHECK(verifyKernels(*engine, verdict));
-    return file.empty() ? Result<void>() : verifyModel(*engine, context, file, verdict);
+    return file.empty() ? Result<void>() : verifyModel(*engine, context, file, lm, verdict);
 }
 
 }  // namespace
 
 int verify(const Context& context, bool device_given, const std::string& file) {
-    if (!file.empty())
-        if (auto good = checkFile(context, file); !good) return fail(good.error());
+    std::optional<LmFile> lm;
+    if (!file.empty()) {
+        auto good = checkFile(context, file);
+        if (!good) return fail(good.error());
+        lm = std::move(*good);
+    }
     std::vector<Verdict> verdicts;
     for (const std::string& choice : devicesToVerify(context, device_given)) {
         Verdict verdict{choice, "", 0, {}};
-        auto done = verifyDevice(context, file, verdict);
+        auto done = verifyDevice(context, file, lm, verdict);
         if (verdict.file_error) return fail(*verdict.file_error);
         if (!done && device_given) return fail(done.error());
         if (!done) verdict.differences.push_back("did not run: " + done.error().detail);

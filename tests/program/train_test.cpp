@@ -1,5 +1,4 @@
-// The program's training commands: texts, checkpoints, signals, full disks, and the bits of a run that went on.
-#include <sys/mount.h>
+// The program's training commands: texts, options, what is printed, and the bits of a run however it is done.
 #include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
@@ -7,12 +6,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
 #include "tests/build.h"
-#include "tests/program/program.h"
+#include "tests/program/training_run.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -20,56 +18,20 @@ using namespace test;
 
 namespace {
 
-const int kKills = test::kSanitized ? 4 : 20;
-
-void write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
-
-std::string poem() {
-    std::string text;
-    for (int i = 0; i < 6; ++i) text += "A router sends each token where to go, and every sum is in its order. ";
-    return text;
-}
-
-const std::string kShape = " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 2 ";
-const std::string kWide = " --model-dim 32 --layers 1 --hidden-dim 32 --experts 2 --top-k 1 --context 8 --batch 2 ";
 const std::string kTooLarge =
     " --model-dim 8 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 5000 ";
-
-// A tiny run on the CPU: its rate does not depend on where it ends.
-std::string run(const Folder& folder, const std::string& output, const std::string& more,
-                const std::string& shape = kShape) {
-    return "train --device cpu --text " + (folder / "text") + " -o " + (folder / output) + shape +
-           "--warmup 3 --final-lr-fraction 1 --seed 5 --json " + more;
-}
-
-std::vector<json> lines(const std::string& out) {
-    std::vector<json> all;
-    size_t at = 0;
-    for (size_t end; (end = out.find('\n', at)) != std::string::npos; at = end + 1)
-        all.push_back(json::parse(out.substr(at, end - at)));
-    return all;
-}
-
-uint64_t lastStep(const std::string& out) { return lines(out).back()["step"]; }
-
-void checkRefused(const std::string& arguments, const std::string& sentence) {
-    const auto ended = program(arguments);
-    CHECK(ended.code == 3);
-    CHECK(ended.out.empty());
-    checkSentence(ended, sentence);
-}
 
 }  // namespace
 
 TEST_CASE("train learns, tells each step as a line of JSON, and writes a package and a report", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
-    const auto ended =
-        program(run(folder, "m.evermind", "--steps 30 --validate-every 10 --lr 0.02 --report " + (folder / "r.html")));
+    writeText(folder / "text", poem());
+    const auto ended = program(
+        trainCommand(folder, "m.evermind", "--steps 30 --validate-every 10 --lr 0.02 --report " + (folder / "r.html")));
     INFO(ended.err);
     REQUIRE(ended.code == 0);
     CHECK(ended.err.empty());
-    const auto told = lines(ended.out);
+    const auto told = jsonLines(ended.out);
     REQUIRE(told.size() == 33);
     CHECK(told[0]["step"] == 1);
     CHECK(told[0]["tokens"] == 16);
@@ -86,58 +48,38 @@ TEST_CASE("train learns, tells each step as a line of JSON, and writes a package
 
 TEST_CASE("where stdout is no terminal, train tells its steps as lines of JSON", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     const auto ended = program("train --device cpu --text " + (folder / "text") + " -o " + (folder / "m.evermind") +
-                               kShape + "--steps 3 --validation 0");
+                               kTinyShape + "--steps 3 --validation 0");
     INFO(ended.err);
     REQUIRE(ended.code == 0);
-    CHECK(lines(ended.out).size() == 3);
-}
-
-TEST_CASE("a run that goes on has the bits of one that never stopped", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    const std::string every = "--validate-every 4 --accumulate 2 --save-every 3 ";
-    REQUIRE(program(run(folder, "m.evermind", every + "--steps 12")).code == 0);
-    const std::string whole = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
-    REQUIRE(program(run(folder, "m.evermind", every + "--steps 4")).code == 0);
-    REQUIRE(program(run(folder, "m.evermind", every + "--steps 5 --resume")).code == 0);
-    const auto last = program(run(folder, "m.evermind", every + "--steps 12 --resume"));
-    INFO(last.err);
-    REQUIRE(last.code == 0);
-    CHECK(lines(last.out)[0]["step"] == 6);
-    CHECK((slurp(folder / "m.evermind") == whole));
-    CHECK(slurp(folder / "m.evermind.state").size() == state.size() + 16);  // a validation at step 5
-    const auto done = program(run(folder, "m.evermind", every + "--steps 12 --resume"));
-    CHECK(done.code == 0);
-    CHECK(done.out.empty());
-    CHECK((slurp(folder / "m.evermind") == whole));
+    CHECK(jsonLines(ended.out).size() == 3);
 }
 
 TEST_CASE("a run with budgets has the bits of one without, and either goes on from the other", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     fs::create_directory(folder / "p");
     const std::string shape =
         " --model-dim 8 --layers 2 --hidden-dim 12 --experts 5 --top-k 2 --context 8 --batch 2 --precision exact ";
     const std::string every = "--accumulate 2 --validate-every 5 ", budgets = "--vram-budget 6KiB --host-budget 4KiB ";
     auto train = [&](const std::string& output, const std::string& more) {
-        auto ended = program(run(folder, output, every + more, shape));
+        auto ended = program(trainCommand(folder, output, every + more, shape));
         INFO(ended.err);
         REQUIRE(ended.code == 0);
         return ended.out;
     };
     auto losses = [](const std::string& out) {
         std::vector<json> all;
-        for (const json& line : lines(out))
+        for (const json& line : jsonLines(out))
             all.push_back(line.contains("loss") ? line["loss"] : line["validation_loss"]);
         return all;
     };
     const std::string plain = train("m.evermind", "--steps 8");
-    CHECK_FALSE(lines(plain)[0].contains("pages"));
+    CHECK_FALSE(jsonLines(plain)[0].contains("pages"));
     const std::string paged = train("p/m.evermind", "--steps 8 " + budgets + "--scratch " + (folder / "."));
     CHECK(losses(paged) == losses(plain));
-    const json pages = lines(paged)[0]["pages"];
+    const json pages = jsonLines(paged)[0]["pages"];
     CHECK(pages["bytes_written"] > 0);
     CHECK(pages["evictions"] > 0);
     CHECK(pages["pages"] == 4 * 2 * 5);
@@ -147,8 +89,8 @@ TEST_CASE("a run with budgets has the bits of one without, and either goes on fr
 
     const std::string traced =
         train("p/m.evermind", "--steps 3 --prefetch off --trace " + (folder / "t.json ") + budgets);
-    CHECK(lines(traced).back()["validation_loss"].is_number());
-    CHECK(lines(traced)[2]["pages"]["prefetch"]["read"] == 0);
+    CHECK(jsonLines(traced).back()["validation_loss"].is_number());
+    CHECK(jsonLines(traced)[2]["pages"]["prefetch"]["read"] == 0);
     auto replayed = program("replay --json --budgets 25,50 " + (folder / "t.json"));
     INFO(replayed.err);
     REQUIRE(replayed.code == 0);
@@ -158,53 +100,55 @@ TEST_CASE("a run with budgets has the bits of one without, and either goes on fr
     train("p/m.evermind", "--steps 8 --policy lru --resume " + budgets);
     CHECK((slurp(folder / "p/m.evermind") == model));
 
-    checkRefused(run(folder, "q.evermind", "--steps 1 --vram-budget 5KiB --host-budget 0", shape),
+    checkRefused(trainCommand(folder, "q.evermind", "--steps 1 --vram-budget 5KiB --host-budget 0", shape),
                  "an expert in training needs 4");
-    checkRefused(run(folder, "q.evermind", "--steps 1 --scratch /nowhere/at/all " + budgets, shape), "/nowhere/at/all");
+    checkRefused(trainCommand(folder, "q.evermind", "--steps 1 --scratch /nowhere/at/all " + budgets, shape),
+                 "/nowhere/at/all");
     CHECK_FALSE(fs::exists(folder / "q.evermind"));
 }
 
 TEST_CASE("chunks of micro-batches change no bit of a run, and come and go with --resume", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     const std::string every = "--accumulate 2 --validate-every 5 --steps ";
-    REQUIRE(program(run(folder, "m.evermind", every + "12")).code == 0);
+    REQUIRE(program(trainCommand(folder, "m.evermind", every + "12")).code == 0);
     const std::string whole = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
     for (const std::string more : {"--max-chunk 7", "--max-chunk 3 --checkpoint-activations"}) {
         CAPTURE(more);
-        REQUIRE(program(run(folder, "m.evermind", every + "12 " + more)).code == 0);
+        REQUIRE(program(trainCommand(folder, "m.evermind", every + "12 " + more)).code == 0);
         CHECK((slurp(folder / "m.evermind") == whole));
         CHECK((slurp(folder / "m.evermind.state") == state));
     }
-    REQUIRE(program(run(folder, "m.evermind", every + "5 --max-chunk 7")).code == 0);
-    REQUIRE(program(run(folder, "m.evermind", every + "12 --resume")).code == 0);
+    REQUIRE(program(trainCommand(folder, "m.evermind", every + "5 --max-chunk 7")).code == 0);
+    REQUIRE(program(trainCommand(folder, "m.evermind", every + "12 --resume")).code == 0);
     CHECK((slurp(folder / "m.evermind") == whole));
-    CHECK(program(run(folder, "m.evermind", every + "5 --max-chunk -1")).code == 2);
+    CHECK(program(trainCommand(folder, "m.evermind", every + "5 --max-chunk -1")).code == 2);
 }
 
 TEST_CASE("a run that left steps out goes on with the same bits", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     const std::string every = "--accumulate 3 --loss-scaling --rescale-sums --validate-every 100 ";
-    const auto whole = program(run(folder, "m.evermind", every + "--steps 24"));
+    const auto whole = program(trainCommand(folder, "m.evermind", every + "--steps 24"));
     REQUIRE(whole.code == 0);
-    const auto told = lines(whole.out);
+    const auto told = jsonLines(whole.out);
     REQUIRE(told[0]["skipped"] == true);  // three gradients of a window are scaled too often at first
     REQUIRE(told[22]["skipped"] == false);
     const std::string weights = slurp(folder / "m.evermind");
-    REQUIRE(program(run(folder, "m.evermind", every + "--steps 15")).code == 0);
-    REQUIRE(program(run(folder, "m.evermind", every + "--steps 24 --resume")).code == 0);
+    REQUIRE(program(trainCommand(folder, "m.evermind", every + "--steps 15")).code == 0);
+    REQUIRE(program(trainCommand(folder, "m.evermind", every + "--steps 24 --resume")).code == 0);
     CHECK((slurp(folder / "m.evermind") == weights));
 }
 
 TEST_CASE("the whole gradient is scaled once, and one that overflows leaves its step out", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     auto told = [&](const std::string& file, const std::string& more) {
-        const auto ended = program(run(folder, file, "--validate-every 100 --steps 12 --loss-scaling " + more));
+        const auto ended =
+            program(trainCommand(folder, file, "--validate-every 100 --steps 12 --loss-scaling " + more));
         CAPTURE(ended.err);
         REQUIRE(ended.code == 0);
-        return lines(ended.out);
+        return jsonLines(ended.out);
     };
     for (const auto& step : told("once.evermind", "--accumulate 16")) CHECK(step.value("skipped", false) == false);
     const auto often = told("often.evermind", "--accumulate 16 --rescale-sums");
@@ -213,195 +157,62 @@ TEST_CASE("the whole gradient is scaled once, and one that overflows leaves its 
 
 TEST_CASE("what a run reads it does not write, and what it writes it does not read", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     const std::string text = slurp(folder / "text");
-    checkRefused(run(folder, "text", "--steps 1"), "cannot be the same file");
-    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "m.evermind")), "cannot be the same file");
-    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "text")), "cannot be the same file");
-    checkRefused(run(folder, "m.evermind", "--steps 1 --trace " + (folder / "text")), "cannot be the same file");
-    checkRefused(run(folder, "m.evermind", "--steps 1 --report " + (folder / "r") + " --trace " + (folder / "r")),
+    checkRefused(trainCommand(folder, "text", "--steps 1"), "cannot be the same file");
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1 --report " + (folder / "m.evermind")),
                  "cannot be the same file");
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1 --report " + (folder / "text")),
+                 "cannot be the same file");
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1 --trace " + (folder / "text")),
+                 "cannot be the same file");
+    checkRefused(
+        trainCommand(folder, "m.evermind", "--steps 1 --report " + (folder / "r") + " --trace " + (folder / "r")),
+        "cannot be the same file");
     CHECK(slurp(folder / "text") == text);
-    checkRefused(run(folder, "m.evermind", "--epochs 1e300"), "--epochs is 1e+300");
-    checkRefused(run(folder, "m.evermind", "--epochs nan"), "--epochs is nan");
-    checkRefused(run(folder, "m.evermind", "--minutes nan"), "--minutes is nan");
+    checkRefused(trainCommand(folder, "m.evermind", "--epochs 1e300"), "--epochs is 1e+300");
+    checkRefused(trainCommand(folder, "m.evermind", "--epochs nan"), "--epochs is nan");
+    checkRefused(trainCommand(folder, "m.evermind", "--minutes nan"), "--minutes is nan");
     CHECK_FALSE(fs::exists(folder / "m.evermind"));
-}
-
-TEST_CASE("--resume wants the options and the text that the checkpoint has", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    write(folder / "m.evermind", "no model of this run");
-    checkRefused(run(folder, "m.evermind", "--steps 2 --resume"), "m.evermind.state: cannot be opened");
-    REQUIRE(program(run(folder, "m.evermind", "--steps 2")).code == 0);
-    checkRefused(run(folder, "m.evermind", "--steps 1 --resume"), "m.evermind.state: is at step 2, and --steps is 1");
-    const auto refused = [&](const std::string& more, const std::string& sentence) {
-        checkRefused(run(folder, "m.evermind", "--steps 3 --resume " + more), "m.evermind.state: " + sentence);
-    };
-    refused("--lr 0.5", "--lr was 0.003 and is 0.5 now; --resume needs the same");
-    refused("--conv-kernel 5", "--conv-kernel was 3 and is 5 now");
-    refused("--max-norm 0", "--max-norm was 1 and is 0 now");
-    refused("--precision rounded", "--precision was exact and is rounded now");
-    refused("--beta2 0.95", "--beta2 was 0.999 and is 0.95 now");
-    refused("--bpe-merges 3", "--bpe-merges was not given and is 3 now");
-    write(folder / "text", poem() + "More.");
-    refused("", "--text was 420 bytes in 1 file, hash");
 }
 
 TEST_CASE("a text that is empty, short or not UTF-8 is refused, with the file and the offset", "[program]") {
     Folder folder;
     const auto refused = [&](const std::string& text, const std::string& sentence) {
-        write(folder / "text", text);
-        checkRefused(run(folder, "m.evermind", "--steps 1"), sentence);
+        writeText(folder / "text", text);
+        checkRefused(trainCommand(folder, "m.evermind", "--steps 1"), sentence);
         CHECK(!fs::exists(folder / "m.evermind"));
     };
     refused("", "/text: is empty: it ends at offset 0");
     refused("abcdefg", "/text: ends at offset 7: the 7 tokens to learn from are fewer than a context of 8");
     refused("abcdefghij\x80", "/text: is not UTF-8 at offset 10, byte 0x80");
-    write(folder / "text", "abcdefgh");
-    CHECK(program(run(folder, "m.evermind", "--steps 1 --validation 0")).code == 0);
+    writeText(folder / "text", "abcdefgh");
+    CHECK(program(trainCommand(folder, "m.evermind", "--steps 1 --validation 0")).code == 0);
 }
 
 TEST_CASE("of a folder the regular files are read, and each must be text", "[program]") {
     Folder folder;
     fs::create_directory(folder / "text");
-    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text: has no regular file in it");
-    write(folder / "text/b", poem());
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1"), "/text: has no regular file in it");
+    writeText(folder / "text/b", poem());
     fs::create_directory(folder / "text/a");
     fs::create_symlink("b", folder / "text/c");
-    REQUIRE(program(run(folder, "m.evermind", "--steps 1")).code == 0);
-    write(folder / "text/d", poem() + "\xc3\xa4\xff\n");
-    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 422, byte 0xff");
-    write(folder / "text/d", poem() + "\xe2\x82");
-    checkRefused(run(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 420, byte 0xe2");
-}
-
-TEST_CASE("a damaged checkpoint is refused, or the one before it serves", "[program][hostile]") {
-    Folder folder;
-    write(folder / "text", poem());
-    REQUIRE(program(run(folder, "m.evermind", "--steps 2 --save-every 1")).code == 0);
-    const std::string state = slurp(folder / "m.evermind.state"), weights = slurp(folder / "m.evermind");
-    const auto resumed = [&] { return program(run(folder, "m.evermind", "--steps 2 --resume")); };
-    const auto fallsBack = [&](const std::string& sentence) {
-        const auto ended = resumed();
-        CHECK(ended.code == 0);
-        CHECK(lines(ended.out)[0]["step"] == 2);
-        checkSentence(ended, sentence);
-        CHECK(ended.err.find("going on from") != std::string::npos);
-        CHECK((slurp(folder / "m.evermind") == weights));  // step 2 again
-        CHECK((slurp(folder / "m.evermind.state") == state));
-    };
-    std::string flipped = state;
-    flipped[flipped.size() / 2] ^= 4;
-    write(folder / "m.evermind.state", flipped);
-    fallsBack("m.evermind.state: CRC-32 is");
-    write(folder / "m.evermind.state", state.substr(0, 100));
-    fallsBack("m.evermind.state: length is 100, the header says");
-    write(folder / "m.evermind", weights + "x");
-    fallsBack("m.evermind: its");
-
-    fs::remove(folder / "m.evermind.state.previous");
-    write(folder / "m.evermind.state", flipped);
-    const auto refused = resumed();
-    CHECK(refused.code == 3);
-    checkSentence(refused, "m.evermind.state: CRC-32 is");
-    fs::remove(folder / "m.evermind.previous");
-    write(folder / "m.evermind.state", state);
-    write(folder / "m.evermind", weights + "x");
-    const auto mismatched = resumed();
-    CHECK(mismatched.code == 3);
-    checkSentence(mismatched, "the state's weights have");
-}
-
-TEST_CASE("killed at any moment, a run leaves a pair to go on from", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    const unsigned seed = std::random_device()();
-    CAPTURE(seed);
-    std::mt19937 random(seed);
-    const std::string every = "--save-every 1 --validate-every 1000000 --steps ";
-    uint64_t step = 0;
-    for (int kill = 0; kill < kKills; ++kill) {
-        CAPTURE(kill, step);
-        Running running(run(folder, "m.evermind", every + "1000000" + (step > 0 ? " --resume" : "")));
-        REQUIRE(running.printed("\n"));
-        std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
-        running.send(SIGKILL);
-        const auto ended = running.wait();
-        REQUIRE(ended.code == -SIGKILL);
-        const std::string whole = ended.out.substr(0, ended.out.rfind('\n') + 1);
-        const uint64_t first = lines(whole).front()["step"];
-        CHECK((first == step || first == step + 1));  // the step that was being saved may be lost
-        step = lastStep(whole);
-    }
-    const std::string end = std::to_string(step + 2);
-    REQUIRE(program(run(folder, "m.evermind", every + end + " --resume")).code == 0);
-    const std::string weights = slurp(folder / "m.evermind"), state = slurp(folder / "m.evermind.state");
-    REQUIRE(program(run(folder, "m.evermind", "--validate-every 1000000 --steps " + end)).code == 0);
-    CHECK((slurp(folder / "m.evermind") == weights));
-    CHECK((slurp(folder / "m.evermind.state") == state));
-}
-
-TEST_CASE("a run that is killed before its first step goes on, too", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    Running running(run(folder, "m.evermind", "--steps 1000000 --accumulate 300"));
-    for (int i = 0; i < 10000 && !fs::exists(folder / "m.evermind.state"); ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    running.send(SIGKILL);
-    REQUIRE(running.wait().code == -SIGKILL);
-    const auto resumed = [&](const std::string& output) {
-        const auto ended = program(run(folder, output, "--steps 1 --accumulate 300 --resume"));
-        INFO(ended.err);
-        REQUIRE(ended.code == 0);
-        return slurp(folder / output);
-    };
-    // Killed between the first weights and their state, and before either.
-    fs::create_directory(folder / "half");
-    fs::create_directory(folder / "none");
-    fs::copy_file(folder / "m.evermind", folder / "half/m.evermind");
-    const std::string first = resumed("m.evermind");
-    CHECK((resumed("half/m.evermind") == first));
-    CHECK((resumed("none/m.evermind") == first));
-}
-
-// A run that cannot save its state leaves the pair of the run before, however often it is tried.
-TEST_CASE("a disk that is full for the second run keeps the first one's pair", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    fs::create_directory(folder / "disk");
-    const std::string disk = folder / "disk", model = disk + "/m.evermind";
-    if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=4000000") != 0)
-        SKIP("no right to mount a small tmpfs");
-    const auto trained = [&](const std::string& more) { return program(run(folder, "disk/m.evermind", more, kWide)); };
-    const auto old = trained("--steps 2");
-    const std::string room = "size=" + std::to_string(4000000 - fs::space(disk).free + fs::file_size(model) + 30000);
-    const bool small = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, room.c_str()) == 0;
-    std::vector<Ended> failed;
-    for (int i = 0; i < 3; ++i) failed.push_back(trained("--steps 3 --lr 0.1"));
-    const bool large = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=4000000") == 0;
-    const auto went_on = trained("--steps 3 --resume");
-    ::umount(disk.c_str());
-    CHECK(old.code == 0);
-    REQUIRE((small && large));
-    for (const Ended& ended : failed) {
-        CHECK(ended.code == 3);
-        checkSentence(ended, "No space left on device");
-    }
-    INFO(went_on.err);
-    CHECK(went_on.code == 0);
-    CHECK(lastStep(went_on.out) == 3);
+    REQUIRE(program(trainCommand(folder, "m.evermind", "--steps 1")).code == 0);
+    writeText(folder / "text/d", poem() + "\xc3\xa4\xff\n");
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 422, byte 0xff");
+    writeText(folder / "text/d", poem() + "\xe2\x82");
+    checkRefused(trainCommand(folder, "m.evermind", "--steps 1"), "/text/d: is not UTF-8 at offset 420, byte 0xe2");
 }
 
 TEST_CASE("a text codec that lies beside the text is no text, and nothing that is written", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
-    REQUIRE(program(run(folder, "m.evermind", "--steps 1 --bpe-merges 9")).code == 0);
+    writeText(folder / "text", poem());
+    REQUIRE(program(trainCommand(folder, "m.evermind", "--steps 1 --bpe-merges 9")).code == 0);
     fs::create_directory(folder / "books");
-    write(folder / "books/poem", poem());
+    writeText(folder / "books/poem", poem());
     fs::copy_file(folder / "m.evermind.tokenizer.json", folder / "books/tokenizer.json");
     const std::string beside = "train --device cpu --text " + (folder / "books") + " --codec " + (folder / "books") +
-                               " -o " + (folder / "books/n.evermind") + kShape +
+                               " -o " + (folder / "books/n.evermind") + kTinyShape +
                                "--json --final-lr-fraction 1 --steps ";
     for (const char* steps : {"1", "2 --resume"}) {
         const auto ended = program(beside + steps);
@@ -410,48 +221,10 @@ TEST_CASE("a text codec that lies beside the text is no text, and nothing that i
     }
 }
 
-TEST_CASE("an interrupt ends a run after its step, saved", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    for (const int signal : {SIGINT, SIGTERM}) {
-        Running running(run(folder, "m.evermind", "--steps 1000000 --validate-every 1000000"));
-        REQUIRE(running.printed("\"step\":2,"));
-        running.send(signal);
-        const auto ended = running.wait();
-        REQUIRE(ended.code == 0);
-        const uint64_t step = lastStep(ended.out);
-        checkSentence(ended, "interrupted after step " + std::to_string(step) + "; ");
-        const std::string steps = "--validate-every 1000000 --steps " + std::to_string(step + 2);
-        REQUIRE(program(run(folder, "m.evermind", steps + " --resume")).code == 0);
-        const std::string went_on = slurp(folder / "m.evermind");
-        REQUIRE(program(run(folder, "m.evermind", steps)).code == 0);
-        CHECK((slurp(folder / "m.evermind") == went_on));
-    }
-}
-
-TEST_CASE("a full disk leaves the last good checkpoint, and the sentence says so", "[program]") {
-    Folder folder;
-    write(folder / "text", poem());
-    fs::create_directory(folder / "disk");
-    if (::geteuid() != 0 || ::mount("tmpfs", (folder / "disk").c_str(), "tmpfs", 0, "size=96k") != 0)
-        SKIP("no right to mount a small tmpfs");
-    const auto ended = program(run(folder, "disk/m.evermind", "--steps 9 --save-every 1"));
-    for (const char* name : {"m.evermind", "m.evermind.previous", "m.evermind.state", "m.evermind.state.previous"})
-        if (fs::exists(fs::path(folder / "disk") / name))
-            fs::copy_file(fs::path(folder / "disk") / name, folder / name);
-    ::umount((folder / "disk").c_str());
-    CHECK(ended.code == 3);
-    checkSentence(ended, "No space left on device; the checkpoint of step ");
-    const auto resumed = program(run(folder, "m.evermind", "--steps 9 --resume"));
-    INFO(resumed.err);
-    CHECK(resumed.code == 0);
-    CHECK(lastStep(resumed.out) == 9);
-}
-
 TEST_CASE("generate finds the model's tokenizer, and refuses one of another size", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
-    REQUIRE(program(run(folder, "m.evermind", "--steps 2 --bpe-merges 7")).code == 0);
+    writeText(folder / "text", poem());
+    REQUIRE(program(trainCommand(folder, "m.evermind", "--steps 2 --bpe-merges 7")).code == 0);
     REQUIRE(fs::exists(folder / "m.evermind.tokenizer.json"));
     const auto written =
         program("generate --device cpu --json --prompt \"A router\" --max-tokens 5 " + (folder / "m.evermind"));
@@ -470,7 +243,7 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
     CHECK(streamed.out == json::parse(written.out)["text"].get<std::string>() + "\n");
 
     // A run that fails before its first save leaves the tokenizer to the model that is there.
-    CHECK(program(run(folder, "m.evermind", "--steps 2 --bpe-merges 3", kTooLarge)).code == 3);
+    CHECK(program(trainCommand(folder, "m.evermind", "--steps 2 --bpe-merges 3", kTooLarge)).code == 3);
     CHECK(program("generate --device cpu --prompt A --max-tokens 2 " + (folder / "m.evermind")).code == 0);
     const auto empty = program("generate --device cpu --prompt= --json --max-tokens 2 " + (folder / "m.evermind"));
     REQUIRE(empty.code == 0);
@@ -481,7 +254,7 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
     fs::remove(folder / "m.evermind.tokenizer.json");
     checkRefused("generate --prompt A " + (folder / "m.evermind"), "has a vocabulary of 267 tokens and no ");
 
-    REQUIRE(program(run(folder, "b.evermind", "--steps 1")).code == 0);
+    REQUIRE(program(trainCommand(folder, "b.evermind", "--steps 1")).code == 0);
     REQUIRE(program("generate --device cpu --prompt A --max-tokens 3 " + (folder / "b.evermind")).code == 0);
     const auto logits =
         program("logits --device cpu --tokens 65,0,255 --output " + (folder / "l.f32") + " " + (folder / "b.evermind"));
@@ -493,6 +266,11 @@ TEST_CASE("generate finds the model's tokenizer, and refuses one of another size
         CHECK(program("logits --device cpu --tokens " + std::string(list) + " --output " + (folder / "x.f32") + " " +
                       (folder / "b.evermind"))
                   .code == 2);
+    const auto verified = program("verify --device cpu --json " + (folder / "b.evermind"));
+    INFO(verified.out + verified.err);
+    REQUIRE(verified.code == 0);
+    const auto plain = json::parse(program("verify --device cpu --json").out);
+    CHECK(json::parse(verified.out)["devices"][0]["compared"] == plain["devices"][0]["compared"].get<int>() + 2);
     checkRefused("generate --prompt A " + (folder / "text"), "is neither a package (.evermind) nor an EVL0 file");
 }
 
@@ -508,7 +286,7 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     const auto ended = program(job + (folder / "b.moe0"));
     INFO(ended.err);
     REQUIRE(ended.code == 0);
-    const auto told = lines(ended.out);
+    const auto told = jsonLines(ended.out);
     REQUIRE(told.size() == 8);
     CHECK(told[0]["epoch"] == 0);
     CHECK(told[7]["loss"] < told[0]["loss"]);
@@ -520,7 +298,7 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     const auto paged = program(job + (folder / "p.moe0") + " --precision exact --vram-budget 4KiB --host-budget 0");
     INFO(paged.err);
     REQUIRE(paged.code == 0);
-    CHECK(lines(paged.out)[7]["pages"]["bytes_written"] > 0);
+    CHECK(jsonLines(paged.out)[7]["pages"]["bytes_written"] > 0);
     REQUIRE(program(job + (folder / "t.moe0") + " --trace " + (folder / "t.json")).code == 0);
     CHECK((slurp(folder / "t.moe0") == slurp(folder / "b.moe0")));
     CHECK(program("replay " + (folder / "t.json")).code == 0);
@@ -565,16 +343,16 @@ TEST_CASE("backward writes the gradients under the names of a layer file", "[pro
 
 TEST_CASE("options that cannot be are refused", "[program]") {
     Folder folder;
-    write(folder / "text", poem());
+    writeText(folder / "text", poem());
     for (const char* more : {"--steps 0", "--steps 2 --minutes 1", "--steps 2 --epochs 1", "--steps -1", "--lr many",
                              "--codec bytes --bpe-merges 3", "--save-every 0"})
-        CHECK(program(run(folder, "m.evermind", more)).code == 2);
+        CHECK(program(trainCommand(folder, "m.evermind", more)).code == 2);
     for (const char* shape : {" --batch 0 ", " --context 1 ", " --experts 0 ", " --hidden-dim -1 "})
-        CHECK(program(run(folder, "m.evermind", "", shape)).code == 2);
-    checkRefused(run(folder, "m.evermind", "", " --top-k 3 --experts 2 --context 8 "), "topK is 3");
-    checkRefused(run(folder, "m.evermind", "--validation 1"), "--validation is 1");
-    checkRefused(run(folder, "m.evermind", "--lr nan"), "learning_rate");
-    checkRefused(run(folder, "no/m.evermind", ""), "is no folder");
+        CHECK(program(trainCommand(folder, "m.evermind", "", shape)).code == 2);
+    checkRefused(trainCommand(folder, "m.evermind", "", " --top-k 3 --experts 2 --context 8 "), "topK is 3");
+    checkRefused(trainCommand(folder, "m.evermind", "--validation 1"), "--validation is 1");
+    checkRefused(trainCommand(folder, "m.evermind", "--lr nan"), "learning_rate");
+    checkRefused(trainCommand(folder, "no/m.evermind", ""), "is no folder");
     CHECK(fs::directory_iterator(folder.path())->path().filename() == "text");
     CHECK(program("train --text x").code == 2);
     CHECK(program("generate x").code == 2);
