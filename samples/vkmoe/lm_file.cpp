@@ -32,8 +32,12 @@ std::string tagIn(const std::string& manifest) {
     return "";
 }
 
-Result<LmFile> readPackaged(std::shared_ptr<const ByteSource> file, bool compat) {
-    VKMOE_TRY(package, formats::readPackage(std::move(file), compat));
+LmFile told(LmFile model) {
+    for (const auto& warning : model.source.warnings) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
+    return model;
+}
+
+Result<LmFile> ofPackage(const formats::Package& package, bool compat) {
     VKMOE_TRY(source, formats::readPackagedLm(package, compat));
     source.warnings.insert(source.warnings.begin(), package.warnings.begin(), package.warnings.end());
     return LmFile{std::move(source), tagIn(package.manifest.text())};
@@ -64,29 +68,37 @@ Result<std::unique_ptr<TextCodec>> findCodec(const std::string& path, const LmFi
 Result<LmFile> readLm(std::shared_ptr<const ByteSource> file, bool compat) {
     std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
     VKMOE_CHECK(file->read(0, start));
-    if (formats::looksLikePackage(start)) return readPackaged(std::move(file), compat);
+    if (formats::looksLikePackage(start)) {
+        VKMOE_TRY(package, formats::readPackage(std::move(file), compat));
+        return ofPackage(package, compat);
+    }
     if (!formats::looksLikeEvl0(start))
         return inputError(file->name(), "is neither a package (.evermind) nor an EVL0 file");
     VKMOE_TRY(source, formats::readEvl0(std::move(file), {.compat = compat}));
     return LmFile{std::move(source), ""};
 }
 
-Result<bool> holdsLm(const std::string& path, bool compat) {
-    std::error_code unknown;
-    if (std::filesystem::is_directory(path, unknown)) return false;
-    VKMOE_TRY(file, openFile(path));
-    std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
-    VKMOE_CHECK(file->read(0, start));
-    if (!formats::looksLikePackage(start)) return formats::looksLikeEvl0(start);
-    VKMOE_TRY(package, formats::readPackage(file, compat));
-    return package.isLm();
-}
-
 Result<LmFile> openLm(const std::string& path, bool compat) {
     VKMOE_TRY(file, openFile(path));
     VKMOE_TRY(model, readLm(std::move(file), compat));
-    for (const auto& warning : model.source.warnings) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
-    return model;
+    return told(std::move(model));
+}
+
+Result<std::optional<LmFile>> findLm(const std::string& path, bool compat) {
+    std::error_code unknown;
+    if (std::filesystem::is_directory(path, unknown)) return std::optional<LmFile>();
+    VKMOE_TRY(file, openFile(path));
+    std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
+    VKMOE_CHECK(file->read(0, start));
+    if (formats::looksLikePackage(start)) {
+        VKMOE_TRY(package, formats::readPackage(std::move(file), compat));
+        if (!package.isLm()) return std::optional<LmFile>();
+        VKMOE_TRY(model, ofPackage(package, compat));
+        return std::optional(told(std::move(model)));
+    }
+    if (!formats::looksLikeEvl0(start)) return std::optional<LmFile>();
+    VKMOE_TRY(model, readLm(std::move(file), compat));
+    return std::optional(told(std::move(model)));
 }
 
 std::string codecTag(const TextCodec& codec) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,11 +18,10 @@ struct LmFile {
     std::string codec;  // codecTag of the codec it was trained with, empty if the file does not say
 };
 
-// Whether it is a package with a language model, or an EVL0 file; what is neither may be anything.
-Result<bool> holdsLm(const std::string& path, bool compat);
-
 // A package with a language model, or an EVL0 file. Warnings go to stderr.
 Result<LmFile> openLm(const std::string& path, bool compat);
+// The same; none where the file is neither, whatever else it may be.
+Result<std::optional<LmFile>> findLm(const std::string& path, bool compat);
 Result<LmFile> readLm(std::shared_ptr<const ByteSource> file, bool compat);
 
 // "codec:bytes", or "codec:bpe-" and a hash of its tokenizer.json.

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -60,8 +62,7 @@ void append(Words& words, std::span<const float> values) {
 constexpr uint32_t kTokens = 97;
 
 // The output of a layer or a stack, and who went where.
-Result<Words> stackOutput(Engine& engine, const Context& context, const std::string& file, Precision precision) {
-    VKMOE_TRY(model, Stack::open(engine, file, context.compat));
+Result<Words> stackOutput(Stack& model, Precision precision) {
     VKMOE_TRY(result, model.forward(randomTokens(kTokens, model.modelDim()), {.precision = precision}));
     Words words;
     append(words, result.output);
@@ -81,22 +82,31 @@ Result<Words> lmOutput(Engine& engine, const formats::LmSource& source, Precisio
     return words;
 }
 
+// Opens the file on an engine. A language model is opened for each precision, the others once for both.
+Result<std::function<Result<Words>(Precision)>> outputOn(Engine& engine, const Context& context,
+                                                         const std::string& file, const std::optional<LmFile>& lm) {
+    using Output = std::function<Result<Words>(Precision)>;
+    if (lm) return Output([&](Precision precision) { return lmOutput(engine, lm->source, precision); });
+    VKMOE_TRY(opened, Stack::open(engine, file, context.compat));
+    auto model = std::make_shared<Stack>(std::move(opened));
+    return Output([model](Precision precision) { return stackOutput(*model, precision); });
+}
+
 // The model's output on this engine and on the scalar CPU, in both precisions.
 Result<void> verifyModel(Engine& engine, const Context& context, const std::string& file,
                          const std::optional<LmFile>& lm, Verdict& verdict) {
     EngineOptions options = context.engineOptions("cpu");
     options.device_options.simd = false;
     VKMOE_TRY(scalar, Engine::open(options));
-    const auto output = [&](Engine& on, Precision precision) {
-        return lm ? lmOutput(on, lm->source, precision) : stackOutput(on, context, file, precision);
-    };
+    VKMOE_TRY(expected_output, outputOn(*scalar, context, file, lm));
+    VKMOE_TRY(output, outputOn(engine, context, file, lm));
     for (Precision precision : {Precision::exact, Precision::rounded}) {
-        auto expected = output(*scalar, precision);
+        auto expected = expected_output(precision);
         if (!expected) {  // no device is to blame
             verdict.file_error = expected.error();
             return {};
         }
-        VKMOE_TRY(got, output(engine, precision));
+        VKMOE_TRY(got, output(precision));
         ++verdict.compared;
         if (got != *expected)
             verdict.differences.push_back(fmt::format("{}: the output differs in {} precision", file, name(precision)));
@@ -132,11 +142,8 @@ int report(const Context& context, const std::vector<Verdict>& verdicts) {
 
 // The file is bad or good before any device is tried. A language model, if it is one.
 Result<std::optional<LmFile>> checkFile(const Context& context, const std::string& file) {
-    VKMOE_TRY(is_lm, holdsLm(file, context.compat));
-    if (is_lm) {
-        VKMOE_TRY(lm, openLm(file, context.compat));
-        return std::optional(std::move(lm));
-    }
+    VKMOE_TRY(lm, findLm(file, context.compat));
+    if (lm) return lm;
     VKMOE_TRY(engine, Engine::open(context.engineOptions("cpu")));
     VKMOE_TRY(model, Stack::open(*engine, file, context.compat));
     for (const auto& warning : model.warnings()) fmt::print(stderr, "vkmoe: warning: {}\n", warning);

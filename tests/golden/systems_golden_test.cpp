@@ -229,8 +229,8 @@ TEST_CASE("entrenar: capacity, next best, padding, given noise, more choices tha
                     checkClose(output, one["output"], 1e-5);
                     CHECK(std::fabs(result.introspection.load_balance_loss - one["balance_loss"].get<double>()) < 1e-6);
                     std::vector<uint64_t> ran(source.description.experts);  // padding does not
-                    for (size_t a = 0; a < result.routes.experts.size(); ++a)
-                        ran[result.routes.experts[a]] += floatsOf(one["weights"])[a] > 0;
+                    const auto gates = floatsOf(one["weights"]);
+                    for (size_t a = 0; a < gates.size(); ++a) ran[result.routes.experts[a]] += gates[a] > 0;
                     for (size_t e = 0; e < ran.size(); ++e) CHECK(result.introspection.experts[e].tokens == ran[e]);
                 }
             }
