@@ -94,7 +94,7 @@ public:
             into = into.subspan(static_cast<size_t>(got));
             offset += static_cast<uint64_t>(got);
         }
-        return {};
+        return checkUnchanged();
     }
 
     void announce(uint64_t offset, uint64_t bytes) const override {

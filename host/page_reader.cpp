@@ -36,8 +36,8 @@ void PageReader::request(PageId page, std::span<std::byte> into, Urgency urgency
     {
         std::lock_guard lock(mutex_);
         assert(jobs_.count(page) == 0);
-        jobs_.emplace(page, Job{into, urgency});
         if (!threads_.empty()) (urgency == Urgency::needed ? needed_ : ahead_).push_back(page);
+        jobs_.emplace(page, Job{into, urgency});  // if it throws, a number without a job is left, which is skipped
     }
     work_.notify_one();
 }

@@ -110,21 +110,20 @@ Result<void> Pager::preload(const std::function<bool(uint64_t, uint64_t)>& progr
     endWave();
     for (const Page& page : pages_)
         if (!page.resident()) return {};  // tier 2 served as staging: not all of it counts
-    all_resident_ = true;
     Commands commands;
     publish(commands);
     VKMOE_CHECK(submit(commands));
+    all_resident_ = was_resident_ = true;
     return {};
 }
 
 Result<void> Pager::begin() {
-    if (!unsubmitted_) return {};
-    bool all = all_resident_;
+    if (!unsubmitted_ && all_resident_ == was_resident_) return {};
     entry_.assign(entry_.size(), UINT64_MAX);
     abandon();
-    if (all) VKMOE_CHECK(preload());
+    if (was_resident_) VKMOE_CHECK(preload());  // if it fails, the next call tries again
     unsubmitted_ = false;
-    if (all_resident_ == all) return {};
+    if (all_resident_ == was_resident_) return {};
     return Error{ErrorCode::internal, "pages that were all in memory are so no longer"};
 }
 
@@ -309,16 +308,21 @@ void Pager::abandon() {
 
 // ---- reading --------------------------------------------------------------------------------------------------------
 
+// Its read has been requested.
+void Pager::comes(PageId page, Place place) {
+    slotOf(place).page = page;
+    pages_[page].slot[place.tier] = int32_t(place.slot);
+    pages_[page].reading = true;
+}
+
 Result<bool> Pager::requestUnit(const Unit& unit, bool may_wait) {
     for (PageId page : unit) pages_[page].turn.needed = true;
     for (PageId page : unit) {
         if (pages_[page].resident() || pages_[page].reading) continue;
         VKMOE_TRY(place, acquire(may_wait, false));
         if (!place) return false;
-        slotOf(place).page = page;
-        pages_[page].slot[place.tier] = int32_t(place.slot);
-        pages_[page].reading = true;
         reader_->request(page, slotOf(place).bytes(store_->pageBytes(page)), PageReader::Urgency::needed);
+        comes(page, place);
     }
     return true;
 }
@@ -390,11 +394,10 @@ void Pager::readAhead(std::span<const PageId> pages) {
         if (pages_[page].resident() || pages_[page].reading || ahead_.size() >= 8) continue;
         auto place = acquire(false, true);
         if (!place || !*place) return;
-        slotOf(*place).page = page;
-        pages_[page].slot[place->tier] = int32_t(place->slot);
-        pages_[page].reading = pages_[page].ahead = true;
         ahead_.push_back(page);
         reader_->request(page, slotOf(*place).bytes(store_->pageBytes(page)), PageReader::Urgency::ahead);
+        comes(page, *place);
+        pages_[page].ahead = true;
     }
     if (trial_issued_ < kTrial) return;
     if (double(trial_used_) < kGoodTrial * double(trial_issued_)) pause_ = kPause;

@@ -177,6 +177,7 @@ private:
     bool dropOneAhead();
     bool readsInto(int tier) const { return flat_ || tier == 1; }
     // ---- reading
+    void comes(PageId page, Place place);
     Result<bool> requestUnit(const Unit& unit, bool may_wait);
     Result<void> requestMore(bool may_wait);
     void yieldWaiting();
@@ -223,6 +224,7 @@ private:
     std::unique_ptr<PageReader> reader_;
     uint64_t slot_bytes_ = 256;
     bool flat_ = true, prefetch_ = true, all_resident_ = false, beside_ = false;
+    bool was_resident_ = false;  // everything was, once
     double gain_ = 1;
     PagerCounters counters_;
     // The turn:

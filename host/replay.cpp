@@ -99,8 +99,10 @@ Replay replayBeladyApart(const Trace& trace, uint32_t slots) {
         Trace alone = onlyGroup(trace, group);
         Replay one = replayBelady(alone, std::max(share, 1u));
         if (share == 0) {  // what would hit its only slot does not
+            const uint64_t bytes = one.hits * trace.page_bytes[group];
             one.misses += one.hits;
-            one.bytes += one.hits * trace.page_bytes[group];
+            one.bytes += bytes;
+            if (trace.costs.read_bytes_per_second > 0) one.seconds += double(bytes) / trace.costs.read_bytes_per_second;
             one.hits = 0;
         }
         sum.hits += one.hits;

@@ -42,6 +42,12 @@ struct Visit {
     std::vector<PageId> pages;  // used, each once
 };
 
+// The most that a history keeps of a long run: a million, from its beginning.
+inline constexpr size_t kMostVisits = size_t{1} << 20;
+inline void addVisit(std::vector<Visit>& history, Visit visit) {
+    if (history.size() < kMostVisits) history.push_back(std::move(visit));
+}
+
 class Residency {
 public:
     // For pages in groups of these sizes (at least one group) and memory for `slots` of them. The first passes are all

@@ -26,6 +26,10 @@ uint largest_exponent(uint row) {
     return largest >> 23;
 }
 
+bool is_quiet(uint row, uint j) {
+    return j < p.hidden_dim && magnitude_bits(p.hidden.at[row + min(j, p.hidden_dim - 1u)]) < 0x3c23d70au;  // 0.01
+}
+
 void main() {
     uint slot = thread_index();
     if (slot >= p.slots) return;
@@ -35,8 +39,8 @@ void main() {
     float total = block_energy(row, 0u, min(kBlock, p.model_dim), scale);
     for (uint d0 = kBlock; d0 < p.model_dim; d0 += kBlock)
         total = total + block_energy(row, d0, min(d0 + kBlock, p.model_dim), scale);
-    for (uint j = 0u; j < p.hidden_dim; ++j)
-        quiet += magnitude_bits(p.hidden.at[slot * p.hidden_dim + j]) < 0x3c23d70au ? 1u : 0u;  // 0.01
+    for (uint j = 0u; j < p.hidden_dim; j += 4u)
+        [[unroll]] for (uint i = 0u; i < 4u; ++i) quiet += is_quiet(slot * p.hidden_dim, j + i) ? 1u : 0u;
     p.energy.at[slot] = state_rule(total);
     p.scale.at[slot] = exponent;
     p.quiet.at[slot] = quiet;

@@ -72,6 +72,11 @@ constexpr Field kFields[] = {
      [](const Description& d) -> uint32_t { return d.router_bias; }, nullptr, nullptr, 0},
     {"selection_bias", Type::boolean, [](DescriptionFields& f, uint32_t w, float) { f.selection_bias = w != 0; },
      [](const Description& d) -> uint32_t { return d.selection_bias; }, nullptr, nullptr, 0},
+    // The tensors say these two; a file may repeat them, and none that is written here does.
+    {"biases", Type::boolean, [](DescriptionFields& f, uint32_t w, float) { f.biases = w != 0; }, nullptr, nullptr,
+     nullptr, 0},
+    {"shared_dim", Type::count, [](DescriptionFields& f, uint32_t w, float) { f.shared_dim = w; }, nullptr, nullptr,
+     nullptr, 0},
     VKMOE_COUNT(groups),
     VKMOE_COUNT(groups_kept),
     VKMOE_NAMED(group_score, GroupScore, 2),
@@ -131,7 +136,6 @@ std::optional<uint32_t> wordOf(const Field& field, const JsonScalar& value) {
     return {};
 }
 
-// N of "layers.N", written without leading zeros.
 std::optional<uint32_t> layerNumber(std::string_view name) {
     constexpr std::string_view kPrefix = "layers.";
     if (!name.starts_with(kPrefix)) return {};
@@ -148,6 +152,9 @@ std::optional<uint32_t> layerNumber(std::string_view name) {
 class DescriptionVisitor : public JsonVisitor {
 public:
     explicit DescriptionVisitor(DescriptionJson& json) : json_(json), into_(&json.common_) {}
+    // Of a text that holds only this layer's fields.
+    DescriptionVisitor(DescriptionJson& json, uint32_t layer)
+        : json_(json), into_(&json.layers_[layer]), layer_(layer), level_(1), apart_(true) {}
 
     Result<void> startObject() override {
         if (level_ == 0 || (level_ == 1 && layer_)) return ++level_, Result<void>();
@@ -183,11 +190,15 @@ public:
     }
 
 private:
-    std::string place() const { return layer_ ? fmt::format("vkmoe.moe layers.{}: ", *layer_) : "vkmoe.moe: "; }
+    std::string place() const {
+        if (!layer_) return "vkmoe.moe: ";
+        return fmt::format("{}layers.{}: ", apart_ ? "" : "vkmoe.moe ", *layer_);
+    }
     Result<void> wrong(const std::string& found) const {
         if (level_ == 0) return refused(fmt::format("vkmoe.moe is {}, must be an object", found));
         if (level_ == 1 && layer_)
-            return refused(fmt::format("vkmoe.moe: layers.{} is {}, must be an object", *layer_, found));
+            return refused(
+                fmt::format("{}layers.{} is {}, must be an object", apart_ ? "" : "vkmoe.moe: ", *layer_, found));
         return refused(fmt::format("{}{} is {}, must be {}", place(), kFields[field_].name, found,
                                    expectedValue(kFields[field_])));
     }
@@ -203,14 +214,31 @@ private:
     std::vector<DescriptionJson::Given>* into_;
     std::optional<uint32_t> layer_;
     uint32_t level_ = 0;
+    bool apart_ = false;
     size_t field_ = 0;
 };
 
-Result<DescriptionJson> DescriptionJson::read(const std::string& file, std::string_view text) {
+Result<DescriptionJson> DescriptionJson::read(const std::string& file,
+                                              const std::map<std::string, std::string>& metadata) {
     DescriptionJson json;
-    DescriptionVisitor visitor(json);
-    VKMOE_CHECK(readJson(file, text, "vkmoe.moe", visitor));
-    return json;
+    bool described = false;
+    if (const auto common = metadata.find(kDescriptionKey); common != metadata.end()) {
+        DescriptionVisitor visitor(json);
+        VKMOE_CHECK(readJson(file, common->second, kDescriptionKey, visitor));
+        described = true;
+    }
+    for (const auto& [key, text] : metadata) {
+        const auto number = layerNumber(key);
+        if (!number && key != kDescriptionKey && (key.starts_with("vkmoe.") || key.starts_with("layers.")))
+            return inputError(file, fmt::format("__metadata__ has {}, which is unknown", shown(key)));
+        if (!number) continue;
+        if (json.layers_.contains(*number)) return inputError(file, fmt::format("{} is there twice", key));
+        DescriptionVisitor visitor(json, *number);
+        VKMOE_CHECK(readJson(file, text, key.c_str(), visitor));
+        described = true;
+    }
+    if (described) return json;
+    return inputError(file, fmt::format("is no layer file: its __metadata__ has no {}", kDescriptionKey));
 }
 
 void DescriptionJson::apply(const std::vector<Given>& fields, DescriptionFields& to) {
@@ -251,6 +279,7 @@ std::string valueText(const Field& field, const Description& d) {
 std::string fieldsText(const Description& d, const Description* unless_as_in) {
     std::string text;
     for (const Field& field : kFields) {
+        if (field.word == nullptr && field.number == nullptr) continue;
         const std::string value = valueText(field, d);
         if (unless_as_in != nullptr && value == valueText(field, *unless_as_in)) continue;
         text += fmt::format("{}\"{}\":{}", text.empty() ? "" : ",", field.name, value);

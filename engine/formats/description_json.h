@@ -1,10 +1,13 @@
-// DescriptionJson: a layer's description as the JSON in a layer file's __metadata__["vkmoe.moe"].
+// DescriptionJson: layers' descriptions as the JSON in a layer file's __metadata__["vkmoe.moe"].
 //
 //     {"score":"softmax","top_k":8,"renormalize":true,"activation":"silu_glu","shared":"sigmoid_gated"}
 //
 // Field names are those of Description; those left out keep its defaults, top_k must be given. Dimensions and biases
-// are the tensors' to say: router_bias, selection_bias and shared may be repeated here, and must then agree with them.
-// In a stack, "layers.N" holds an object with layer N's own fields, which come before the common ones.
+// are the tensors' to say: router_bias, selection_bias, biases (of any of the experts' matrices), shared and shared_dim
+// may be repeated here, and must then agree with them.
+// In a stack, "layers.N" holds an object with layer N's own fields, which come before the common ones: as a field of
+// this JSON, or as a text of its own, __metadata__["layers.N"]; where every layer has one, the common text may be left
+// out.
 #pragma once
 
 #include <cstdint>
@@ -27,14 +30,16 @@ inline constexpr uint32_t kMaxLayers = 1024;                 // of a stack
 struct DescriptionFields {
     Description description;
     bool has_top_k = false;
-    std::optional<bool> router_bias, selection_bias;
+    std::optional<bool> router_bias, selection_bias, biases;
     std::optional<Shared> shared;
+    std::optional<uint32_t> shared_dim;
 };
 
 class DescriptionJson {
 public:
-    // `file` is where the text was found. An unknown field, value or type is an error that names it.
-    static Result<DescriptionJson> read(const std::string& file, std::string_view text);
+    // `file` is whose metadata it is. An unknown field, value or type is an error that names it, and so is a key of the
+    // metadata that begins with "vkmoe." or "layers." and means nothing.
+    static Result<DescriptionJson> read(const std::string& file, const std::map<std::string, std::string>& metadata);
 
     DescriptionFields layer(uint32_t number) const;
     // The highest layer with fields of its own, or nothing if there is none.

@@ -99,16 +99,13 @@ Result<void> checkLayerTensorName(std::string_view name) {
 
 Result<ModelSource> readLayerFile(const SafetensorsFiles& files) {
     const std::string& file = files.bytes()->name();
-    const std::string* text = files.metadata(kDescriptionKey);
-    if (text == nullptr)
-        return inputError(file, fmt::format("is no layer file: its __metadata__ has no {}", kDescriptionKey));
-    VKMOE_TRY(json, DescriptionJson::read(file, *text));
+    VKMOE_TRY(json, DescriptionJson::read(file, files.metadata()));
     ModelSource model{.format = FileFormat::layer_file, .stack = isStack(files), .layers = {}, .warnings = {}};
     std::vector<LayerParts> parts(1);
     VKMOE_CHECK(sortTensors(files, model.stack, parts));
     if (json.lastLayer() && (!model.stack || *json.lastLayer() >= parts.size()))
-        return inputError(
-            file, fmt::format("{} has layers.{}, but there are no tensors of it", kDescriptionKey, *json.lastLayer()));
+        return inputError(file, fmt::format("there is a description of layers.{}, but there are no tensors of it",
+                                            *json.lastLayer()));
     uint64_t allowed = kMaxExpertTensors;
     for (uint32_t n = 0; n < parts.size(); ++n) {
         const std::string prefix = model.stack ? fmt::format("layers.{}.", n) : "";

@@ -94,13 +94,19 @@ private:
     std::string layerName() const { return prefix_.substr(0, prefix_.size() - 1); }
 
     Result<void> checkAgreement(const DescriptionFields& fields) const {
+        using enum TensorRole;
         const auto check = [&](const char* field, const std::optional<bool>& says, TensorRole role) -> Result<void> {
             if (!says || *says == has(role)) return {};
             return inputError(source(), fmt::format("{}: {}{} is {}, but there is {} tensor {}", kDescriptionKey,
                                                     prefix_, field, *says, has(role) ? "a" : "no", roleName(role)));
         };
-        VKMOE_CHECK(check("router_bias", fields.router_bias, TensorRole::router_bias));
-        VKMOE_CHECK(check("selection_bias", fields.selection_bias, TensorRole::selection_bias));
+        VKMOE_CHECK(check("router_bias", fields.router_bias, router_bias));
+        VKMOE_CHECK(check("selection_bias", fields.selection_bias, selection_bias));
+        VKMOE_CHECK(check("biases", fields.biases, has(gate_bias) ? gate_bias : has(down_bias) ? down_bias : up_bias));
+        if (fields.shared_dim && *fields.shared_dim != description_.shared_dim)
+            return inputError(source(),
+                              fmt::format("{}: {}shared_dim is {}, but the shared expert's tensors have {}",
+                                          kDescriptionKey, prefix_, *fields.shared_dim, description_.shared_dim));
         if (!fields.shared || *fields.shared == description_.shared) return {};
         const bool gated = description_.shared == Shared::sigmoid_gated;
         const bool any = description_.shared != Shared::none && *fields.shared == Shared::none;

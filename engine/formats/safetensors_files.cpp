@@ -129,11 +129,6 @@ SafetensorsTensor SafetensorsFiles::at(size_t i) const {
     return tensor;
 }
 
-const std::string* SafetensorsFiles::metadata(const std::string& key) const {
-    const auto found = metadata_.find(key);
-    return found == metadata_.end() ? nullptr : &found->second;
-}
-
 size_t SafetensorsFiles::shardOf(size_t tensor) const {
     return size_t(std::upper_bound(first_.begin(), first_.end(), tensor) - first_.begin()) - 1;
 }

@@ -28,8 +28,8 @@ public:
     size_t size() const { return first_.back(); }
     SafetensorsTensor at(size_t i) const;  // `offset` is that in `bytes()`
     const std::string& fileOf(size_t i) const { return files_[shardOf(i)].bytes->name(); }
-    // Null if no file has it. Files must agree on what they say under one key.
-    const std::string* metadata(const std::string& key) const;
+    // Of all files, which must agree on what they say under one key.
+    const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
     // All files' bytes, one file after the other; its name is that of what was opened, nameAt() a file's.
     const std::shared_ptr<const ByteSource>& bytes() const { return bytes_; }

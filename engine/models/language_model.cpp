@@ -9,6 +9,7 @@
 #include "engine/formats/bf16_layer.h"
 #include "engine/models/lm_pass.h"
 #include "engine/models/sampler.h"
+#include "engine/moe/expert_turn.h"
 #include "engine/moe/paged_experts.h"
 #include "engine/turn.h"
 #include "host/transfer.h"
@@ -43,6 +44,7 @@ struct LanguageModel::State {
     std::unique_ptr<PagedExperts> paged = {};  // null: everything is on the device
     std::vector<Visit>* trace = nullptr;
     std::vector<Visit> visits;
+    std::vector<std::array<uint32_t, 4>> host_status;  // [layers] with pages: what the host's share counted
 
     Result<void> addMixtures(const formats::LmSource& source, const PagingOptions* paging, Precision precision);
     Result<void> openPages(std::vector<formats::LayerSource> sources, const PagingOptions& paging);
@@ -50,7 +52,10 @@ struct LanguageModel::State {
     Result<void> mixtureInTurns(Commands& commands, uint32_t layer, uint32_t tokens);
     void notePages(uint32_t tokens);
     uint64_t routesAt(uint32_t layer) const;
-    std::vector<PageId> pagesUsed(uint32_t layer, uint32_t tokens) const;
+    std::vector<PageId> pagesIn(uint32_t layer, uint64_t routes, uint32_t tokens) const;
+    std::vector<PageId> pagesUsed(uint32_t layer, uint32_t tokens) const {
+        return pagesIn(layer, routesAt(layer), tokens);
+    }
     Result<void> ensureActivations(size_t tokens);
     Result<void> run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row, std::vector<float>& out);
     // Runs tokens from `position` on; the logits of all of them, or of the last one alone.
@@ -91,11 +96,12 @@ Result<void> LanguageModel::State::addMixtures(const formats::LmSource& source, 
 Result<void> LanguageModel::State::openPages(std::vector<formats::LayerSource> sources, const PagingOptions& paging) {
     std::vector<const Buffer*> tables;
     for (const auto& layer : weights) tables.push_back(&layer->table);
-    PagingOptions options = paging;
-    options.host_compute = HostCompute::never;
-    VKMOE_TRY(made, PagedExperts::open(*engine, std::move(sources), tables, options));
+    VKMOE_TRY(made, PagedExperts::open(*engine, std::move(sources), tables, paging));
     paged = std::move(made);
     if (paging.trace) trace = &visits;
+    host_status.resize(trunk.config.layers);
+    for (size_t l = 1; l < mixtures.size() && paged->pager().prefetches(); ++l)
+        VKMOE_CHECK(mixtures[l].prepareGuess(*engine));
     return {};
 }
 
@@ -165,22 +171,27 @@ Result<void> LanguageModel::State::recordForward(Commands& commands, uint32_t to
     return {};
 }
 
-// The routes come back to the host, which brings the experts' pages, wave by wave.
+// The routes come back to the host, which brings the experts' pages, wave by wave; with them who the next layer's
+// router would choose.
 Result<void> LanguageModel::State::mixtureInTurns(Commands& commands, uint32_t l, uint32_t tokens) {
-    const Workspace& w = activations->mixtures[activations->layers[l].workspace];
+    const LmActivations& a = *activations;
+    const Workspace& w = a.mixtures[a.layers[l].workspace];
     Pager& pager = paged->pager();
+    HostExperts* host = paged->host();
+    const ExpertTurn turn{&mixtures[l], &w, tokens, pager.groups().first(l)};
     mixtures[l].recordHead(commands, w, {.tokens = tokens});
-    mixtures[l].recordRoutes(commands, w, tokens, activations->download, routesAt(l));
+    mixtures[l].recordRoutes(commands, w, tokens, a.download, routesAt(l));
+    if (host) host->recordInputs(commands, pager, turn);
+    const bool guessed = l + 1 < mixtures.size() && pager.readsAhead() &&
+                         mixtures[l + 1].guessFits(weights[l]->description, trunk.config.top_k);
+    if (guessed) mixtures[l + 1].recordGuess(commands, w, tokens, a.download, a.back.guess);
     VKMOE_TRY(value, pager.submit(commands));
     VKMOE_CHECK(engine->device().wait(value));
     auto pages = pagesUsed(l, tokens);
-    if (trace) trace->push_back({l, pages});
-    VKMOE_CHECK(pager.start(pages));
-    while (!pager.done()) {
-        VKMOE_CHECK(pager.next(commands));
-        mixtures[l].recordExperts(commands, w, tokens);
-        if (!pager.done()) VKMOE_CHECK(pager.submit(commands));
-    }
+    if (trace) addVisit(*trace, {l, pages});
+    VKMOE_CHECK(runExperts(commands, pager, host, turn, pages));
+    if (host) host_status[l] = host->takeStatus();
+    if (guessed) pager.readAhead(pagesIn(l + 1, a.back.guess, tokens));
     mixtures[l].recordTail(commands, w, tokens);
     return {};
 }
@@ -189,7 +200,7 @@ void LanguageModel::State::notePages(uint32_t tokens) {
     for (uint32_t l = 0; l < trunk.config.layers; ++l) {
         auto pages = pagesUsed(l, tokens);
         paged->pager().note(l, pages);
-        if (trace) trace->push_back({l, std::move(pages)});
+        if (trace) addVisit(*trace, {l, std::move(pages)});
     }
 }
 
@@ -199,13 +210,9 @@ uint64_t LanguageModel::State::routesAt(uint32_t l) const {
     return a.back.routes + uint64_t{l} * a.capacity * trunk.config.top_k * 4;
 }
 
-std::vector<PageId> LanguageModel::State::pagesUsed(uint32_t l, uint32_t tokens) const {
-    auto ids = view<uint32_t>(activations->download, routesAt(l), size_t{tokens} * trunk.config.top_k);
-    std::vector<PageId> pages(ids.begin(), ids.end());
-    std::sort(pages.begin(), pages.end());
-    pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-    for (PageId& page : pages) page += paged->pager().groups().first(l);
-    return pages;
+std::vector<PageId> LanguageModel::State::pagesIn(uint32_t l, uint64_t at, uint32_t tokens) const {
+    auto ids = view<uint32_t>(activations->download, at, size_t{tokens} * trunk.config.top_k);
+    return pagesOf(paged->pager().groups().first(l), trunk.config.experts, ids);
 }
 
 Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_t position, uint32_t first_row,
@@ -223,7 +230,7 @@ Result<void> LanguageModel::State::run(std::span<const uint32_t> tokens, uint32_
     commands.copy(a.memory, a.logits + first_row * row, a.download, a.back.logits, (count - first_row) * row);
     VKMOE_TRY(value, paged ? paged->pager().submit(commands) : engine->device().submit(commands));
     VKMOE_CHECK(engine->device().wait(value));
-    VKMOE_CHECK(pass->check(a, count, passes, position));
+    VKMOE_CHECK(pass->check(a, count, passes, position, host_status));
     if (paged && paged->pager().allResident()) notePages(count);
     auto values = view<float>(a.download, a.back.logits, (count - first_row) * (row / 4));
     out.insert(out.end(), values.begin(), values.end());
@@ -255,7 +262,7 @@ Result<std::vector<uint32_t>> LanguageModel::generate(std::span<const uint32_t> 
                                                       const GenerateOptions& options) {
     Turn turn(*state_->engine);
     VKMOE_CHECK(checkIds(prompt, config().vocab_size));
-    if (!std::isfinite(options.temperature))
+    if (std::isnan(options.temperature))
         return Error{ErrorCode::bad_input, fmt::format("temperature is {}", options.temperature)};
     Sampler sampler(options.temperature, options.seed);
     std::vector<uint32_t> made, pending(prompt.begin(), prompt.end());

@@ -74,6 +74,7 @@ Sizes carve(LmActivations& a, const LmConfig& c, LmKeep keep, bool generating) {
     a.back.offsets = b.words(a.back.sorted_bytes / 4 * in_layers);
     a.back.logits = b.words(keep == LmKeep::nothing ? T * c.vocab_size : 0);
     a.back.routes = b.words(generating ? uint64_t{c.layers} * T * c.top_k : 0);
+    a.back.guess = b.words(generating ? T * c.top_k : 0);
     return {m.bytes, b.bytes};
 }
 

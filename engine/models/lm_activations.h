@@ -63,7 +63,7 @@ struct LmActivations {
         uint64_t losses, status, logits;
         uint64_t mixture_status, backward_status, offsets;  // [layers, chunks] of each
         uint64_t token_of, sorted_bytes;  // of a chunk: where in its part its slots' tokens are, and the part's length
-        uint64_t routes;                  // [layers, T, top_k] when generating
+        uint64_t routes, guess;           // [layers, T, top_k], [T, top_k] when generating
     } back;
 
     uint32_t chunks() const { return capacity <= chunk ? 1 : ceilDiv(capacity, chunk); }

@@ -1,6 +1,7 @@
 // LmPass: records a language model's forward and backward kernels over its activations.
 #pragma once
 
+#include <array>
 #include <functional>
 
 #include "engine/models/lm_activations.h"
@@ -73,8 +74,9 @@ public:
                           const MixtureBackward& mixture, const Gradients& gradients, const LmInputs& inputs) const;
 
     // The first error in the status words of a pass over `tokens`, layer by layer; tokens count from `first_token`.
+    // `elsewhere`: of each layer, what experts that ran elsewhere have counted; empty: none did.
     Result<void> check(const LmActivations& a, uint32_t tokens, std::span<const ForwardPass* const> mixtures,
-                       uint32_t first_token = 0) const;
+                       uint32_t first_token = 0, std::span<const std::array<uint32_t, 4>> elsewhere = {}) const;
     Result<void> checkBackward(const LmActivations& a, uint32_t tokens,
                                std::span<const BackwardPass* const> passes) const;
 

@@ -237,7 +237,7 @@ Error inLayer(size_t layer, Error error) {
 }  // namespace
 
 Result<void> LmPass::check(const LmActivations& a, uint32_t tokens, std::span<const ForwardPass* const> mixtures,
-                           uint32_t first_token) const {
+                           uint32_t first_token, std::span<const std::array<uint32_t, 4>> elsewhere) const {
     const LmConfig& c = trunk_->config;
     const StatusRow layer[] = {{"conv norm", c.model_dim},
                                {"convolution", c.model_dim},
@@ -250,7 +250,9 @@ Result<void> LmPass::check(const LmActivations& a, uint32_t tokens, std::span<co
         for (const LmChunk& chunk : chunks) {
             const uint32_t first = first_token + chunk.first;
             VKMOE_CHECK(checkRows(trunkStatus(a, l, chunk), layer, fmt::format("layers.{}: ", l), first));
-            auto words = view<uint32_t>(a.download, a.mixtureStatusAt(l, chunk), 2 * Workspace::kStatusRows);
+            auto counted = view<uint32_t>(a.download, a.mixtureStatusAt(l, chunk), 2 * Workspace::kStatusRows);
+            std::vector<uint32_t> words(counted.begin(), counted.end());
+            if (!elsewhere.empty()) ForwardPass::mergeStatus(words, elsewhere[l]);
             auto inside = mixtures[l]->check(words.data(), c.top_k, first, [&] { return slotsOf(a, c, l, chunk); });
             if (!inside) return inLayer(l, std::move(inside).error());
         }

@@ -8,8 +8,10 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-// Kernels index tensors with 32 bits and no invocation loops more than 32,768 times.
-constexpr uint32_t kLargestDim = 16000, kLargestExperts = 1024, kLargestGroups = 256;
+// Kernels index tensors with 32 bits, and no invocation may loop more than 65,535 times: expert_up's tile loops 104
+// times for 32 columns, expert_down's 52 times, slot_stats once for each value of an output twice and for four hidden
+// ones.
+constexpr uint32_t kLargestModelDim = 16384, kLargestHiddenDim = 32768, kLargestExperts = 1024, kLargestGroups = 256;
 constexpr uint32_t kLargestCapacityTopK = 256;  // a token's choices are one invocation's loop
 
 Result<void> inRange(const char* field, uint64_t value, uint64_t low, uint64_t high) {
@@ -58,11 +60,11 @@ Result<void> validateDispatch(const Description& d) {
 }  // namespace
 
 Result<void> validate(const Description& d) {
-    VKMOE_CHECK(inRange("model_dim", d.model_dim, 1, kLargestDim));
-    VKMOE_CHECK(inRange("hidden_dim", d.hidden_dim, 1, kLargestDim));
+    VKMOE_CHECK(inRange("model_dim", d.model_dim, 1, kLargestModelDim));
+    VKMOE_CHECK(inRange("hidden_dim", d.hidden_dim, 1, kLargestHiddenDim));
     VKMOE_CHECK(inRange("experts", d.experts, 1, kLargestExperts));
     VKMOE_CHECK(inRange("top_k", d.top_k, 1, d.dispatch == Dispatch::capacity ? kLargestCapacityTopK : d.experts));
-    if (d.shared != Shared::none) VKMOE_CHECK(inRange("shared_dim", d.shared_dim, 1, kLargestDim));
+    if (d.shared != Shared::none) VKMOE_CHECK(inRange("shared_dim", d.shared_dim, 1, kLargestHiddenDim));
     VKMOE_CHECK(ordinary("routed_scale", d.routed_scale, -0x1p40f, 0x1p40f));
     VKMOE_CHECK(ordinary("renormalize_epsilon", d.renormalize_epsilon, 0, 1));
     VKMOE_CHECK(validateGroups(d));

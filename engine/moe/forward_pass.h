@@ -32,6 +32,7 @@ public:
         uint32_t tokens = 0;
         const HostArea* forced = nullptr;  // the routes there replace the router's
         bool training = false;             // noise on the logits
+        uint32_t layer = 0;                // of a stack: each draws noise of its own
         uint32_t capacity = 0;             // tokens an expert may accept in the whole call (capacity dispatch)
         const Buffer* taken = nullptr;     // [experts] how many it has accepted in the call so far
     };
@@ -78,8 +79,11 @@ public:
     // Only as far as the logits, to the host: what fixed_budget is decided by.
     void recordLogits(Commands& commands, const Workspace& workspace, const Batch& batch, const HostArea& host) const;
 
-    // After another layer's head: who this layer's router would choose for that layer's tokens, to the host.
-    void recordGuess(Commands& commands, const Workspace& others, uint32_t tokens, const HostArea& host) const;
+    // After another layer's head: who this layer's router would choose for that layer's tokens, [tokens, top_k], to
+    // byte `at` of `host`. The other layer's workspace, for slots of `width` a token, must have room for it.
+    bool guessFits(const Description& other, uint32_t width) const;
+    void recordGuess(Commands& commands, const Workspace& others, uint32_t tokens, const Buffer& host,
+                     uint64_t at) const;
     // Builds what recordGuess needs.
     Result<void> prepareGuess(Engine& engine);
 

@@ -9,6 +9,11 @@
 
 namespace vkmoe {
 inline namespace v1 {
+namespace {
+
+constexpr uint32_t kNoiseOfLayer = 0x9e3779b9;  // apart the seeds of neighbouring layers; layer 0 has the description's
+
+}  // namespace
 
 void ForwardPass::recordHead(Commands& commands, const Workspace& w, const Batch& batch) const {
     conditionInput(commands, w, batch.tokens);
@@ -76,7 +81,7 @@ void ForwardPass::logits(Commands& commands, const Workspace& w, const Batch& ba
                    batch.tokens,
                    d.experts,
                    uint32_t(batch.first),
-                   d.noise_seed,
+                   d.noise_seed + batch.layer * kNoiseOfLayer,
                    state_rule(d.noise_std),
                    0};
     commands.dispatch(*noise_, noise, uint64_t{batch.tokens} * d.experts);
@@ -189,8 +194,15 @@ Result<void> ForwardPass::prepareGuess(Engine& engine) {
     return {};
 }
 
+bool ForwardPass::guessFits(const Description& other, uint32_t width) const {
+    const Description& d = weights_->description;
+    return d.experts <= other.experts && d.top_k <= std::max(width, other.top_k) &&
+           d.top_k <= width * std::min(other.hidden_dim, other.model_dim);
+}
+
 // The other layer's logits have served, and its hidden rows are not there yet: both give their place.
-void ForwardPass::recordGuess(Commands& commands, const Workspace& w, uint32_t tokens, const HostArea& host) const {
+void ForwardPass::recordGuess(Commands& commands, const Workspace& w, uint32_t tokens, const Buffer& host,
+                              uint64_t at) const {
     const Description& d = weights_->description;
     U32 unread = status(w, Workspace::kStatusRows - 1);
     dispatchLogits(commands, w, tokens, unread);
@@ -201,7 +213,7 @@ void ForwardPass::recordGuess(Commands& commands, const Workspace& w, uint32_t t
     topk.status = unread;
     commands.dispatch(*guess_, topk, uint64_t{tokens} * lanes_);
     commands.barrier();
-    commands.copy(w.memory, w.hidden, *host.download, host.download_at + w.back.ahead, uint64_t{tokens} * d.top_k * 4);
+    commands.copy(w.memory, w.hidden, host, at, uint64_t{tokens} * d.top_k * 4);
     commands.barrier();
 }
 

@@ -42,7 +42,7 @@ bool HostExperts::ensure(Device& device, Buffer& buffer, Memory memory, uint64_t
 
 // ---- choosing -------------------------------------------------------------------------------------------------------
 
-void HostExperts::recordInputs(Commands& commands, const Pager& pager, const Turn& turn) {
+void HostExperts::recordInputs(Commands& commands, const Pager& pager, const ExpertTurn& turn) {
     turn_ = {};
     const Workspace& w = *turn.workspace;
     const Description& d = turn.pass->description();

@@ -12,8 +12,7 @@
 #include <memory>
 
 #include "engine/moe/cost_model.h"
-#include "engine/moe/forward_pass.h"
-#include "host/pager.h"
+#include "engine/moe/expert_turn.h"
 #include "host/probe_bandwidth.h"
 #include "vkmoe/paging.h"
 
@@ -25,16 +24,8 @@ public:
     // With HostCompute::automatic nothing is left to the host unless `speeds` are known.
     HostExperts(Device& device, HostCompute choice, const MemorySpeeds& speeds);
 
-    // A layer's part of a batch, as its head has left it.
-    struct Turn {
-        const ForwardPass* pass = nullptr;
-        const Workspace* workspace = nullptr;
-        uint32_t tokens = 0;
-        PageId first_page = 0;  // expert 0's
-    };
-
     // Brings operands and slots to the host, unless the device will do everything in any case.
-    void recordInputs(Commands& commands, const Pager& pager, const Turn& turn);
+    void recordInputs(Commands& commands, const Pager& pager, const ExpertTurn& turn);
 
     // Leaves some of the turn's pages to the host.
     void choose(Pager& pager, std::span<const PageId> pages);
@@ -73,7 +64,7 @@ private:
     CostModel model_;
     Buffer down_, up_;      // of device_: inputs; results
     Buffer hidden_, y_;     // of cpu_, as in the workspace
-    Turn turn_;             // pass null: the host has no inputs
+    ExpertTurn turn_;       // pass null: the host has no inputs
     uint64_t x_bytes_ = 0;  // of down_, before the sort
     uint64_t up_used_ = 0;  // bytes of this turn's results
     size_t turn_pages_ = 0;

@@ -139,6 +139,7 @@ Result<void> Layer::reload() {
                                          : Weights::load(*old.engine, old.source));
     VKMOE_TRY(made, create(*old.engine, std::move(weights), old.source));
     std::swap(made.state_->pool, old.pool);
+    made.state_->number = old.number;
     std::swap(made.state_, state_);
     return {};
 }

@@ -17,6 +17,7 @@ struct LayerState {
     std::vector<std::string> warnings;
     PoolStatistics pool{weights.description.experts};
     Buffer taken = {};                             // [experts] of capacity dispatch: it outlives the batches of a call
+    uint32_t number = 0;                           // in its stack
     HostExperts* host = nullptr;                   // of its stack, where experts may be computed on the CPU
     std::optional<ForwardPass> passes[2][2] = {};  // kernels built and proved, once for each of the four kinds
 

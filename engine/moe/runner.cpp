@@ -81,8 +81,13 @@ HostArea Runner::hostArea(const Station& station, const Area& area) const {
 }
 
 ForwardPass::Batch Runner::batchOf(const Station& s, const Area& area, const HostArea& host) const {
-    return {area.first, area.tokens, s.forced ? &host : nullptr,
-            training_,  s.capacity,  s.layer->taken ? &s.layer->taken : nullptr};
+    return {.first = area.first,
+            .tokens = area.tokens,
+            .forced = s.forced ? &host : nullptr,
+            .training = training_,
+            .layer = s.layer->number,
+            .capacity = s.capacity,
+            .taken = s.layer->taken ? &s.layer->taken : nullptr};
 }
 
 void Runner::fill(Area& area, const RunnerCall& call, uint64_t first, uint32_t tokens) const {
@@ -124,19 +129,17 @@ void Runner::head(Commands& commands, size_t layer, const Area& area) {
     if (!pager_ || pager_->allResident()) return;
     commands.copy(w.memory, w.selected, area.download, s.download_at + w.back.selected,
                   uint64_t{area.tokens} * s.width * 4);
-    if (s.layer->host)
-        s.layer->host->recordInputs(commands, *pager_,
-                                    {s.pass, &w, area.tokens, pager_->groups().first(first_group_ + uint32_t(layer))});
+    if (s.layer->host) s.layer->host->recordInputs(commands, *pager_, turnOf(layer, area));
     if (layer + 1 < stations_.size()) guess(commands, layer + 1, area);
 }
 
 // Who the router of layer `next` would choose, where that is of use and fits the places of the layer before it.
 void Runner::guess(Commands& commands, size_t next, const Area& area) {
     Station& s = stations_[next - 1];
-    const Description &theirs = stations_[next].layer->description(), &d = s.layer->description();
-    s.guessed = pager_->readsAhead() && theirs.experts <= d.experts && theirs.top_k <= std::max(s.width, d.top_k) &&
-                theirs.top_k <= s.width * std::min(d.hidden_dim, d.model_dim);
-    if (s.guessed) stations_[next].pass->recordGuess(commands, *s.workspace, area.tokens, hostArea(s, area));
+    const ForwardPass& pass = *stations_[next].pass;
+    s.guessed = pager_->readsAhead() && pass.guessFits(s.layer->description(), s.width);
+    if (s.guessed)
+        pass.recordGuess(commands, *s.workspace, area.tokens, area.download, s.download_at + s.workspace->back.ahead);
 }
 
 // What comes after a layer's experts, as far as the next layer's input or the call's result.
@@ -182,17 +185,14 @@ Result<void> Runner::runWhole(Area& area) {
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
 
+ExpertTurn Runner::turnOf(size_t layer, const Area& area) const {
+    const Station& s = stations_[layer];
+    return {s.pass, s.workspace, area.tokens, pager_->groups().first(first_group_ + uint32_t(layer))};
+}
+
 std::vector<PageId> Runner::pagesOf(size_t layer, std::span<const uint32_t> experts) const {
-    uint32_t group = first_group_ + uint32_t(layer), count = layers_[layer]->description().experts;
-    std::vector<bool> seen(count);
-    std::vector<PageId> pages;
-    for (uint32_t e : experts) {
-        if (e >= count || seen[e]) continue;
-        seen[e] = true;
-        pages.push_back(pager_->groups().first(group) + e);
-    }
-    std::sort(pages.begin(), pages.end());
-    return pages;
+    uint32_t group = first_group_ + uint32_t(layer);
+    return vkmoe::pagesOf(pager_->groups().first(group), layers_[layer]->description().experts, experts);
 }
 
 std::vector<PageId> Runner::used(size_t layer, const Area& area) const {
@@ -208,21 +208,11 @@ void Runner::readAhead(size_t next, const Area& area) {
         next, view<uint32_t>(area.download, s.download_at + s.workspace->back.ahead, size_t{area.tokens} * top_k)));
 }
 
-// What is left to the host is computed here while the device has the rest of the wave.
 Result<void> Runner::runExperts(Commands& commands, size_t layer, Area& area) {
-    Station& s = stations_[layer];
-    HostExperts* host = s.layer->host;
+    HostExperts* host = stations_[layer].layer->host;
     auto pages = used(layer, area);
-    if (trace) trace->push_back({first_group_ + uint32_t(layer), pages});
-    VKMOE_CHECK(pager_->start(pages));
-    if (host) host->choose(*pager_, pages);
-    while (!pager_->done()) {
-        VKMOE_CHECK(pager_->next(commands));
-        bool some = host && HostExperts::someLeft(*pager_), all = some && HostExperts::allLeft(*pager_);
-        if (!all) s.pass->recordExperts(commands, *s.workspace, area.tokens);
-        if ((some && !all) || !pager_->done()) VKMOE_CHECK(submit(commands, area));
-        if (some) VKMOE_CHECK(host->run(commands, *pager_, all ? 0 : area.value));
-    }
+    if (trace) addVisit(*trace, {first_group_ + uint32_t(layer), pages});
+    VKMOE_CHECK(vkmoe::runExperts(commands, *pager_, host, turnOf(layer, area), pages));
     if (host) area.host_status[layer] = host->takeStatus();
     return {};
 }
@@ -286,7 +276,7 @@ void Runner::collect(const Area& area, std::vector<ForwardResult>& results, std:
         if (pager_ && pager_->allResident()) {
             auto pages = used(i, area);
             pager_->note(first_group_ + uint32_t(i), pages);
-            if (trace) trace->push_back({first_group_ + uint32_t(i), std::move(pages)});
+            if (trace) addVisit(*trace, {first_group_ + uint32_t(i), std::move(pages)});
         }
         if (sums.empty()) continue;
         sums[i].add({area.tokens, s.width, selected, gates,

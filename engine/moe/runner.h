@@ -9,9 +9,9 @@
 #include <map>
 #include <vector>
 
+#include "engine/moe/expert_turn.h"
 #include "engine/moe/introspection.h"
 #include "engine/moe/layer_state.h"
-#include "host/pager.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -82,6 +82,7 @@ private:
     void head(Commands& commands, size_t layer, const Area& area);
     void guess(Commands& commands, size_t next, const Area& area);
     void tail(Commands& commands, size_t layer, const Area& area);
+    ExpertTurn turnOf(size_t layer, const Area& area) const;
     std::vector<PageId> pagesOf(size_t layer, std::span<const uint32_t> experts) const;
     std::vector<PageId> used(size_t layer, const Area& area) const;
     void readAhead(size_t next, const Area& area);

@@ -105,6 +105,7 @@ Result<void> Stack::State::open(const formats::ModelSource& source) {
     for (const auto& layer : source.layers) {
         VKMOE_TRY(weights, options ? Weights::loadUnpaged(*engine, layer) : Weights::load(*engine, layer));
         VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));
+        made.state().number = uint32_t(layers.size());
         layers.push_back(std::move(made));
     }
     return start();

@@ -157,16 +157,20 @@ void PagedTraining::note(std::vector<PageId> pages) {
     if (!trace_) return;
     std::sort(pages.begin(), pages.end());
     pager_->groups().split(pages, [&](uint32_t group, std::span<const PageId> used) {
-        visits_.push_back({group, {used.begin(), used.end()}});
+        addVisit(visits_, {group, {used.begin(), used.end()}});
     });
+}
+
+Result<void> PagedTraining::attempt(const std::function<Result<void>()>& work) {
+    if (failure_) return *failure_;
+    auto done = work();
+    if (!done) failure_ = done.error();
+    return done;
 }
 
 Result<void> PagedTraining::turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each,
                                  const Record& all) {
-    if (failure_) return *failure_;
-    auto done = tryTurn(experts, needs, each, all);
-    if (!done) failure_ = done.error();
-    return done;
+    return attempt([&] { return tryTurn(experts, needs, each, all); });
 }
 
 void PagedTraining::zero(Commands& commands, uint32_t expert) const {
@@ -273,11 +277,7 @@ Result<std::vector<std::vector<float>>> PagedTraining::Layer::read(Kind kind) co
 }
 
 Result<std::vector<std::vector<float>>> PagedTraining::read(Kind kind, uint32_t layer) {
-    if (failure_) return *failure_;
-    if (auto kept = pager_->writeBack(); !kept) {
-        failure_ = kept.error();
-        return *failure_;
-    }
+    VKMOE_CHECK(attempt([&] { return pager_->writeBack(); }));
     std::vector<std::vector<float>> pages;
     std::vector<std::byte> scratch;
     for (uint32_t e : expertsOf(layer)) {

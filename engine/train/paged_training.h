@@ -140,6 +140,8 @@ private:
     void readAhead(std::span<const uint32_t> experts, std::span<const Kind> each);
     Result<void> allocate();
     Result<void> openPager(const Source& source, const TrainingPaging& options);
+    // Work after whose failure nobody knows what the pages hold: all later work fails, too.
+    Result<void> attempt(const std::function<Result<void>()>& work);
     Result<void> turn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> tryTurn(std::span<const uint32_t> experts, const Needs& needs, const Each& each, const Record& all);
     Result<void> submit(Commands& commands, bool wait);
@@ -155,6 +157,7 @@ private:
     std::vector<uint32_t> expertsOf(uint32_t layer) const;
     std::vector<uint32_t> everyExpert() const;
     Result<std::vector<std::vector<float>>> read(Kind kind, uint32_t layer);
+    Result<void> clearResults();
     Result<void> fetch();
     std::vector<uint32_t> withGradients() const;
     const Member& memberOf(uint32_t expert) const { return layers_[expert / layer_experts_]; }

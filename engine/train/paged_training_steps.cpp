@@ -24,6 +24,12 @@ const uint32_t* PagedTraining::result(uint64_t offset) const {
     return reinterpret_cast<const uint32_t*>(download_.mapped().data() + offset);
 }
 
+Result<void> PagedTraining::clearResults() {
+    Commands commands;
+    commands.fill(results_, 0, results_.size(), 0);
+    return submit(commands, false);
+}
+
 Result<void> PagedTraining::fetch() {
     Commands commands;
     commands.barrier();
@@ -42,10 +48,7 @@ std::string PagedTraining::place(uint32_t expert, uint64_t word) const {
 
 // Gradients that are zero add nothing.
 Result<void> PagedTraining::squares(float scale) {
-    if (failure_) return *failure_;
-    Commands commands;
-    commands.fill(results_, 0, results_.size(), 0);
-    VKMOE_CHECK(submit(commands, false));
+    VKMOE_CHECK(attempt([&] { return clearResults(); }));
     auto sum = [&](Commands& into, uint32_t e) {
         GradSquares p{pointerTo<F32>(address(gradients, e)), results_.at<F32>(sumsAt(e)), results_.at<U32>(e * 8),
                       uint32_t(words_), scale};
@@ -53,7 +56,7 @@ Result<void> PagedTraining::squares(float scale) {
         return Result<void>();
     };
     VKMOE_CHECK(turn(withGradients(), {{gradients}, 0}, sum, {}));
-    return fetch();
+    return attempt([&] { return fetch(); });
 }
 
 void PagedTraining::Layer::addSquares(SquareSum& sum) const {
@@ -95,9 +98,7 @@ Result<void> PagedTraining::makeSteps(Commands& commands, uint32_t e) {
 }
 
 Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
-    Commands commands;
-    commands.fill(results_, 0, results_.size(), 0);
-    VKMOE_CHECK(submit(commands, false));
+    VKMOE_CHECK(attempt([&] { return clearResults(); }));
     auto step = [&](Commands& into, uint32_t e) -> Result<void> {
         VKMOE_CHECK(makeSteps(into, e));
         if (has_gradient_[e]) zero(into, e);
@@ -107,7 +108,7 @@ Result<void> PagedTraining::stepAll(std::span<const uint32_t> experts) {
     Needs needs{{weights, gradients, first, second}, 0b1111};
     if (rounded()) needs = {{weights, gradients, first, second, operands}, 0b11111};
     VKMOE_CHECK(turn(experts, needs, step, {}));
-    VKMOE_CHECK(fetch());
+    VKMOE_CHECK(attempt([&] { return fetch(); }));
     for (uint32_t e : experts) {
         const uint32_t* status = result((uint64_t{experts_} + e) * 8);
         if (status[0] == 0) continue;

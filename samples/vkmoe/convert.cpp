@@ -6,6 +6,7 @@
 #include "engine/formats/layer_file.h"
 #include "engine/formats/moe0_write.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
 namespace {
@@ -24,6 +25,7 @@ Result<void> write(const formats::ModelSource& model, const ConvertOptions& opti
 }
 
 Result<void> convertFile(const Context& context, const ConvertOptions& options, const std::string& format) {
+    VKMOE_CHECK(checkTarget(options.output, {options.input}));
     VKMOE_TRY(model, formats::openModel(options.input, {.compat = context.compat}));
     for (const auto& warning : model.warnings) fmt::print(stderr, "vkmoe: warning: {}\n", warning);
     for (const auto& layer : model.layers) VKMOE_CHECK(formats::checkValues(layer));

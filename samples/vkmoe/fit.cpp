@@ -42,7 +42,8 @@ Result<FitJob> readJob(const Context& context, const FitOptions& options) {
     return FitJob{std::move(layer), std::move(inputs), std::move(targets), moe0};
 }
 
-LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& options) {
+Result<LayerTrainerOptions> trainerOptions(const Context& context, const FitOptions& options) {
+    VKMOE_TRY(paging, options.paging.training());
     LayerTrainerOptions trainer;
     trainer.precision = context.chosenPrecision();
     trainer.adamw.learning_rate = options.learning_rate;
@@ -53,7 +54,7 @@ LayerTrainerOptions trainerOptions(const Context& context, const FitOptions& opt
     trainer.aux_weight = float(options.aux_weight);
     trainer.aux_scale = options.aux_scale == "mean" ? AuxScale::mean : AuxScale::reference;
     trainer.z_weight = float(options.z_weight);
-    trainer.paging = options.paging.training();
+    trainer.paging = paging;
     return trainer;
 }
 
@@ -79,7 +80,8 @@ Result<void> write(const FitOptions& options, const FitJob& job, const formats::
 }
 
 Result<void> fitOn(const Context& context, const FitOptions& options, const FitJob& job, Engine& engine) {
-    VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, trainerOptions(context, options)));
+    VKMOE_TRY(chosen, trainerOptions(context, options));
+    VKMOE_TRY(trainer, LayerTrainer::create(engine, job.layer, chosen));
     double seconds = 0;
     Interrupts interrupts;
     bool stopped = false;

@@ -81,17 +81,22 @@ Result<void> generateOn(const Context& context, const GenerateTextOptions& optio
     return {};
 }
 
-// Of a list that isIdList has seen; what is too large is no id of any vocabulary.
-std::vector<uint32_t> idsOf(const std::string& list) {
+// Of a list that isIdList has seen.
+Result<std::vector<uint32_t>> idsOf(const std::string& list, const LmFile& file) {
     std::vector<uint32_t> ids;
     std::istringstream items(list);
-    for (std::string item; std::getline(items, item, ',');)
-        ids.push_back(uint32_t(std::min<uint64_t>(std::stoull(item), UINT32_MAX)));
+    for (std::string item; std::getline(items, item, ',');) {
+        const uint64_t id = std::stoull(item), count = file.source.config.vocab_size;
+        if (id >= count)
+            return Error{ErrorCode::bad_input,
+                         fmt::format("--tokens: token {} is {}, but the vocabulary has {}", ids.size(), id, count)};
+        ids.push_back(uint32_t(id));
+    }
     return ids;
 }
 
 Result<void> logitsOn(const Context& context, const LogitsOptions& options, const LmFile& file, Engine& engine) {
-    const std::vector<uint32_t> ids = idsOf(options.tokens);
+    VKMOE_TRY(ids, idsOf(options.tokens, file));
     VKMOE_TRY(model, LanguageModel::create(engine, file.source, context.chosenPrecision()));
     VKMOE_TRY(values, model.logits(ids));
     VKMOE_CHECK(writeTokens(options.output, values));
@@ -124,7 +129,7 @@ bool isIdList(const std::string& list) {
         bool digit = c >= '0' && c <= '9';
         if (!digit && (c != ',' || digits == 0)) return false;
         digits = digit ? digits + 1 : 0;
-        if (digits > 10) return false;
+        if (digits > 18) return false;
     }
     return true;
 }

@@ -14,6 +14,7 @@
 
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/main_train.h"
+#include "samples/vkmoe/option_checks.h"
 #include "samples/vkmoe/paging_options.h"
 
 using namespace vkmoe::program;
@@ -76,7 +77,8 @@ void addRoutes(CLI::App& command, MakeRoutesOptions& options) {
             ""))
         ->capture_default_str();
     command.add_option("-o,--output", options.output, "the routes to write")->required();
-    command.add_option("--input", options.input, "also write random tokens: little-endian f32, [tokens, D]");
+    command.add_option("--input", options.input, "also write random tokens: little-endian f32, [tokens, D]")
+        ->check(kPath);
     command.add_option("--model-dim", options.model_dim, "D, their width")->check(CLI::Range(1u, 1u << 24));
 }
 
@@ -170,7 +172,7 @@ int parseAndRun(int argc, char** argv) {
         ->add_option("--budgets", replay_options.budgets,
                      "memory: percent of all pages, or bytes (192MiB); default: 5,10,25,50,100")
         ->delimiter(',');
-    replay_command->add_option("--html", replay_options.html, "also write the table as an HTML chart");
+    replay_command->add_option("--html", replay_options.html, "also write the table as an HTML chart")->check(kPath);
     replay_command->callback([&] { exit_code = replay(context, replay_options); });
 
     RunOptions run_options;
@@ -179,9 +181,12 @@ int parseAndRun(int argc, char** argv) {
                      "a MoE0 file, or a layer file: safetensors, an index or a folder of shards")
         ->required();
     run_command->add_option("--input", run_options.input, "tokens: little-endian f32, [tokens, D]")->required();
-    run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")->required();
-    run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON");
-    run_command->add_option("--routes-in", run_options.routes_in, "routes to force, in the form --routes writes");
+    run_command->add_option("--output", run_options.output, "where the outputs go, in the same form")
+        ->check(kPath)
+        ->required();
+    run_command->add_option("--routes", run_options.routes, "where the routes go, as JSON")->check(kPath);
+    run_command->add_option("--routes-in", run_options.routes_in, "routes to force, in the form --routes writes")
+        ->check(kPath);
     run_command->add_flag(
         "--pool-routes", run_options.pool_routes,
         "forced routes may have any number of experts, also twice, and those that do not exist are skipped");
@@ -194,7 +199,7 @@ int parseAndRun(int argc, char** argv) {
 
     BenchOptions bench_options;
     bench_command->add_option("--filter", bench_options.filter, "only rows whose kernel and form contain this");
-    bench_command->add_option("--html", bench_options.html, "also write the table as an HTML chart");
+    bench_command->add_option("--html", bench_options.html, "also write the table as an HTML chart")->check(kPath);
     bench_command->add_option("--tokens", bench_options.tokens)->capture_default_str();
     bench_command->add_option("--experts", bench_options.experts)->capture_default_str();
     bench_command->add_option("--top-k", bench_options.top_k)->capture_default_str();
@@ -203,7 +208,9 @@ int parseAndRun(int argc, char** argv) {
     bench_command->callback([&] { exit_code = bench(context, bench_options); });
 
     DemoOptions demo_options;
-    demo_command->add_option("--report", demo_options.report, "the HTML report to write")->capture_default_str();
+    demo_command->add_option("--report", demo_options.report, "the HTML report to write")
+        ->check(kPath)
+        ->capture_default_str();
     demo_command->add_option("--tokens", demo_options.tokens)->check(CLI::Range(1, 1 << 20))->capture_default_str();
     demo_command->callback([&] { exit_code = demo(context, demo_options); });
 

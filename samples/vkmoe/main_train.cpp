@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/option_checks.h"
 #include "samples/vkmoe/paging_options.h"
 
 namespace vkmoe::program {
@@ -121,9 +122,9 @@ void addTrain(CLI::App& command, TrainOptions& options) {
     addOutput(command, options.output, "the .evermind package to write; OUTPUT.state beside it lets --resume go on");
     command.add_flag("--resume", options.resume, "go on where OUTPUT stopped, with the same options");
     auto* steps = command.add_option("--steps", options.steps, "steps in all")->check(kCount);
-    auto* minutes = command.add_option("--minutes", options.minutes, "minutes from now")->check(CLI::PositiveNumber);
+    auto* minutes = command.add_option("--minutes", options.minutes, "minutes from now")->check(kAboveZero);
     auto* epochs = command.add_option("--epochs", options.epochs, "times as many tokens as the text has; default: 1")
-                       ->check(CLI::PositiveNumber);
+                       ->check(kAboveZero);
     steps->excludes(minutes)->excludes(epochs);
     minutes->excludes(epochs);
     addModel(command, options);
@@ -136,7 +137,8 @@ void addTrain(CLI::App& command, TrainOptions& options) {
     command.add_option("--validate-every", options.validate_every, "steps")->check(kCount)->capture_default_str();
     command.add_option("--save-every", options.save_every, "steps")->check(kCount)->capture_default_str();
     addTrainingPaging(command, options.paging);
-    command.add_option("--report", options.report, "an HTML file with the loss curves and the experts' load");
+    command.add_option("--report", options.report, "an HTML file with the loss curves and the experts' load")
+        ->check(kPath);
 }
 
 void addGenerate(CLI::App& command, GenerateTextOptions& options) {
@@ -162,10 +164,8 @@ void addLogits(CLI::App& command, LogitsOptions& options) {
 void addDemo(CLI::App& command, DemoTrainOptions& options) {
     command.add_option("--text", options.text, "a UTF-8 file, or a folder of them")->capture_default_str();
     command.add_option("-o,--output", options.output, "the package to write")->capture_default_str();
-    command.add_option("--report", options.report, "the HTML report to write")->capture_default_str();
-    command.add_option("--minutes", options.minutes, "how long to train")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
+    command.add_option("--report", options.report, "the HTML report to write")->check(kPath)->capture_default_str();
+    command.add_option("--minutes", options.minutes, "how long to train")->check(kAboveZero)->capture_default_str();
 }
 
 }  // namespace

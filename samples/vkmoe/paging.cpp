@@ -48,15 +48,20 @@ PagingOptions PagingChoice::options() const {
     return paging;
 }
 
-std::optional<TrainingPaging> PagingChoice::training() const {
-    if (!wanted()) return std::nullopt;
-    std::error_code none;
-    return TrainingPaging{.device_budget = device_budget,
-                          .host_budget = host_budget,
-                          .policy = options().policy,
-                          .prefetch = prefetch == "on",
-                          .trace = !trace.empty(),
-                          .scratch = scratch.empty() ? std::filesystem::temp_directory_path(none).string() : scratch};
+Result<std::optional<TrainingPaging>> PagingChoice::training() const {
+    if (!wanted()) return std::optional<TrainingPaging>();
+    std::error_code failure;
+    const std::filesystem::path folder =
+        scratch.empty() ? std::filesystem::temp_directory_path(failure) : std::filesystem::path(scratch);
+    if (failure)
+        return Error{ErrorCode::io, fmt::format("there is no folder for temporary files ({}); --scratch can name one",
+                                                failure.message())};
+    return std::optional(TrainingPaging{.device_budget = device_budget,
+                                        .host_budget = host_budget,
+                                        .policy = options().policy,
+                                        .prefetch = prefetch == "on",
+                                        .trace = !trace.empty(),
+                                        .scratch = folder.string()});
 }
 
 std::optional<uint64_t> parseBytes(const std::string& text) {
@@ -152,12 +157,18 @@ std::string memoryLine(Device& device) {
 
 Result<void> writeTrace(const std::string& path, const Pager& pager, const PagingReport& r, double seconds) {
     Trace trace;
+    double bytes = 0;
     for (uint32_t g = 0; g < pager.groups().count(); ++g) {
         trace.pages.push_back(pager.groups().size(g));
         trace.page_bytes.push_back(pager.store().pageBytes(pager.groups().first(g)));
+        bytes += double(trace.pages.back()) * double(trace.page_bytes.back());
     }
-    trace.costs.read_bytes_per_second = r.read_seconds > 0 ? double(r.counters.bytes_read) / r.read_seconds : 0;
-    double computing = seconds - r.counters.read_wait_seconds;
+    // As replays count: bytes of pages, whatever the file has for them; reads at opening tell, too.
+    const PageReader::Work read = pager.reading();
+    if (read.seconds > 0)
+        trace.costs.read_bytes_per_second = bytes / double(r.pages) * double(read.pages) / read.seconds;
+    // A trainer's waits are those since it was made: restoring a checkpoint has some.
+    const double computing = std::max(0.0, seconds - r.counters.read_wait_seconds);
     trace.costs.seconds_per_visit = r.visits.empty() ? 0 : computing / double(r.visits.size());
     trace.visits = r.visits;
     return formats::writeTrace(path, trace);

@@ -20,8 +20,8 @@ struct PagingChoice {
     // Without a budget, a trace or a map everything is on the device, as it always was.
     bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
     PagingOptions options() const;
-    // With a budget or a trace training pages, too.
-    std::optional<TrainingPaging> training() const;
+    // With a budget or a trace training pages, too. Errors: io if there is no folder for what memory does not hold.
+    Result<std::optional<TrainingPaging>> training() const;
 };
 
 // "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.

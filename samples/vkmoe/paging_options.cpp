@@ -1,5 +1,7 @@
 #include "samples/vkmoe/paging_options.h"
 
+#include "samples/vkmoe/option_checks.h"
+
 namespace vkmoe::program {
 namespace {
 
@@ -22,15 +24,18 @@ void addMemory(CLI::App& command, PagingChoice& choice) {
     command.add_option("--prefetch", choice.prefetch, "on: read what the next layer is thought to need")
         ->check(CLI::IsMember({"on", "off"}))
         ->capture_default_str();
-    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay");
+    command.add_option("--trace", choice.trace, "where the history of expert uses goes, for vkmoe replay")
+        ->check(kPath);
 }
 
 }  // namespace
 
 void addTrainingPaging(CLI::App& command, PagingChoice& choice) {
     addMemory(command, choice);
-    command.add_option("--scratch", choice.scratch,
-                       "the folder of the file for experts beyond both budgets; default: for temporary files");
+    command
+        .add_option("--scratch", choice.scratch,
+                    "the folder of the file for experts beyond both budgets; default: for temporary files")
+        ->check(kPath);
 }
 
 void addPaging(CLI::App& command, PagingChoice& choice) {

@@ -47,7 +47,9 @@ Schedule scheduleOf(const TrainOptions& options, std::optional<uint64_t> steps) 
     return {ScheduleKind::cosine, options.warmup, total, fraction};
 }
 
-LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& options, std::optional<uint64_t> steps) {
+Result<LmTrainerOptions> trainerOptions(const Context& context, const TrainOptions& options,
+                                        std::optional<uint64_t> steps) {
+    VKMOE_TRY(paging, options.paging.training());
     LmTrainerOptions trainer;
     trainer.precision = context.chosenPrecision();
     trainer.adamw.learning_rate = options.learning_rate;
@@ -63,7 +65,7 @@ LmTrainerOptions trainerOptions(const Context& context, const TrainOptions& opti
     trainer.checkpoint_activations = options.checkpoint_activations;
     trainer.max_tokens = options.context * options.batch;
     trainer.max_chunk = options.max_chunk;
-    trainer.paging = options.paging.training();
+    trainer.paging = paging;
     return trainer;
 }
 
@@ -172,7 +174,8 @@ Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) 
         VKMOE_TRY(steps, stepsOf(options.epochs.value_or(1), options, plan.corpus));
         plan.steps = steps;
     }
-    plan.trainer = trainerOptions(context, options, plan.steps);
+    VKMOE_TRY(trainer, trainerOptions(context, options, plan.steps));
+    plan.trainer = trainer;
     VKMOE_CHECK(validate(plan.trainer.adamw));
     VKMOE_CHECK(validate(plan.trainer.schedule));
     plan.settings = settingsOf(context, options, plan, fingerprint(texts));

@@ -10,14 +10,14 @@ using Catch::Matchers::ContainsSubstring;
 namespace {
 
 DescriptionFields mustRead(const std::string& text, uint32_t layer = 0) {
-    const auto json = DescriptionJson::read("x", text);
+    const auto json = DescriptionJson::read("x", {{kDescriptionKey, text}});
     INFO((json ? "" : json.error().detail));
     REQUIRE(json);
     return json.value().layer(layer);
 }
 
 std::string errorOf(const std::string& text) {
-    const auto json = DescriptionJson::read("x", text);
+    const auto json = DescriptionJson::read("x", {{kDescriptionKey, text}});
     return json ? "no error" : json.error().detail;
 }
 
@@ -123,8 +123,38 @@ TEST_CASE("a layer's own fields come before the common ones", "[formats][descrip
     CHECK(mustRead(text, 2).description.renormalize);
     CHECK(mustRead(text, 0).shared == Shared::plain);
     CHECK(mustRead(text, 2).shared == Shared::none);
-    CHECK(DescriptionJson::read("x", text).value().lastLayer() == 2);
-    CHECK_FALSE(DescriptionJson::read("x", "{}").value().lastLayer());
+    CHECK(DescriptionJson::read("x", {{kDescriptionKey, text}}).value().lastLayer() == 2);
+    CHECK_FALSE(DescriptionJson::read("x", {{kDescriptionKey, "{}"}}).value().lastLayer());
+}
+
+TEST_CASE("a layer's own fields may be a text of their own", "[formats][description]") {
+    const auto read = [](const std::map<std::string, std::string>& metadata) {
+        return DescriptionJson::read("x", metadata);
+    };
+    const std::string common = R"({"top_k":1,"renormalize":true})", own = R"({"top_k":3})";
+    const auto json = read({{"vkmoe.moe", common}, {"layers.2", own}, {"format", "pt"}});
+    REQUIRE(json);
+    CHECK(json.value().lastLayer() == 2);
+    CHECK(json.value().layer(0).description.top_k == 1);
+    CHECK(json.value().layer(2).description.top_k == 3);
+    CHECK(json.value().layer(2).description.renormalize);
+    const auto alone = read({{"layers.0", common}, {"layers.1", own}});
+    REQUIRE(alone);
+    CHECK(alone.value().layer(0).description.top_k == 1);
+    CHECK_FALSE(alone.value().layer(1).description.renormalize);
+
+    const auto error = [&](const std::map<std::string, std::string>& metadata) {
+        const auto refused = read(metadata);
+        return refused ? "no error" : refused.error().detail;
+    };
+    CHECK(error({{"vkmoe.moe", R"({"layers.2":{}})"}, {"layers.2", own}}) == "x: layers.2 is there twice");
+    CHECK_THAT(error({{"layers.2", R"({"topk":3})"}}), ContainsSubstring("x: layers.2: topk is an unknown field"));
+    CHECK_THAT(error({{"layers.2", R"({"top_k":"3"})"}}), ContainsSubstring("x: layers.2: top_k is \"3\", must be"));
+    CHECK_THAT(error({{"layers.2", "3"}}), ContainsSubstring("x: layers.2 is 3, must be an object"));
+    CHECK_THAT(error({{"layers.2", "{"}}), ContainsSubstring("layers.2"));
+    CHECK(error({{"vkmoe.moe", common}, {"vkmoe.moo", own}}) == "x: __metadata__ has vkmoe.moo, which is unknown");
+    CHECK(error({{"vkmoe.moe", common}, {"layers.02", own}}) == "x: __metadata__ has layers.02, which is unknown");
+    CHECK(error({{"format", "pt"}}) == "x: is no layer file: its __metadata__ has no vkmoe.moe");
 }
 
 TEST_CASE("a written description reads back", "[formats][description]") {

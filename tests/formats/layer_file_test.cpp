@@ -135,11 +135,13 @@ TEST_CASE("what a layer file lacks or should not have is named", "[formats][laye
         {says(R"({"top_k":0})"), "x.safetensors: top_k is 0, must be 1 to 3"},
         {says(R"({"top_k":1,"groups":2})"), "x.safetensors: groups is 2, must divide experts = 3"},
         {says(R"({"top_k":1,"sore":2})"), "x.safetensors: vkmoe.moe: sore is an unknown field"},
-        {says(R"({"top_k":1,"layers.0":{}})"), "vkmoe.moe has layers.0, but there are no tensors of it"},
+        {says(R"({"top_k":1,"layers.0":{}})"), "a description of layers.0, but there are no tensors of it"},
         {says(R"({"top_k":1,"router_bias":false})"),
          "vkmoe.moe: router_bias is false, but there is a tensor router.bias"},
         {says(R"({"top_k":1,"selection_bias":false})"),
          "vkmoe.moe: selection_bias is false, but there is a tensor router.selection_bias"},
+        {says(R"({"top_k":1,"biases":false})"), "vkmoe.moe: biases is false, but there is a tensor experts."},
+        {says(R"({"top_k":1,"shared_dim":6})"), "shared_dim is 6, but the shared expert's tensors have 5"},
         {says(R"({"top_k":1,"shared":"none"})"), "vkmoe.moe: shared is none, but there is a tensor shared.up.weight"},
         {says(R"({"top_k":1,"shared":"plain"})"),
          "vkmoe.moe: shared is plain, but there is a tensor shared.router.weight"},
@@ -216,6 +218,9 @@ TEST_CASE("a stack's layers are numbered without holes", "[formats][layer_file]"
     CHECK(model.layers[1].find("experts.2.up.weight")->label == "layers.1.experts.up.weight[2]");
     CHECK(model.layers[0].find("experts.2.up.weight")->offset > model.layers[1].find("experts.2.up.weight")->offset);
     CHECK(mustRead(TestLayer::silu("layers.0.")).stack);
+    TestLayer repeats = TestLayer::silu();
+    repeats.description = R"({"top_k":1,"biases":true,"router_bias":true,"shared_dim":5,"shared":"sigmoid_gated"})";
+    CHECK(mustRead(repeats).layers[0].description.shared_dim == 5);
 
     const auto error = [](const TestLayer& layer) { return test::layerError(layer.bytes()); };
     CHECK_THAT(error(TestLayer::silu("layers.1.")), ContainsSubstring("tensor layers.0.router.weight is missing"));
@@ -232,7 +237,7 @@ TEST_CASE("a stack's layers are numbered without holes", "[formats][layer_file]"
     CHECK_THAT(error(stack), ContainsSubstring("tensor layers.1.router.bias has shape [5], must have [3]"));
     stack = TestLayer::silu("layers.0.");
     stack.description = R"({"top_k":2,"layers.1":{"top_k":1}})";
-    CHECK_THAT(error(stack), ContainsSubstring("vkmoe.moe has layers.1, but there are no tensors of it"));
+    CHECK_THAT(error(stack), ContainsSubstring("a description of layers.1, but there are no tensors of it"));
     stack.description = R"({"layers.0":{"top_k":7}})";
     CHECK_THAT(error(stack), ContainsSubstring("layers.0: top_k is 7, must be 1 to 3"));
 }

@@ -138,8 +138,8 @@ TEST_CASE("a model is found by path, by folder and by content", "[formats][model
     CHECK(openModel(folder / "nameless"));
     put(folder / "named.safetensors", initMoe0({4, 6, 3, 2}).value());
     CHECK(openModel(folder / "named.safetensors").value().format == FileFormat::moe0);
-    put(folder / "wide.moe0", initMoe0({1, 16001, 1, 1}).value());
-    CHECK_THAT(error(folder / "wide.moe0"), ContainsSubstring("wide.moe0: hidden_dim is 16001, must be 1 to 16000"));
+    put(folder / "wide.moe0", initMoe0({1, 32769, 1, 1}).value());
+    CHECK_THAT(error(folder / "wide.moe0"), ContainsSubstring("wide.moe0: hidden_dim is 32769, must be 1 to 32768"));
     put(folder / "text", test::text("hello, world"));
     CHECK_THAT(error(folder / "text"), ContainsSubstring("text: magic is"));
     CHECK_THAT(error(folder / "missing"), ContainsSubstring("missing: cannot be opened"));

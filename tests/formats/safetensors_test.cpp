@@ -103,9 +103,8 @@ TEST_CASE("an index joins the tensors of its files", "[formats][safetensors][ind
     auto files = openIndex(index, {{"1.safetensors", fileOf("a", "same")}, {"2.safetensors", fileOf("b", "same")}});
     REQUIRE(files);
     REQUIRE(files->size() == 2);
-    REQUIRE(files->metadata("vkmoe.moe") != nullptr);
-    CHECK(*files->metadata("vkmoe.moe") == "same");
-    CHECK(files->metadata("vkmoe.other") == nullptr);
+    CHECK(files->metadata().at("vkmoe.moe") == "same");
+    CHECK_FALSE(files->metadata().contains("vkmoe.other"));
     CHECK(files->bytes()->name() == "index.json");
     const SafetensorsTensor b = files->at(1);
     CHECK(b.name == "b");

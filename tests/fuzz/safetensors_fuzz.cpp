@@ -36,11 +36,12 @@ void readFile(Input input) {
 
 // What was read is written, read again and written again: the texts are the same.
 void readDescription(Input input) {
-    const auto json = DescriptionJson::read("fuzz.json", {reinterpret_cast<const char*>(input.data()), input.size()});
+    const std::string given(reinterpret_cast<const char*>(input.data()), input.size());
+    const auto json = DescriptionJson::read("fuzz.json", {{kDescriptionKey, given}});
     if (!json) return fuzz::checkError(json.error(), "fuzz.json: ");
     const Description first = json.value().layer(0).description;
     const std::string text = descriptionToJson({&first, 1});
-    const auto again = DescriptionJson::read("fuzz.json", text);
+    const auto again = DescriptionJson::read("fuzz.json", {{kDescriptionKey, text}});
     fuzz::expect(bool(again));
     const Description second = again.value().layer(0).description;
     fuzz::expect(descriptionToJson({&second, 1}) == text);

@@ -10,6 +10,7 @@
 #include "engine/formats/moe0.h"
 #include "engine/formats/package.h"
 #include "engine/formats/row_delta.h"
+#include "tests/bits.h"
 #include "tests/golden/golden.h"
 
 using namespace vkmoe;
@@ -46,10 +47,6 @@ std::vector<float> parametersOf(const Bytes& bytes) {
     auto parameters = readParameters(mustRead(bytes));
     if (!parameters) FAIL(parameters.error().detail);
     return std::move(parameters).value();
-}
-
-bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 }  // namespace
@@ -128,7 +125,7 @@ TEST_CASE("row deltas are the reference engine's", "[golden][delta]") {
     REQUIRE(read);
     const auto applied = applyRowDelta(base, read.value());
     REQUIRE(applied);
-    CHECK(sameBits(applied.value(), current));
+    CHECK(test::sameBits(applied.value(), current));
 
     std::vector<float> with_nan = base;
     with_nan[5] = NAN;
@@ -151,7 +148,7 @@ TEST_CASE("a language model's delta is the reference engine's and restores it", 
         REQUIRE(read);
         const auto applied = applyRowDelta(base, read.value());
         REQUIRE(applied);
-        CHECK(sameBits(applied.value(), current));
+        CHECK(test::sameBits(applied.value(), current));
 
         const auto difference = computeFileDelta(*source(from), *source(to));
         REQUIRE(difference);

@@ -150,3 +150,24 @@ TEST_CASE("noise moves the logits in training only, by seed, and not by batch", 
         CHECK(quiet.experts == still->routes.experts);
     }
 }
+
+TEST_CASE("layers of a stack draw noise of their own, called together or alone", "[layer][device]") {
+    Description d{.model_dim = 16, .hidden_dim = 8, .experts = 8, .top_k = 2, .noise_std = 2};
+    formats::ModelSource model;
+    model.stack = true;
+    auto layer = test::makeRandomLayer(d, WeightFormat::f32, 3).source;
+    model.layers = {layer, layer};
+    const std::vector<float> zeros(16 * 50);  // logits are the noise alone, and stay so
+    std::vector<uint32_t> first;
+    for (Engine* engine : test::engines()) {
+        INFO(engine->device().info().name);
+        Stack stack = create(*engine, model);
+        auto together = stack.forward(zeros, {.training = true});
+        auto alone = stack.layers()[1].forward(zeros, {.training = true});
+        REQUIRE((together && alone));
+        CHECK(together->layers[0].routes.experts != together->layers[1].routes.experts);
+        CHECK(together->layers[1].routes.experts == alone->routes.experts);
+        if (first.empty()) first = alone->routes.experts;
+        CHECK(first == alone->routes.experts);
+    }
+}

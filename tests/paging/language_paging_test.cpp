@@ -33,13 +33,17 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
             REQUIRE((text && logits));
             const uint64_t page = 8192;  // at most, of either format
             for (uint64_t slots : {1, 5, 30})
-                for (Placement placement : {Placement::flat, Placement::tiered}) {
-                    CAPTURE(slots, fp16, placement == Placement::flat);
-                    auto paged = LanguageModel::create(
-                        *engine, *file,
-                        PagingOptions{
-                            .device_budget = slots * page, .host_budget = page, .placement = placement, .trace = true},
-                        precision);
+                for (auto [placement, host] : {std::pair(Placement::flat, HostCompute::never),
+                                               {Placement::tiered, HostCompute::never},
+                                               {Placement::tiered, HostCompute::always}}) {
+                    CAPTURE(slots, fp16, placement == Placement::flat, host == HostCompute::always);
+                    auto paged = LanguageModel::create(*engine, *file,
+                                                       PagingOptions{.device_budget = slots * page,
+                                                                     .host_budget = page,
+                                                                     .placement = placement,
+                                                                     .host_compute = host,
+                                                                     .trace = true},
+                                                       precision);
                     if (!paged) FAIL(paged.error().detail);
                     auto paged_text = paged->generate(prompt, {.max_new_tokens = 12});
                     auto report = paged->takePaging();
@@ -50,6 +54,9 @@ TEST_CASE("a language model with its experts in the file writes the same text, f
                     CHECK(report->visits.size() == 12 * 3);
                     CHECK(report->all_resident == (slots == 30));
                     if (slots == 1) CHECK(report->counters.tier3 > 0);
+                    if (slots == 5 && placement == Placement::flat) CHECK(report->counters.prefetched > 0);
+                    const bool shares = host == HostCompute::always && slots != 30 && !test::isHost(*engine);
+                    CHECK((report->counters.host_computed > 0) == shares);
                 }
         }
 }

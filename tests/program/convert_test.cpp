@@ -43,9 +43,36 @@ TEST_CASE("convert goes from MoE0 to a layer file and back, to the byte", "[prog
         CHECK(json::parse(there.out)["bytes"] == fs::file_size(folder / "a.safetensors"));
         REQUIRE(program("convert " + (folder / "a.safetensors") + " --format moe0 -o " + (folder / "back")).code == 0);
         CHECK((slurp(folder / "back") == slurp(folder / "a.moe0")));
-        REQUIRE(program("convert " + (folder / "back") + " --format layer -o " + (folder / "back")).code == 0);
-        CHECK((slurp(folder / "back") == slurp(folder / "a.safetensors")));
+        REQUIRE(program("convert " + (folder / "back") + " --format layer -o " + (folder / "there")).code == 0);
+        CHECK((slurp(folder / "there") == slurp(folder / "a.safetensors")));
     }
+}
+
+TEST_CASE("convert never writes over what it reads", "[program][formats]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 6 -o " + (folder / "a.moe0")).code == 0);
+    const auto before = slurp(folder / "a.moe0");
+    const auto ended = program("convert " + (folder / "a.moe0") + " --format layer -o " + (folder / "a.moe0"));
+    CHECK(ended.code == 3);
+    CHECK_THAT(ended.err, Catch::Matchers::ContainsSubstring("cannot be the same file"));
+    CHECK((slurp(folder / "a.moe0") == before));
+    REQUIRE(program("convert " + (folder / "a.moe0") + " -o " + (folder / "model.safetensors")).code == 0);
+    const auto shard = slurp(folder / "model.safetensors");
+    CHECK(program("convert " + folder.path() + " -o " + (folder / "model.safetensors")).code == 3);
+    CHECK((slurp(folder / "model.safetensors") == shard));
+}
+
+TEST_CASE("init writes the layer as its file's name says, and none that nothing can read", "[program][formats]") {
+    Folder folder;
+    const std::string of = "init --model-dim 4 --hidden-dim 6 --experts 3 -o ";
+    REQUIRE(program(of + (folder / "a.safetensors")).code == 0);
+    REQUIRE(program(of + (folder / "a.moe0")).code == 0);
+    REQUIRE(program("convert " + (folder / "a.moe0") + " -o " + (folder / "b.safetensors")).code == 0);
+    CHECK((slurp(folder / "a.safetensors") == slurp(folder / "b.safetensors")));
+    const auto many = program("init --model-dim 2 --hidden-dim 2 --experts 1025 -o " + (folder / "many.moe0"));
+    CHECK(many.code == 3);
+    CHECK_THAT(many.err, Catch::Matchers::ContainsSubstring("experts is 1025, must be 1 to 1024"));
+    CHECK_FALSE(fs::exists(folder / "many.moe0"));
 }
 
 TEST_CASE("convert refuses with 3 and one sentence, and writes nothing", "[program][formats]") {

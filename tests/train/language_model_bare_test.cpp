@@ -5,6 +5,7 @@
 
 #include "engine/formats/evl0.h"
 #include "engine/formats/package.h"
+#include "tests/bits.h"
 #include "tests/engines.h"
 #include "tests/must.h"
 #include "tests/train/golden_checks.h"
@@ -58,10 +59,6 @@ void checkNear(const std::vector<float>& got, const test::Doubles& want) {
     CHECK(test::worstDifference(got, rounded) <= 2e-6 * test::largestOf(rounded));
 }
 
-bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("without layers or taps a language model computes what the formulas say", "[lm][bare][device]") {
@@ -82,7 +79,7 @@ TEST_CASE("without layers or taps a language model computes what the formulas sa
             checkNear(found, test::flatten(grads));
             logits.insert(logits.end(), found.begin(), found.end());
             if (first.empty()) first = logits;
-            CHECK(sameBits(logits, first));
+            CHECK(test::sameBits(logits, first));
         }
     }
 }
@@ -129,7 +126,7 @@ TEST_CASE("without layers or taps a language model is trained, stopped and train
                 CHECK(trainer.memory(16).total() > 0);
                 auto parameters = must(other.parameters());
                 if (first.empty()) first = parameters;
-                CHECK(sameBits(parameters, first));
+                CHECK(test::sameBits(parameters, first));
             }
     }
 }

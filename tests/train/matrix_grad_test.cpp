@@ -398,16 +398,3 @@ TEST_CASE("a gradient that may not be stored is counted by its word", "[backward
         CHECK(~batch.slots.status[1] == word);
     }
 }
-
-TEST_CASE("no device stops before the end of a large vocabulary", "[backward][device]") {
-    Case vocabulary =
-        makeCase(kernels().router_logits_backward, {},
-                 {.tokens = 1, .experts = 151936, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
-    auto expected = run(*openCpuDevice({.simd = false}), vocabulary);
-    REQUIRE(expected);
-    for (Device* device : test::devices()) {
-        auto got = run(*device, vocabulary);
-        REQUIRE(got);
-        CHECK(difference(vocabulary, *got, *expected).value_or("") == "");
-    }
-}

@@ -110,8 +110,4 @@ std::vector<float> sequence(uint32_t seed, size_t count) {
     return out;
 }
 
-bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * 4) == 0);
-}
-
 }  // namespace test

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/train/parameter_set.h"
+#include "tests/bits.h"
 
 namespace test {
 
@@ -39,7 +40,5 @@ private:
 
 // The inputs of the recorded cases: a sequence of numbers of 16 bits in [-1, 1).
 std::vector<float> sequence(uint32_t seed, size_t count);
-
-bool sameBits(const std::vector<float>& a, const std::vector<float>& b);
 
 }  // namespace test

@@ -41,7 +41,7 @@ struct Description {
     float capacity_factor = 1.25f;
     float tokens_per_expert_ratio = 4;
     float noise_std = 0;  // training only: uniform noise in [-noise_std, noise_std) on the logits
-    uint32_t noise_seed = 0;
+    uint32_t noise_seed = 0;  // layer n of a stack draws with noise_seed + n * 0x9e3779b9
 
     Activation activation = Activation::silu_glu;
     float swiglu_limit = 7, swiglu_alpha = 1.702f;

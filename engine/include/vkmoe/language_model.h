@@ -26,7 +26,7 @@ inline namespace v1 {
 
 struct GenerateOptions {
     uint32_t max_new_tokens = 64;
-    double temperature = 0;        // finite; 0 or less: the most likely token, the first of equals
+    double temperature = 0;        // 0 or less: the most likely token, the first of equals; infinite: all alike
     uint32_t seed = 1;             // of the reference engine's sampler
     std::optional<uint32_t> stop;  // ends the text, and is part of it
     // Called with each new token; false ends the text there.
