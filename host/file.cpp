@@ -302,6 +302,8 @@ const std::string& ByteSource::nameAt(uint64_t) const { return name(); }
 
 void ByteSource::announce(uint64_t, uint64_t) const {}
 
+uint64_t ByteSource::storedBytes(uint64_t, uint64_t bytes) const { return bytes; }
+
 Result<void> ByteSource::checkRange(uint64_t offset, uint64_t bytes) const {
     uint64_t end = 0;
     if (!__builtin_add_overflow(offset, bytes, &end) && end <= size()) return {};

@@ -7,10 +7,13 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr size_t kLargePage = size_t{2} << 20;
 
@@ -18,7 +21,30 @@ constexpr size_t kLargePage = size_t{2} << 20;
 
 uint64_t hostMemory() {
     struct sysinfo info {};
-    return ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+    const uint64_t all = ::sysinfo(&info) == 0 ? uint64_t(info.totalram) * info.mem_unit : 0;
+    return std::min(all, memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"));
+}
+
+// Lines are "number:controllers:path"; of version 2 number is 0 and controllers are empty.
+uint64_t memoryLimit(const std::string& groups, const std::filesystem::path& mounted) {
+    uint64_t least = UINT64_MAX;
+    std::ifstream lines(groups);
+    for (std::string line; std::getline(lines, line);) {
+        const size_t first = line.find(':'), second = line.find(':', first + 1);
+        if (second == line.npos) continue;
+        const std::string controllers = line.substr(first + 1, second - first - 1);
+        const bool version2 = controllers.empty();
+        if (!version2 && controllers != "memory") continue;
+        const fs::path root = version2 ? mounted : mounted / "memory";
+        const char* file = version2 ? "memory.max" : "memory.limit_in_bytes";
+        // A container may see its own group as the root, whatever the path says.
+        for (fs::path group = fs::path(line.substr(second + 1)).relative_path();; group = group.parent_path()) {
+            uint64_t limit = 0;
+            if (std::ifstream(root / group / file) >> limit) least = std::min(least, limit);  // "max" is no number
+            if (group.empty()) break;
+        }
+    }
+    return least;
 }
 
 // Whole large pages alone: what lies beside the block stays as it was.

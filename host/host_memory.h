@@ -3,13 +3,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <span>
+#include <string>
 
 namespace vkmoe {
 inline namespace v1 {
 
-// Bytes of RAM; 0 if the system does not say.
+// Bytes of RAM that this process may use: the machine's, or what its control group has; 0 if the system does not say.
 uint64_t hostMemory();
+
+// The least limit of the control groups that the file `groups` lists (as /proc/self/cgroup does), and of those above
+// them; UINT64_MAX if there is none. `mounted`: where groups are mounted.
+uint64_t memoryLimit(const std::string& groups, const std::filesystem::path& mounted);
 
 // Memory for std::free, not initialised; null if there is none. `alignment`: a power of two; `bytes`: a multiple of it.
 // The system is asked to back large blocks with large pages, where it has them: first use of a small page can take

@@ -121,6 +121,9 @@ public:
     // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
     void readAhead(std::span<const PageId> pages);
 
+    // Residency::pin.
+    void pin(std::span<const PageId> pages) { residency_->pin(pages); }
+
     // Writes every changed page back to the store.
     Result<void> writeBack();
 

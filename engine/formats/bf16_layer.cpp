@@ -72,6 +72,11 @@ public:
         source_->announce(view.source + (offset - view.begin) / 2 * width, bytes / 2 * width);
     }
 
+    uint64_t storedBytes(uint64_t offset, uint64_t bytes) const override {
+        if (offset < source_->size() || bytes == 0) return bytes;
+        return bytes / 2 * formatBytes(viewAt(offset).format, 1);
+    }
+
 private:
     struct View {
         uint64_t begin, bytes;  // here

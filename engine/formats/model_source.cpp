@@ -3,40 +3,14 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <array>
-
 #include "engine/formats/checked.h"
-#include "engine/formats/evl0.h"
+#include "engine/formats/file_kind.h"
 #include "engine/formats/layer_file.h"
 #include "engine/formats/moe0.h"
 #include "engine/formats/package.h"
-#include "engine/formats/row_delta.h"
 
 namespace vkmoe::formats {
 namespace {
-
-enum class Kind { moe0, safetensors, index, package, language_model, delta };
-
-// All else is left to MoE0's reader, whose errors tell what the first bytes look like.
-Result<Kind> kindOf(const ByteSource& file) {
-    const std::string& name = file.name();
-    std::array<std::byte, 9> first = {};
-    const uint64_t available = std::min<uint64_t>(first.size(), file.size());
-    VKMOE_CHECK(file.read(0, std::span(first).first(available)));
-    const auto start = std::span(first).first(available);
-    if (looksLikeMoe0(start)) return Kind::moe0;
-    if (looksLikePackage(start)) return Kind::package;
-    if (looksLikeEvl0(start)) return Kind::language_model;
-    if (looksLikeRowDelta(start)) return Kind::delta;
-    if (name.ends_with(".evermind")) return Kind::package;
-    if (name.ends_with(".json")) return Kind::index;
-    if (name.ends_with(".safetensors")) return Kind::safetensors;
-    if (name.ends_with(".moe0")) return Kind::moe0;
-    if (available == first.size() && first[8] == std::byte{'{'} && littleU64(first) <= file.size() - 8)
-        return Kind::safetensors;
-    return first[0] == std::byte{'{'} ? Kind::index : Kind::moe0;
-}
 
 Result<ModelSource> oneLayer(LayerSource layer) {
     if (const auto valid = validate(layer.description); !valid) return inFile(layer.bytes->name(), valid.error());
@@ -73,14 +47,15 @@ const char* name(FileFormat format) { return format == FileFormat::moe0 ? "MoE0"
 
 Result<ModelSource> readModel(std::shared_ptr<const ByteSource> file, ReadOptions options, const std::string& folder) {
     VKMOE_TRY(kind, kindOf(*file));
-    if (kind == Kind::package) return readPackagedModel(file, options);
-    if (kind == Kind::language_model) return languageModel(*file, "is");
-    if (kind == Kind::delta) return inputError(file->name(), "is a delta of a checkpoint's rows (EVD0), not a layer");
-    if (kind == Kind::moe0) {
+    if (kind == FileKind::package) return readPackagedModel(file, options);
+    if (kind == FileKind::language_model) return languageModel(*file, "is");
+    if (kind == FileKind::delta)
+        return inputError(file->name(), "is a delta of a checkpoint's rows (EVD0), not a layer");
+    if (kind == FileKind::moe0) {
         VKMOE_TRY(layer, readMoe0(std::move(file), {.compat = options.compat}));
         return oneLayer(std::move(layer));
     }
-    if (kind == Kind::safetensors) {
+    if (kind == FileKind::safetensors) {
         VKMOE_TRY(files, SafetensorsFiles::open(std::move(file), checkLayerTensorName));
         return readLayerFile(files);
     }

@@ -96,7 +96,7 @@ Result<void> ExpertStore::describe(Layer& layer, bool widen) {
         layer.parts.push_back(std::move(parts));
     }
     for (const PagePart& part : layer.parts.front())
-        for (const TensorSlice& slice : slicesOf(part)) layer.source_bytes += slice.valueBytes() + slice.scaleBytes();
+        for (const TensorSlice& slice : slicesOf(part)) layer.source_bytes += slice.storedBytes(*source.bytes);
     return {};
 }
 

@@ -1,5 +1,7 @@
 #include "engine/moe/paged_experts.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "engine/moe/expert_store.h"
@@ -72,6 +74,25 @@ PagerOptions settings(Engine& engine, const PagingOptions& options, const PageSt
     return chosen;
 }
 
+Result<void> pin(Pager& pager, const PagingOptions& options) {
+    if (options.pinned.empty()) return {};
+    if (options.policy != Policy::fixed)
+        return Error{ErrorCode::bad_input, fmt::format("experts are pinned, but the policy is {}: {} pins experts",
+                                                       name(options.policy), name(Policy::fixed))};
+    const PageGroups& groups = pager.groups();
+    std::vector<PageId> pages;
+    for (auto [layer, expert] : options.pinned) {
+        if (layer >= groups.count() || expert >= groups.size(layer))
+            return Error{ErrorCode::bad_input,
+                         fmt::format("expert {} of layer {} is pinned, but there are {}", expert, layer,
+                                     layer >= groups.count() ? fmt::format("{} layers", groups.count())
+                                                             : fmt::format("{} experts in it", groups.size(layer)))};
+        pages.push_back(groups.first(layer) + expert);
+    }
+    pager.pin(pages);
+    return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PagedExperts>> PagedExperts::open(Engine& engine, std::vector<formats::LayerSource> layers,
@@ -85,6 +106,7 @@ Result<std::unique_ptr<PagedExperts>> PagedExperts::open(Engine& engine, std::ve
     std::unique_ptr<PagedExperts> paged(new PagedExperts);
     VKMOE_TRY(pager, Pager::create(engine.device(), std::move(store), std::move(groups), chosen));
     paged->pager_ = std::move(pager);
+    VKMOE_CHECK(pin(*paged->pager_, options));
     VKMOE_CHECK(paged->pager_->preload(options.progress));
     paged->opening_bytes_ = paged->pager_->counters().bytes_read;
     if (chosen.host_reads && !paged->pager_->allResident())

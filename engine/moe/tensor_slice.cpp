@@ -42,6 +42,10 @@ uint64_t TensorSlice::scalesOffset() const {
     return tensor->scales_offset + uint64_t{first_row} * tensor->row_step * scaleBytesOf(tensor->format, cols);
 }
 
+uint64_t TensorSlice::storedBytes(const ByteSource& source) const {
+    return source.storedBytes(valuesOffset(), valueBytes()) + scaleBytes();
+}
+
 void TensorSlice::announce(const ByteSource& source) const {
     source.announce(valuesOffset(), valueBytes());
     if (scaleBytes() != 0) source.announce(scalesOffset(), scaleBytes());

@@ -18,7 +18,8 @@ struct TensorSlice {
     uint64_t scalesAt() const;  // bytes from the slice's start
     uint64_t bytes() const;     // a multiple of 16
 
-    void announce(const ByteSource& source) const;  // that it will be read soon
+    uint64_t storedBytes(const ByteSource& source) const;  // that read() takes from where they are kept
+    void announce(const ByteSource& source) const;         // that it will be read soon
     Result<void> read(const ByteSource& source, std::span<std::byte> into) const;
 
     // The element of the tensor that a kernel calls `index` in this slice.

@@ -129,7 +129,7 @@ bool isIdList(const std::string& list) {
         bool digit = c >= '0' && c <= '9';
         if (!digit && (c != ',' || digits == 0)) return false;
         digits = digit ? digits + 1 : 0;
-        if (digits > 18) return false;
+        if (digits > 10) return false;
     }
     return true;
 }

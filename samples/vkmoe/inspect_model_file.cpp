@@ -5,6 +5,7 @@
 #include "engine/formats/check_values.h"
 #include "engine/formats/checked.h"
 #include "engine/formats/evl0.h"
+#include "engine/formats/file_kind.h"
 #include "engine/formats/package.h"
 #include "engine/formats/row_delta.h"
 #include "samples/vkmoe/inspect.h"
@@ -166,16 +167,18 @@ int inspectPackage(const Context& context, const Source& file) {
 std::optional<int> inspectModelFile(const Context& context, const std::string& path) {
     const auto file = openFile(path);
     if (!file) return {};  // a folder, or nothing; others say it
-    std::byte first[4] = {};
-    const std::span start = std::span(first).first(std::min<uint64_t>(sizeof first, file.value()->size()));
-    if (const auto read = file.value()->read(0, start); !read) return fail(read.error());
-    if (formats::looksLikeEvl0(start)) return inspectLm(context, file.value());
-    if (formats::looksLikeRowDelta(start)) return inspectDelta(context, file.value());
-    if (formats::looksLikePackage(start)) return inspectPackage(context, file.value());
-    if (path.ends_with(".evl0")) return inspectLm(context, file.value());
-    if (path.ends_with(".evd0")) return inspectDelta(context, file.value());
-    if (path.ends_with(".evermind")) return inspectPackage(context, file.value());
-    return {};
+    const auto kind = formats::kindOf(*file.value());
+    if (!kind) return fail(kind.error());
+    switch (kind.value()) {
+        case formats::FileKind::language_model:
+            return inspectLm(context, file.value());
+        case formats::FileKind::delta:
+            return inspectDelta(context, file.value());
+        case formats::FileKind::package:
+            return inspectPackage(context, file.value());
+        default:
+            return {};
+    }
 }
 
 }  // namespace vkmoe::program

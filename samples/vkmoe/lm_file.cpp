@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/formats/evl0_view.h"
+#include "engine/formats/file_kind.h"
 #include "engine/formats/package.h"
 
 namespace vkmoe::program {
@@ -20,6 +21,7 @@ namespace {
 
 constexpr const char* kTag = "codec:";
 
+using formats::FileKind;
 using formats::inputError;
 
 // The tag among those of the card, which readers of packages keep as they are.
@@ -66,13 +68,12 @@ Result<std::unique_ptr<TextCodec>> findCodec(const std::string& path, const LmFi
 }  // namespace
 
 Result<LmFile> readLm(std::shared_ptr<const ByteSource> file, bool compat) {
-    std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
-    VKMOE_CHECK(file->read(0, start));
-    if (formats::looksLikePackage(start)) {
+    VKMOE_TRY(kind, formats::kindOf(*file));
+    if (kind == FileKind::package) {
         VKMOE_TRY(package, formats::readPackage(std::move(file), compat));
         return ofPackage(package, compat);
     }
-    if (!formats::looksLikeEvl0(start))
+    if (kind != FileKind::language_model)
         return inputError(file->name(), "is neither a package (.evermind) nor an EVL0 file");
     VKMOE_TRY(source, formats::readEvl0(std::move(file), {.compat = compat}));
     return LmFile{std::move(source), ""};
@@ -88,15 +89,14 @@ Result<std::optional<LmFile>> findLm(const std::string& path, bool compat) {
     std::error_code unknown;
     if (std::filesystem::is_directory(path, unknown)) return std::optional<LmFile>();
     VKMOE_TRY(file, openFile(path));
-    std::vector<std::byte> start(std::min<uint64_t>(4, file->size()));
-    VKMOE_CHECK(file->read(0, start));
-    if (formats::looksLikePackage(start)) {
+    VKMOE_TRY(kind, formats::kindOf(*file));
+    if (kind == FileKind::package) {
         VKMOE_TRY(package, formats::readPackage(std::move(file), compat));
         if (!package.isLm()) return std::optional<LmFile>();
         VKMOE_TRY(model, ofPackage(package, compat));
         return std::optional(told(std::move(model)));
     }
-    if (!formats::looksLikeEvl0(start)) return std::optional<LmFile>();
+    if (kind != FileKind::language_model) return std::optional<LmFile>();
     VKMOE_TRY(model, readLm(std::move(file), compat));
     return std::optional(told(std::move(model)));
 }

@@ -45,6 +45,7 @@ PagingOptions PagingChoice::options() const {
                           : host == "off" ? HostCompute::never
                                           : HostCompute::automatic;
     paging.trace = !trace.empty();
+    for (const std::string& pin : pins) paging.pinned.push_back(parsePin(pin).value_or(ExpertId{}));
     return paging;
 }
 
@@ -62,6 +63,16 @@ Result<std::optional<TrainingPaging>> PagingChoice::training() const {
                                         .prefetch = prefetch == "on",
                                         .trace = !trace.empty(),
                                         .scratch = folder.string()});
+}
+
+std::optional<ExpertId> parsePin(const std::string& text) {
+    ExpertId id;
+    const char* end = text.data() + text.size();
+    auto [colon, failure] = std::from_chars(text.data(), end, id.layer);
+    if (failure != std::errc() || colon == end || *colon != ':') return std::nullopt;
+    auto [rest, error] = std::from_chars(colon + 1, end, id.expert);
+    if (error != std::errc() || rest != end) return std::nullopt;
+    return id;
 }
 
 std::optional<uint64_t> parseBytes(const std::string& text) {

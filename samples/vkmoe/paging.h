@@ -14,7 +14,8 @@ namespace vkmoe::program {
 struct PagingChoice {
     std::optional<uint64_t> device_budget, host_budget;
     std::string policy = "auto", prefetch = "on", host = "auto", trace;
-    std::string scratch;  // of training; empty: the folder for temporary files
+    std::vector<std::string> pins;  // "LAYER:EXPERT", each of which parsePin has read
+    std::string scratch;            // of training; empty: the folder for temporary files
     bool map = false;
 
     // Without a budget, a trace or a map everything is on the device, as it always was.
@@ -23,6 +24,9 @@ struct PagingChoice {
     // With a budget or a trace training pages, too. Errors: io if there is no folder for what memory does not hold.
     Result<std::optional<TrainingPaging>> training() const;
 };
+
+// "3:17": expert 17 of layer 3; nothing: it is no such pair.
+std::optional<ExpertId> parsePin(const std::string& text);
 
 // "1000000", "64KiB", "1.5GiB", "2GB": bytes; nothing: it is none of these, or not below 2^63.
 std::optional<uint64_t> parseBytes(const std::string& text);

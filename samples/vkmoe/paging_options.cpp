@@ -43,6 +43,11 @@ void addPaging(CLI::App& command, PagingChoice& choice) {
     command.add_option("--cpu-experts", choice.host, "on: experts that are not on the device are computed on the CPU")
         ->check(CLI::IsMember({"auto", "on", "off"}))
         ->capture_default_str();
+    command.add_option("--pin", choice.pins, "with --policy static: experts that stay in memory, as 0:3,0:17,1:5")
+        ->delimiter(',')
+        ->check([](const std::string& text) {
+            return parsePin(text) ? std::string() : text + " is no LAYER:EXPERT, such as 0:3";
+        });
     command.add_flag("--map", choice.map, "show where every expert is, on stderr");
 }
 

@@ -65,6 +65,7 @@ TEST_CASE("a layer's matrices are rounded to bf16 as they are read", "[formats]"
         CAPTURE(before.name, Catch::getSeed());
         CHECK(after.format == (matrix ? WeightFormat::bf16 : WeightFormat::f32));
         CHECK(after.shape == before.shape);
+        CHECK(rounded.bytes->storedBytes(after.offset, after.bytes) == before.bytes);
         auto expected = valuesOf(*layer, before), seen = valuesOf(rounded, after);
         if (matrix)
             for (double& value : expected) value = nearestBf16(value);

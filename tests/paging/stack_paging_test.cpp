@@ -49,6 +49,39 @@ bool sameFacts(const StackResult& a, const StackResult& b) {
 
 }  // namespace
 
+TEST_CASE("pinned experts stay in memory, and only those there are can be pinned", "[paging]") {
+    auto model = fourLayers();
+    Engine& engine = *test::engines().front();
+    const uint64_t page = test::slotBytes(engine, model);
+    PagingOptions options{.device_budget = 0, .host_budget = 8 * page, .policy = Policy::fixed};
+    options.pinned = {{0, 3}, {1, 9}, {3, 0}, {3, 7}};
+    auto stack = Stack::create(engine, model, options);
+    REQUIRE(stack);
+    std::vector<bool> used(40);
+    for (uint32_t call = 0; call < 30; ++call) {
+        auto result = stack->forward(test::randomTokens(1, 48, 100 + call), {.max_batch = 1});
+        REQUIRE(result);
+        for (auto [layer, expert] : options.pinned) {
+            const auto& chosen = result->layers[layer].routes.experts;
+            bool now = std::find(chosen.begin(), chosen.end(), expert) != chosen.end();
+            used[layer * 10 + expert] = used[layer * 10 + expert] || now;
+            if (used[layer * 10 + expert]) CHECK(result->paging->tiers[layer * 10 + expert] >= 0);
+        }
+    }
+    CHECK(std::count(used.begin(), used.end(), true) > 1);
+
+    const auto error = [&](Policy policy, ExpertId id) {
+        PagingOptions other = options;
+        other.policy = policy;
+        other.pinned = {id};
+        auto refused = Stack::create(engine, model, other);
+        return refused ? "no error" : refused.error().detail;
+    };
+    CHECK(error(Policy::fixed, {3, 10}) == "expert 10 of layer 3 is pinned, but there are 10 experts in it");
+    CHECK(error(Policy::fixed, {4, 0}) == "expert 0 of layer 4 is pinned, but there are 4 layers");
+    CHECK(error(Policy::lfu, {0, 0}) == "experts are pinned, but the policy is lfu: static pins experts");
+}
+
 TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier and batch", "[paging][device]") {
     auto model = fourLayers();
     auto x = test::randomTokens(5, 48, 3);

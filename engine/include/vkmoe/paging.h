@@ -22,12 +22,20 @@ enum class HostCompute {
     always,  // every one of them, as far as pages move: a stack that is all in memory runs on the device alone
 };
 
+// An expert of a stack or a language model; of a layer alone, layer 0's.
+struct ExpertId {
+    uint32_t layer = 0, expert = 0;
+};
+
 struct PagingOptions {
     // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: as
     // many as all pages take, on the host at most half of the machine's memory. Never more than four fifths of what is
     // free: activations need the rest.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
+    // With Policy::fixed: who stays in memory once used, as far down the list as memory reaches; none: the most
+    // frequently used. Errors: bad_input for one that is no expert, or with another policy.
+    std::vector<ExpertId> pinned = {};
     Placement placement = Placement::automatic;  // automatic with a policy other than automatic: tiered;
                                                  // with that one, flat on a GPU that reads the host's memory as fast
     HostCompute host_compute = HostCompute::automatic;  // means nothing on the CPU, which reads pages in place
