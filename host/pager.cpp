@@ -16,6 +16,8 @@ namespace {
 constexpr uint64_t kTrial = 64;      // pages read ahead before their worth is judged
 constexpr double kGoodTrial = 0.4;   // share of them that must have been used
 constexpr uint32_t kPause = 2000;    // turns without, after a bad trial
+constexpr size_t kMostAhead = 8;     // pages that are being read ahead at most
+constexpr double kLikely = 0.5;      // chance of a page that is worth reading ahead
 constexpr size_t kPreloadWave = 32;  // pages of a wave of preload; the next ones are read meanwhile
 
 std::vector<uint32_t> sizesOf(const std::vector<PageGroup>& groups) {
@@ -188,7 +190,8 @@ Result<void> Pager::start(std::span<const PageId> pages, uint32_t unit, uint32_t
     VKMOE_CHECK(startTransfers());
     turn_.assign(pages.begin(), pages.end());
     collectAhead();
-    if (pause_ > 0) --pause_;
+    for (Trial* trial : {&told_, &history_})
+        if (trial->pause > 0) --trial->pause;
     judgeCopies();
     if (!quiet_) visit(pages, unit);
     for (size_t i = 0; i < pages.size(); ++i) {
@@ -265,10 +268,10 @@ void Pager::use(PageId page) {
     p.turn.now = true;
     counters_.host_computed += p.turn.host;
     p.dirty = p.dirty || p.turn.changes;
-    if (!p.ahead) return;
-    p.ahead = false;
+    if (p.ahead == Guess::none) return;
+    ++trialOf(p.ahead).used;
     ++counters_.prefetch_used;
-    ++trial_used_;
+    p.ahead = Guess::none;
 }
 
 Result<uint64_t> Pager::submit(Commands& commands) {
@@ -319,7 +322,7 @@ Result<bool> Pager::requestUnit(const Unit& unit, bool may_wait) {
     for (PageId page : unit) pages_[page].turn.needed = true;
     for (PageId page : unit) {
         if (pages_[page].resident() || pages_[page].reading) continue;
-        VKMOE_TRY(place, acquire(may_wait, false));
+        VKMOE_TRY(place, acquire(may_wait));
         if (!place) return false;
         reader_->request(page, slotOf(place).bytes(store_->pageBytes(page)), PageReader::Urgency::needed);
         comes(page, place);
@@ -353,8 +356,10 @@ bool Pager::endRead(PageId page) {
 
 Result<void> Pager::finishRead(PageId page, Result<void> outcome) {
     pages_[page].reading = false;
-    counters_.prefetched += outcome && pages_[page].ahead;
-    trial_issued_ += outcome && pages_[page].ahead;
+    if (const Guess guess = pages_[page].ahead; outcome && guess != Guess::none) {
+        ++counters_.prefetched;
+        ++trialOf(guess).issued;
+    }
     if (!outcome) forget(page);
     return outcome;
 }
@@ -364,7 +369,7 @@ Result<void> Pager::waitFor(const Unit& unit) {
         if (!pages_[page].reading) continue;
         auto outcome = reader_->take(page);
         if (!outcome) {
-            if (pages_[page].ahead) ++counters_.prefetch_late;
+            if (pages_[page].ahead != Guess::none) ++counters_.prefetch_late;
             double start = secondsNow();
             outcome = reader_->wait(page);
             counters_.read_wait_seconds += secondsNow() - start;
@@ -387,21 +392,38 @@ void Pager::collectAhead() {
     });
 }
 
-void Pager::readAhead(std::span<const PageId> pages) {
-    if (!readsAhead()) return;
+void Pager::Trial::judge() {
+    if (issued < kTrial) return;
+    if (double(used) < kGoodTrial * double(issued)) pause = kPause;
+    issued = used = 0;
+}
+
+void Pager::readAhead(std::span<const PageId> pages, Guess guess) {
+    if (!prefetches() || trialOf(guess).pause > 0) return;
     collectAhead();
     for (PageId page : pages) {
-        if (pages_[page].resident() || pages_[page].reading || ahead_.size() >= 8) continue;
-        auto place = acquire(false, true);
-        if (!place || !*place) return;
+        if (pages_[page].resident() || pages_[page].reading || ahead_.size() >= kMostAhead) continue;
+        const Place place = aheadSlot(page, guess);
+        if (!place) break;
         ahead_.push_back(page);
-        reader_->request(page, slotOf(*place).bytes(store_->pageBytes(page)), PageReader::Urgency::ahead);
-        comes(page, *place);
-        pages_[page].ahead = true;
+        reader_->request(page, slotOf(place).bytes(store_->pageBytes(page)), PageReader::Urgency::ahead);
+        comes(page, place);
+        pages_[page].ahead = guess;
     }
-    if (trial_issued_ < kTrial) return;
-    if (double(trial_used_) < kGoodTrial * double(trial_issued_)) pause_ = kPause;
-    trial_issued_ = trial_used_ = 0;
+    trialOf(guess).judge();
+}
+
+void Pager::readLikely(uint32_t group) {
+    if (!prefetches() || history_.pause > 0) return;
+    std::vector<std::pair<double, PageId>> likely;
+    for (PageId page = index_.first(group); page < index_.end(group); ++page) {
+        const double chance = pages_[page].resident() ? 0 : residency_->likely(page);
+        if (chance >= kLikely) likely.push_back({-chance, page});
+    }
+    std::sort(likely.begin(), likely.end());
+    std::vector<PageId> pages;
+    for (const auto& one : likely) pages.push_back(one.second);
+    readAhead(pages, Guess::history);
 }
 
 }  // namespace v1

@@ -117,9 +117,12 @@ public:
     double promotionBar() const;
 
     bool prefetches() const { return prefetch_ && !all_resident_; }
-    bool readsAhead() const { return prefetches() && pause_ == 0; }  // false also while a bad trial is over
-    // Pages that may be needed soon: read while nothing else is, into slots that nothing better holds.
-    void readAhead(std::span<const PageId> pages);
+    // Pages that may be needed soon are read while nothing else is: those that the caller thinks of, into whatever slot
+    // is worth least; or those that the next visit of a group is likely to use as its history goes, into slots whose
+    // pages are worth less. Whoever guesses badly is not listened to for a while: of the caller readsAhead() is false.
+    bool readsAhead() const { return prefetches() && told_.pause == 0; }
+    void readAhead(std::span<const PageId> pages) { readAhead(pages, Guess::told); }
+    void readLikely(uint32_t group);
 
     // Residency::pin.
     void pin(std::span<const PageId> pages) { residency_->pin(pages); }
@@ -143,12 +146,19 @@ public:
     int tierOf(PageId page) const;
 
 private:
+    enum class Guess : uint8_t { none, told, history };
+    // What guesses of a kind have been good for, lately.
+    struct Trial {
+        uint64_t issued = 0, used = 0;
+        uint32_t pause = 0;  // turns for which none is followed
+        void judge();
+    };
     struct Page {
         int32_t slot[2] = {-1, -1};
-        bool reading = false;   // on its way into the slot it has
-        bool ahead = false;     // was read ahead and not used yet
-        bool promoted = false;  // another had to leave the tier 1 slot it has
-        bool arriving = false;  // its copy to tier 1 is under way: it is still used in tier 2
+        bool reading = false;       // on its way into the slot it has
+        Guess ahead = Guess::none;  // was read ahead and not used yet
+        bool promoted = false;      // another had to leave the tier 1 slot it has
+        bool arriving = false;      // its copy to tier 1 is under way: it is still used in tier 2
         bool dirty = false;
         // What the turn wants of it, whatever slot it is in, until its wave is over.
         struct {
@@ -170,7 +180,10 @@ private:
     Result<void> allocate(const PagerOptions& options);
 
     // ---- slots
-    Result<Place> acquire(bool may_wait, bool ahead);
+    Result<Place> acquire(bool may_wait);
+    Place aheadSlot(PageId page, Guess guess);
+    Trial& trialOf(Guess guess) { return guess == Guess::told ? told_ : history_; }
+    void readAhead(std::span<const PageId> pages, Guess guess);
     Place freeSlot(uint64_t passed, bool any_time);
     Place victim(uint64_t passed, bool any_time);
     Result<void> clear(Place place);
@@ -241,13 +254,12 @@ private:
         uint64_t value = 0;  // of the transfer
         std::vector<Move> moves;
     };
-    std::vector<Move> departing_;                 // to be transferred when the work that made way is submitted
-    std::vector<Flight> flights_;                 // on their way
-    uint64_t landed_ = 0;                         // the next submit awaits it
-    bool unsubmitted_ = false;                    // a pass was recorded since the last submit
-    std::vector<PageId> ahead_;                   // being read ahead
-    uint64_t trial_issued_ = 0, trial_used_ = 0;  // of read-ahead, lately
-    uint32_t pause_ = 0;                          // turns for which nothing is read ahead
+    std::vector<Move> departing_;  // to be transferred when the work that made way is submitted
+    std::vector<Flight> flights_;  // on their way
+    uint64_t landed_ = 0;          // the next submit awaits it
+    bool unsubmitted_ = false;     // a pass was recorded since the last submit
+    std::vector<PageId> ahead_;    // being read ahead
+    Trial told_, history_;
     uint64_t trial_copies_ = 0, trial_hits_ = 0;  // of copies between the tiers, lately, and what they gained
     uint32_t copy_pause_ = 0;                     // turns for which nothing is copied to a tier 1 that is full
 };

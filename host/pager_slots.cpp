@@ -60,14 +60,25 @@ Pager::Place Pager::victim(uint64_t passed, bool any_time) {
     return best;
 }
 
-Result<Pager::Place> Pager::acquire(bool may_wait, bool ahead) {
+// A slot for a page that may be needed, empty; none: guesses wait for nothing. Neither is a guess given up for another,
+// nor a page written to the store for it.
+Pager::Place Pager::aheadSlot(PageId page, Guess guess) {
+    auto passed = device_.passed();
+    if (!passed) return {};
+    if (const Place place = freeSlot(*passed, false)) return place;
+    const Place place = victim(*passed, false);
+    if (!place) return {};
+    const PageId there = slotOf(place).page;
+    if (pages_[there].ahead != Guess::none || pages_[there].dirty) return {};
+    const bool copy = pages_[there].slot[1 - place.tier] >= 0;
+    if (guess == Guess::history && !copy && residency_->worth(there) >= residency_->worth(page)) return {};
+    return clear(place) ? place : Place{};
+}
+
+Result<Pager::Place> Pager::acquire(bool may_wait) {
     VKMOE_TRY(passed, device_.passed());
     Place place = freeSlot(passed, false);
     if (!place) place = victim(passed, false);
-    if (place && ahead && slotOf(place).page != kNoPage) {  // neither guess for guess, nor a write to the store
-        const Page& there = pages_[slotOf(place).page];
-        if (there.ahead || there.dirty) return Place{};
-    }
     if (!place && !may_wait) return Place{};
     for (; !place;) {
         place = freeSlot(passed, true);
@@ -102,7 +113,7 @@ Result<void> Pager::clear(Place place) {
     if (place.tier == 0) p.promoted = false;
     slotOf(place).page = kNoPage;
     if (!last) return {};
-    p.ahead = false;
+    p.ahead = Guess::none;
     ++counters_.evictions;
     return {};
 }

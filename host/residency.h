@@ -64,6 +64,9 @@ public:
     // How much it is worth to keep the page from now on; comparable between pages at one time only.
     virtual double worth(PageId page) const = 0;
 
+    // How likely the next visit of the page's group uses it, as far as that is measured; 0 where it is not.
+    virtual double likely(PageId) const { return 0; }
+
     // The order of worth among the pages of one group changes only when that group is visited or this number changes.
     virtual uint64_t order() const { return 0; }
 

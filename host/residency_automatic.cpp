@@ -56,6 +56,7 @@ public:
     }
 
     double worth(PageId page) const override { return decider().worth(page); }
+    double likely(PageId page) const override { return ghosts_[0].residency->likely(page); }
     uint64_t order() const override { return switches_ + decider().order(); }
     Policy decides() const override { return decider().decides(); }
 
@@ -73,8 +74,8 @@ private:
         for (Ghost& ghost : ghosts_) ghost.misses *= kForget;
     }
 
-    double slack_;  // misses
-    std::array<Ghost, 4> ghosts_;
+    double slack_;                 // misses
+    std::array<Ghost, 4> ghosts_;  // the first is `expected`, which measures
     size_t decider_ = 0;
     uint64_t switches_ = 0;
     uint32_t now_ = 0;

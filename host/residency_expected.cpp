@@ -61,6 +61,9 @@ public:
         return -(wait_[page] + (group > now_ ? group - now_ : group + groups_.count() - now_));
     }
 
+    // p, of which the wait was made.
+    double likely(PageId page) const override { return 1 / (1 + wait_[page] / groups_.count()); }
+
     Policy decides() const override { return Policy::expected; }
 
 private:

@@ -191,7 +191,10 @@ Result<void> LanguageModel::State::mixtureInTurns(Commands& commands, uint32_t l
     if (trace) addVisit(*trace, {l, pages});
     VKMOE_CHECK(runExperts(commands, pager, host, turn, pages));
     if (host) host_status[l] = host->takeStatus();
-    if (guessed) pager.readAhead(pagesIn(l + 1, a.back.guess, tokens));
+    if (guessed)
+        pager.readAhead(pagesIn(l + 1, a.back.guess, tokens));
+    else
+        pager.readLikely(l + 1 < mixtures.size() ? l + 1 : 0);
     mixtures[l].recordTail(commands, w, tokens);
     return {};
 }

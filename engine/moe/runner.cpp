@@ -227,8 +227,12 @@ Result<void> Runner::runInTurns(Area& area) {
         tail(commands, i, area);
         if (i + 1 == stations_.size()) break;
         head(commands, i + 1, area);
-        if (stations_[i].guessed) readAhead(i + 1, area);
+        if (stations_[i].guessed)
+            readAhead(i + 1, area);
+        else
+            pager_->readLikely(first_group_ + uint32_t(i) + 1);
     }
+    pager_->readLikely(first_group_);  // of the next batch
     return submit(commands, area);
 }
 

@@ -82,6 +82,42 @@ TEST_CASE("pinned experts stay in memory, and only those there are can be pinned
     CHECK(error(Policy::lfu, {0, 0}) == "experts are pinned, but the policy is lfu: static pins experts");
 }
 
+TEST_CASE("where routers guess badly, history tells what is read ahead", "[paging]") {
+    auto model = fourLayers();
+    Engine& engine = *test::engines().front();
+    constexpr uint32_t kTokens = 400;
+    const auto x = test::randomTokens(kTokens, 48, 8);
+    std::vector<Routes> routes;  // every token goes where the first one went: more pages than there are slots
+    std::vector<const Routes*> forced;
+    for (uint32_t layer = 0; layer < 4; ++layer) {
+        const uint32_t top_k = layer + 1;
+        Routes& one = routes.emplace_back(Routes{.top_k = top_k, .experts = {}, .gates = {}});
+        for (uint32_t i = 0; i < kTokens * top_k; ++i) {
+            one.experts.push_back(i % top_k + 2 * layer);
+            one.gates.push_back(0.25f);
+        }
+    }
+    for (const Routes& one : routes) forced.push_back(&one);
+    auto whole = Stack::create(engine, model);
+    REQUIRE(whole);
+    auto expected = whole->forward(x, {}, forced);
+    if (!expected) FAIL(expected.error().detail);
+    for (bool prefetch : {true, false}) {
+        auto paged = Stack::create(
+            engine, model,
+            PagingOptions{.device_budget = 0, .host_budget = 7 * test::slotBytes(engine, model), .prefetch = prefetch});
+        REQUIRE(paged);
+        auto result = paged->forward(x, {.max_batch = 1}, forced);
+        REQUIRE(result);
+        CHECK(sameFacts(*result, *expected));
+        const PagerCounters& c = result->paging->counters;
+        CAPTURE(prefetch, c.prefetched, c.prefetch_used);
+        if (!prefetch) CHECK(c.prefetched == 0);
+        if (prefetch) CHECK(c.prefetch_used > kTokens / 2);
+        if (prefetch) CHECK(double(c.prefetch_used) > 0.5 * double(c.prefetched));
+    }
+}
+
 TEST_CASE("a paged stack gives the unpaged bits, for any budget, policy, tier and batch", "[paging][device]") {
     auto model = fourLayers();
     auto x = test::randomTokens(5, 48, 3);
