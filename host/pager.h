@@ -149,6 +149,8 @@ private:
     enum class Guess : uint8_t { none, told, history };
     // What guesses of a kind have been good for, lately.
     struct Trial {
+        static constexpr uint64_t kPages = 64;    // until it is judged
+        static constexpr uint32_t kPause = 2000;  // turns, after a bad one
         uint64_t issued = 0, used = 0;
         uint32_t pause = 0;  // turns for which none is followed
         void judge();

@@ -74,6 +74,18 @@ public:
     Result<void> check(const uint32_t* words) const;
 
 private:
+    // Status rows, in the order in which values come about.
+    enum StageIndex : size_t {
+        kGradY,
+        kGradGates,
+        kGradLogits,
+        kRouted,  // three rows a family: hidden, totals, input
+        kShared = kRouted + 3,
+        kWeights = kShared + 3,
+        kGradRouter,
+        kGradInput
+    };
+
     // Kernels of one expert family.
     struct Family {
         const Kernel *down = nullptr, *activation = nullptr, *up = nullptr;
