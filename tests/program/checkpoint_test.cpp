@@ -182,6 +182,18 @@ TEST_CASE("a disk that is full for the second run keeps the first one's pair", "
     CHECK(lastStep(went_on.out) == 3);
 }
 
+TEST_CASE("the trace of a run that went on can be replayed", "[program]") {
+    Folder folder;
+    writeText(folder / "text", poem());
+    const std::string trace = " --trace " + (folder / "t.json");
+    for (const char* more : {"--steps 1", "--steps 2 --resume"}) {
+        REQUIRE(program(trainCommand(folder, "m.evermind", more + trace)).code == 0);
+        const auto ended = program("replay " + (folder / "t.json"));
+        INFO(ended.err);
+        CHECK(ended.code == 0);
+    }
+}
+
 TEST_CASE("an interrupt ends a run after its step, saved", "[program]") {
     Folder folder;
     writeText(folder / "text", poem());

@@ -320,6 +320,30 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     CHECK(!fs::exists(folder / "d.moe0"));
 }
 
+TEST_CASE("an interrupted fit writes the layer as it is after its step", "[program]") {
+    Folder folder;
+    REQUIRE(program("init --model-dim 4 --hidden-dim 6 --experts 3 --top-k 2 -o " + (folder / "a.moe0")).code == 0);
+    writeFloats(folder / "x.f32", {1, -2, 3, 4, 0.5f, 0.25f, -1, 2});
+    writeFloats(folder / "y.f32", {0, 1, 0, -1, 0.5f, 1, -1, 0});
+    const auto job = [&](const std::string& output, uint64_t epochs) {
+        return "fit " + (folder / "a.moe0") + " --device cpu --json --inputs " + (folder / "x.f32") + " --targets " +
+               (folder / "y.f32") + " --epochs " + std::to_string(epochs) + " -o " + (folder / output);
+    };
+    Running running(job("b.moe0", 100000000) + " --trace " + (folder / "t.json"));
+    REQUIRE(running.printed("\"epoch\":3,"));
+    running.send(SIGINT);
+    const auto ended = running.wait();
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    const std::string after = "interrupted after ";
+    REQUIRE(ended.err.find(after) != std::string::npos);
+    const uint64_t samples = std::stoull(ended.err.substr(ended.err.find(after) + after.size()));
+    CHECK((samples >= 8 && samples % 2 == 0));  // an epoch is one step of two samples
+    REQUIRE(program(job("c.moe0", samples / 2)).code == 0);
+    CHECK((slurp(folder / "b.moe0") == slurp(folder / "c.moe0")));
+    CHECK(program("replay " + (folder / "t.json")).code == 0);
+}
+
 TEST_CASE("backward writes the gradients under the names of a layer file", "[program]") {
     Folder folder;
     REQUIRE(program("init --model-dim 4 --hidden-dim 6 --experts 3 --top-k 2 -o " + (folder / "a.moe0")).code == 0);
