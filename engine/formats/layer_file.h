@@ -10,7 +10,8 @@
 //
 // as F32, F16 or BF16. The matrices of experts may be MXFP4: X.blocks U8 [.., rows, cols/32, 16] (low nibble: even
 // element) and X.scales U8 [.., rows, cols/32] in place of X.weight. __metadata__["vkmoe.moe"] is the description
-// (description_json.h). A stack puts "layers.N." before each name.
+// (description_json.h). A stack puts "layers.N." before each name, and may describe a layer in
+// __metadata__["layers.N"].
 #pragma once
 
 #include <span>

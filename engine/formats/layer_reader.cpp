@@ -104,9 +104,12 @@ private:
         VKMOE_CHECK(check("selection_bias", fields.selection_bias, selection_bias));
         VKMOE_CHECK(check("biases", fields.biases, has(gate_bias) ? gate_bias : has(down_bias) ? down_bias : up_bias));
         if (fields.shared_dim && *fields.shared_dim != description_.shared_dim)
-            return inputError(source(),
-                              fmt::format("{}: {}shared_dim is {}, but the shared expert's tensors have {}",
-                                          kDescriptionKey, prefix_, *fields.shared_dim, description_.shared_dim));
+            return inputError(
+                source(),
+                fmt::format("{}: {}shared_dim is {}, but {}", kDescriptionKey, prefix_, *fields.shared_dim,
+                            description_.shared == Shared::none
+                                ? "there is no shared expert"
+                                : fmt::format("the shared expert's tensors have {}", description_.shared_dim)));
         if (!fields.shared || *fields.shared == description_.shared) return {};
         const bool gated = description_.shared == Shared::sigmoid_gated;
         const bool any = description_.shared != Shared::none && *fields.shared == Shared::none;

@@ -129,11 +129,12 @@ private:
     }
     Result<void> metadataValue(const JsonScalar& value) {
         if (value.kind != JsonScalar::Kind::string) return wrong(value.shown());
-        if (!metadata_key_.starts_with("vkmoe.")) return {};
+        if (!metadata_key_.starts_with("vkmoe.") && !metadata_key_.starts_with("layers.")) return {};
         ours_ += value.text.size();
         if (ours_ > kSafetensorsMaxOurs)
-            return refused(fmt::format("__metadata__ has more than {} bytes under keys that start with vkmoe.",
-                                       kSafetensorsMaxOurs));
+            return refused(
+                fmt::format("__metadata__ has more than {} bytes under keys that start with vkmoe. or layers.",
+                            kSafetensorsMaxOurs));
         header_.metadata_[metadata_key_] = value.text;
         return {};
     }

@@ -47,7 +47,7 @@ public:
     SafetensorsTensor at(size_t i) const;  // in the header's order
     std::optional<size_t> find(std::string_view name) const { return names_.find(name); }
 
-    // Those entries of __metadata__ whose keys start with "vkmoe."; all of them are checked.
+    // Those entries of __metadata__ whose keys start with "vkmoe." or "layers."; all of them are checked.
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
 private:

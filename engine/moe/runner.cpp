@@ -232,7 +232,8 @@ Result<void> Runner::runInTurns(Area& area) {
         else
             pager_->readLikely(first_group_ + uint32_t(i) + 1);
     }
-    pager_->readLikely(first_group_);  // of the next batch
+    const bool is_all = stations_.size() == pager_->groups().count();
+    if (is_all) pager_->readLikely(0);  // of the next batch
     return submit(commands, area);
 }
 

@@ -98,6 +98,7 @@ struct TrainOptions {
     bool resume = false;
     std::optional<uint64_t> steps;  // one of the three ends the run; none: one epoch
     std::optional<double> minutes, epochs;
+    std::string start;  // a model to learn on from, its shape and codec; empty: a new one of `model`
     LmConfig model;
     std::optional<double> seed;                        // read as the reference engine reads it
     uint32_t context = 64, batch = 8, accumulate = 1;  // tokens of a sequence, sequences, micro-batches of a step

@@ -43,9 +43,10 @@ int init(const Context& context, const InitOptions& options) {
                {"parameters", *parameters},
                {"bytes", unknown ? Json() : Json(size)}});
     else
-        fmt::print("{}: {}, D {}, F {}, {} experts, top {}, {} parameters in {}, {} bytes, seed {}\n", options.output,
+        fmt::print("{}: {}, D {}, F {}, {} experts, top {}, {} parameters in {}{}, seed {}\n", options.output,
                    isLayerFile(options.output) ? "layer file" : "MoE0", config.model_dim, config.hidden_dim,
-                   config.experts, config.top_k, *parameters, options.fp16 ? "f16" : "f32", size, used);
+                   config.experts, config.top_k, *parameters, options.fp16 ? "f16" : "f32",
+                   unknown ? "" : fmt::format(", {} bytes", size), used);
     return kOk;
 }
 

@@ -101,6 +101,10 @@ Result<std::optional<LmFile>> findLm(const std::string& path, bool compat) {
     return std::optional(told(std::move(model)));
 }
 
+std::string fingerprint(std::span<const float> parameters) {
+    return fmt::format("{:016x}", XXH3_64bits(parameters.data(), parameters.size_bytes()));
+}
+
 std::string codecTag(const TextCodec& codec) {
     const auto* bpe = dynamic_cast<const BpeCodec*>(&codec);
     if (bpe == nullptr) return kTag + codec.name();

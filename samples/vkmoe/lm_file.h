@@ -24,6 +24,9 @@ Result<LmFile> openLm(const std::string& path, bool compat);
 Result<std::optional<LmFile>> findLm(const std::string& path, bool compat);
 Result<LmFile> readLm(std::shared_ptr<const ByteSource> file, bool compat);
 
+// Of a model's parameters: sixteen digits.
+std::string fingerprint(std::span<const float> parameters);
+
 // "codec:bytes", or "codec:bpe-" and a hash of its tokenizer.json.
 std::string codecTag(const TextCodec& codec);
 

@@ -151,7 +151,10 @@ int parseAndRun(int argc, char** argv) {
     init_command->add_option("--experts", init_options.experts, "E, routed experts")->capture_default_str();
     init_command->add_option("--top-k", init_options.top_k, "experts a token goes to")->capture_default_str();
     init_command->add_option("--seed", init_options.seed, "default: the reference engine's")->check(CLI::Number);
-    init_command->add_option("-o,--output", init_options.output, "the MoE0 file, or the stack's, to write")->required();
+    init_command
+        ->add_option("-o,--output", init_options.output,
+                     "the layer to write: NAME.safetensors, else MoE0; with --layers the stack")
+        ->required();
     auto* fp16 = init_command->add_flag("--fp16", init_options.fp16, "store float16");
     auto* layers = init_command->add_option("--layers", init_options.layers, "write a stack of layers (.safetensors)")
                        ->check(CLI::Range(1, 1024))

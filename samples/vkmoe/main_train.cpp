@@ -69,17 +69,21 @@ void addFit(CLI::App& command, FitOptions& options) {
     addTrainingPaging(command, options.paging);
 }
 
-void addModel(CLI::App& command, TrainOptions& options) {
+// `start`: the option that says all of this with a file.
+void addModel(CLI::App& command, TrainOptions& options, CLI::Option* start) {
     LmConfig& model = options.model;
-    command.add_option("--model-dim", model.model_dim, "D, width of a token")->check(kCount)->capture_default_str();
-    command.add_option("--layers", model.layers, "layers")->check(kCount)->capture_default_str();
+    auto add = [&](const char* name, uint32_t& value, const char* what) {
+        return command.add_option(name, value, what)->check(kCount)->excludes(start);
+    };
+    add("--model-dim", model.model_dim, "D, width of a token")->capture_default_str();
+    add("--layers", model.layers, "layers")->capture_default_str();
     command.add_option("--conv-kernel", model.conv_kernel, "positions a convolution looks at; 0: none")
         ->check(CLI::Range(0u, kMost32, "0 to 4294967295"))
+        ->excludes(start)
         ->capture_default_str();
-    command.add_option("--hidden-dim", model.hidden_dim, "width of an expert's hidden layer; default: 2*D")
-        ->check(kCount);
-    command.add_option("--experts", model.experts, "routed experts of a layer")->check(kCount)->capture_default_str();
-    command.add_option("--top-k", model.top_k, "experts a token goes to")->check(kCount)->capture_default_str();
+    add("--hidden-dim", model.hidden_dim, "width of an expert's hidden layer; default: 2*D");
+    add("--experts", model.experts, "routed experts of a layer")->capture_default_str();
+    add("--top-k", model.top_k, "experts a token goes to")->capture_default_str();
     command.add_option("--seed", options.seed, "default: the reference engine's")->check(CLI::Number);
 }
 
@@ -127,11 +131,15 @@ void addTrain(CLI::App& command, TrainOptions& options) {
                        ->check(kAboveZero);
     steps->excludes(minutes)->excludes(epochs);
     minutes->excludes(epochs);
-    addModel(command, options);
+    auto* start = command.add_option("--start", options.start,
+                                     "a model to learn on from: its weights, its shape, its codec; default: a new one");
+    start->check(kPath);
+    addModel(command, options, start);
     addLearning(command, options);
     auto* codec = command.add_option("--codec", options.codec, "bytes or a tokenizer.json; default: bytes");
     command.add_option("--bpe-merges", options.bpe_merges, "learn a byte-pair encoding from the text first")
-        ->excludes(codec);
+        ->excludes(codec)
+        ->excludes(start);
     command.add_option("--validation", options.validation, "fraction of each text, its end, that is not learned from")
         ->capture_default_str();
     command.add_option("--validate-every", options.validate_every, "steps")->check(kCount)->capture_default_str();

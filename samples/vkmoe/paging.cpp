@@ -178,9 +178,14 @@ Result<void> writeTrace(const std::string& path, const Pager& pager, const Pagin
     const PageReader::Work read = pager.reading();
     if (read.seconds > 0)
         trace.costs.read_bytes_per_second = bytes / double(r.pages) * double(read.pages) / read.seconds;
-    // A trainer's waits are those since it was made: restoring a checkpoint has some.
+    // A trainer's waits are those since it was made: restoring a checkpoint has some. Of a long run only the first
+    // visits are kept.
     const double computing = std::max(0.0, seconds - r.counters.read_wait_seconds);
-    trace.costs.seconds_per_visit = r.visits.empty() ? 0 : computing / double(r.visits.size());
+    const double uses = double(r.counters.tier1 + r.counters.tier2 + r.counters.tier3);
+    double kept = 0;
+    for (const Visit& visit : r.visits) kept += double(visit.pages.size());
+    const double visits = double(r.visits.size()) * std::max(1.0, uses / std::max(kept, 1.0));
+    trace.costs.seconds_per_visit = r.visits.empty() ? 0 : computing / visits;
     trace.visits = r.visits;
     return formats::writeTrace(path, trace);
 }

@@ -18,8 +18,8 @@ struct PagingChoice {
     std::string scratch;            // of training; empty: the folder for temporary files
     bool map = false;
 
-    // Without a budget, a trace or a map everything is on the device, as it always was.
-    bool wanted() const { return device_budget || host_budget || !trace.empty() || map; }
+    // Without a budget, a trace, a map or pins everything is on the device, as it always was.
+    bool wanted() const { return device_budget || host_budget || !trace.empty() || map || !pins.empty(); }
     PagingOptions options() const;
     // With a budget or a trace training pages, too. Errors: io if there is no folder for what memory does not hold.
     Result<std::optional<TrainingPaging>> training() const;

@@ -45,6 +45,7 @@ void addPaging(CLI::App& command, PagingChoice& choice) {
         ->capture_default_str();
     command.add_option("--pin", choice.pins, "with --policy static: experts that stay in memory, as 0:3,0:17,1:5")
         ->delimiter(',')
+        ->allow_extra_args(false)
         ->check([](const std::string& text) {
             return parsePin(text) ? std::string() : text + " is no LAYER:EXPERT, such as 0:3";
         });

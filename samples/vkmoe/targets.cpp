@@ -18,7 +18,8 @@ bool areOne(const fs::path& a, const fs::path& b) {
     return one == fs::weakly_canonical(fs::absolute(b, failure), failure) && !failure;
 }
 
-// Whether `path`, be it there or not yet, is what `other` stands for: that file, or one of a model's folder or index.
+// Whether `path`, be it there or not yet, is what `other` stands for: that file, or one that a model's or a codec's
+// folder, or an index, is read from.
 bool isPartOf(const fs::path& path, const fs::path& other) {
     if (areOne(path, other)) return true;
     std::error_code failure;
@@ -26,7 +27,8 @@ bool isPartOf(const fs::path& path, const fs::path& other) {
     if ((!folder && !index) || !fs::exists(path, failure)) return false;
     const fs::path of_shards = folder ? other : fs::absolute(other, failure).parent_path();
     return areOne(fs::absolute(path, failure).parent_path(), of_shards) &&
-           (folder || path.extension() == ".safetensors");
+           (path.extension() == ".safetensors" ||
+            (folder && (path.extension() == ".json" || path.extension() == ".txt")));
 }
 
 }  // namespace

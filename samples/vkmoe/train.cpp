@@ -29,7 +29,7 @@ struct Beginning {
 };
 
 Result<Beginning> newRun(const TrainPlan& plan) {
-    VKMOE_TRY(parameters, formats::initialLm(plan.config, plan.seed));
+    VKMOE_TRY(parameters, firstParameters(plan));
     VKMOE_TRY(bytes, formats::writeEvl0(plan.config, parameters));
     VKMOE_TRY(source, formats::readEvl0(memorySource("the new model", std::move(bytes))));
     TrainingState state;
@@ -70,7 +70,7 @@ constexpr const char* kNoSteps = "0 steps";
 // Whether the file holds what the run saves first: it was stopped before the state was there, too.
 Result<bool> isFirstSave(const TrainPlan& plan, const std::string& path) {
     VKMOE_TRY(bytes, readFile(path));
-    VKMOE_TRY(parameters, formats::initialLm(plan.config, plan.seed));
+    VKMOE_TRY(parameters, firstParameters(plan));
     std::span<const std::byte> left = bytes;
     bool same = true;
     VKMOE_CHECK(pack(plan, path, parameters, kNoSteps, [&](std::span<const std::byte> piece) -> Result<void> {
@@ -119,13 +119,14 @@ Result<void> checkTargets(const TrainOptions& options) {
     const std::string text = std::filesystem::is_directory(options.text, unknown) ? "" : options.text;
     const auto codec = codecFiles(options.codec);
     for (const std::string& file : files) {
-        std::vector<std::string> read{text};
+        std::vector<std::string> read{text, options.start};
         if (file != tokenizerPath(options.output)) read.insert(read.end(), codec.begin(), codec.end());
         VKMOE_CHECK(checkTarget(file, read));
     }
     if (auto offset = checkUtf8(options.output))
         return Error{ErrorCode::bad_input, fmt::format("--output is not UTF-8 at offset {}", *offset)};
     files.push_back(text);
+    files.push_back(options.start);
     files.insert(files.end(), codec.begin(), codec.end());
     return checkEachTarget({options.report, options.paging.trace}, std::move(files));
 }

@@ -14,7 +14,15 @@
 namespace vkmoe::program {
 namespace {
 
-Result<std::unique_ptr<TextCodec>> makeCodec(const TrainOptions& options, const std::vector<Text>& texts) {
+Result<std::optional<LmFile>> openStart(const Context& context, const TrainOptions& options) {
+    if (options.start.empty()) return std::optional<LmFile>();
+    VKMOE_TRY(model, openLm(options.start, context.compat));
+    return std::optional(std::move(model));
+}
+
+Result<std::unique_ptr<TextCodec>> makeCodec(const TrainOptions& options, const std::optional<LmFile>& start,
+                                             const std::vector<Text>& texts) {
+    if (start) return codecFor(options.start, *start, options.codec);
     if (!options.bpe_merges) return openCodec(options.codec.empty() ? "bytes" : options.codec);
     std::vector<std::string_view> corpus;
     for (const Text& text : texts) corpus.push_back(text.training());
@@ -72,11 +80,12 @@ Result<LmTrainerOptions> trainerOptions(const Context& context, const TrainOptio
 const std::string kNotGiven = "not given";
 
 Settings settingsOf(const Context& context, const TrainOptions& options, const TrainPlan& plan,
-                    const std::string& texts) {
+                    const std::string& start, const std::string& texts) {
     Settings settings;
     const auto add = [&](const char* name, const auto& value) {
         settings.emplace_back(name, fmt::format("{}", value));
     };
+    add("--start", start);
     add("--model-dim", plan.config.model_dim);
     add("--layers", plan.config.layers);
     add("--conv-kernel", plan.config.conv_kernel);
@@ -149,24 +158,36 @@ std::vector<std::string> checkpointFiles(const TrainOptions& options) {
     return files;
 }
 
+Result<std::vector<float>> firstParameters(const TrainPlan& plan) {
+    return plan.start ? formats::readParameters(*plan.start) : formats::initialLm(plan.config, plan.seed);
+}
+
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) {
     VKMOE_CHECK(checkOptions(options));
+    VKMOE_TRY(start, openStart(context, options));
     auto written = checkpointFiles(options);
     for (const std::string& path : {options.report, options.paging.trace})
         if (!path.empty()) written.push_back(path);
     auto others = codecFiles(options.codec);
     others.insert(others.end(), written.begin(), written.end());
+    if (start) others.insert(others.end(), {options.start, tokenizerPath(options.start)});
     VKMOE_TRY(texts, readTexts(options.text, options.validation, others));
     TrainPlan plan;
-    VKMOE_TRY(codec, makeCodec(options, texts));
+    VKMOE_TRY(codec, makeCodec(options, start, texts));
     plan.codec = std::move(codec);
     plan.codec_tag = codecTag(*plan.codec);
     VKMOE_TRY(corpus, Corpus::encode(texts, *plan.codec, options.context));
     plan.corpus = std::move(corpus);
     plan.config = options.model;
     plan.config.vocab_size = plan.codec->idLimit();
-    plan.config = completed(plan.config);
+    plan.config = start ? start->source.config : completed(plan.config);
     VKMOE_CHECK(validate(plan.config));
+    std::string started = kNotGiven;
+    if (start) {
+        plan.start = std::move(start->source);
+        VKMOE_TRY(parameters, firstParameters(plan));
+        started = fingerprint(parameters);
+    }
     plan.seed = options.seed ? formats::toUint32(*options.seed) : formats::kLmDefaultSeed;
     if (options.steps) {
         plan.steps = *options.steps;
@@ -178,7 +199,7 @@ Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options) 
     plan.trainer = trainer;
     VKMOE_CHECK(validate(plan.trainer.adamw));
     VKMOE_CHECK(validate(plan.trainer.schedule));
-    plan.settings = settingsOf(context, options, plan, fingerprint(texts));
+    plan.settings = settingsOf(context, options, plan, started, fingerprint(texts));
     return plan;
 }
 

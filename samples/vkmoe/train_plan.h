@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/formats/evl0.h"
 #include "samples/vkmoe/commands.h"
 #include "samples/vkmoe/corpus.h"
 
@@ -20,6 +21,7 @@ struct TrainPlan {
     std::string codec_tag;
     Corpus corpus;
     LmConfig config;
+    std::optional<formats::LmSource> start;  // whose parameters the run begins with; none: new ones
     uint32_t seed = 0;
     LmTrainerOptions trainer;
     std::optional<uint64_t> steps;  // none: the time ends the run
@@ -34,6 +36,9 @@ std::vector<std::string> checkpointFiles(const TrainOptions& options);
 
 // Errors: a bad text, codec, shape or option; the sentence names it.
 Result<TrainPlan> makePlan(const Context& context, const TrainOptions& options);
+
+// The parameters that the run begins with.
+Result<std::vector<float>> firstParameters(const TrainPlan& plan);
 
 // The first setting that a checkpoint has otherwise is an error that names it and both values.
 Result<void> checkSame(const std::string& checkpoint, const Settings& saved, const Settings& now);

@@ -31,8 +31,11 @@ Bytes safetensors(const std::string& header, size_t data_bytes) {
     return bytes;
 }
 
-Bytes safetensors(const std::vector<TestTensor>& tensors, const std::string& description_json) {
-    Json header = {{"__metadata__", {{"format", "pt"}, {"vkmoe.moe", description_json}}}};
+Bytes safetensors(const std::vector<TestTensor>& tensors, const std::string& description_json,
+                  const std::map<std::string, std::string>& more_metadata) {
+    Json header = {{"__metadata__", {{"format", "pt"}}}};
+    if (!description_json.empty()) header["__metadata__"]["vkmoe.moe"] = description_json;
+    for (const auto& [key, value] : more_metadata) header["__metadata__"][key] = value;
     uint64_t end = 0;
     for (const TestTensor& tensor : tensors) {
         uint64_t bits = std::max(safetensorsBits(tensor.dtype), 8u);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -22,13 +23,15 @@ struct TestTensor {
 };
 
 // Tensors one after the other, in this order.
-Bytes safetensors(const std::vector<TestTensor>& tensors, const std::string& description_json);
+Bytes safetensors(const std::vector<TestTensor>& tensors, const std::string& description_json,
+                  const std::map<std::string, std::string>& more_metadata = {});
 
 // The description and tensors of a small layer: D 4, F 6, E 3, S 5, or D 32, F 64 with MXFP4 experts. Tests change
 // them.
 struct TestLayer {
     std::string description = R"({"top_k":2})";
     std::vector<TestTensor> tensors;
+    std::map<std::string, std::string> metadata = {};  // more of it
 
     static TestLayer silu(const std::string& prefix = "");    // silu_glu, a sigmoid-gated shared expert, all biases
     static TestLayer relu(const std::string& dtype = "F32");  // what MoE0 can hold
@@ -36,7 +39,7 @@ struct TestLayer {
     TestTensor& operator[](const std::string& name);
     void remove(const std::string& name);
     void append(const TestLayer& other);
-    Bytes bytes() const { return safetensors(tensors, description); }
+    Bytes bytes() const { return safetensors(tensors, description, metadata); }
 };
 
 // What the reader makes of a file called x.safetensors, and its error.

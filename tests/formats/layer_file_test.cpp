@@ -242,6 +242,35 @@ TEST_CASE("a stack's layers are numbered without holes", "[formats][layer_file]"
     CHECK_THAT(error(stack), ContainsSubstring("layers.0: top_k is 7, must be 1 to 3"));
 }
 
+TEST_CASE("a stack's layers may be described in the metadata, each by itself", "[formats][layer_file]") {
+    TestLayer stack = stackOf(TestLayer::silu("layers.0."), TestLayer::silu("layers.1."));
+    stack.description = R"({"top_k":2,"renormalize":true})";
+    stack.metadata = {{"layers.1", R"({"top_k":1})"}};
+    ModelSource model = mustRead(stack);
+    CHECK(model.layers[0].description.top_k == 2);
+    CHECK(model.layers[1].description.top_k == 1);
+    CHECK(model.layers[1].description.renormalize);
+    stack.description = "";
+    stack.metadata = {{"layers.0", R"({"top_k":3})"}, {"layers.1", R"({"top_k":1,"score":"sigmoid"})"}};
+    model = mustRead(stack);
+    CHECK(model.layers[0].description.top_k == 3);
+    CHECK(model.layers[1].description.score == Score::sigmoid);
+
+    const auto error = [&](const std::string& key, const std::string& text) {
+        TestLayer wrong = stack;
+        wrong.description = R"({"top_k":2})";
+        wrong.metadata = {{key, text}};
+        return test::layerError(wrong.bytes());
+    };
+    CHECK_THAT(error("layers.1", R"({"topk":1})"), ContainsSubstring("x.safetensors: layers.1: topk is an unknown"));
+    CHECK_THAT(error("layers.07", "{}"), ContainsSubstring("__metadata__ has layers.07, which is unknown"));
+    CHECK_THAT(error("layers.2", R"({"top_k":1})"), ContainsSubstring("a description of layers.2, but there are no"));
+    CHECK_THAT(error("vkmoe.more", "{}"), ContainsSubstring("__metadata__ has vkmoe.more, which is unknown"));
+    TestLayer large = stack;
+    for (const char* key : {"layers.0", "layers.1"}) large.metadata[key] = std::string(3 << 20, ' ');
+    CHECK_THAT(test::layerError(large.bytes()), ContainsSubstring("under keys that start with vkmoe. or layers."));
+}
+
 TEST_CASE("a layer file reads back as it was written", "[formats][layer_file]") {
     test::Folder folder;
     TestLayer stack = stackOf(TestLayer::silu("layers.0."), TestLayer::silu("layers.1."));

@@ -38,6 +38,8 @@ void readFile(Input input) {
 void readDescription(Input input) {
     const std::string given(reinterpret_cast<const char*>(input.data()), input.size());
     const auto json = DescriptionJson::read("fuzz.json", {{kDescriptionKey, given}});
+    const auto apart = DescriptionJson::read("fuzz.json", {{"layers.0", given}});  // a layer's own text
+    if (!apart) fuzz::checkError(apart.error(), "fuzz.json: ");
     if (!json) return fuzz::checkError(json.error(), "fuzz.json: ");
     const Description first = json.value().layer(0).description;
     const std::string text = descriptionToJson({&first, 1});

@@ -120,7 +120,7 @@ Description randomDescription(std::mt19937& random) {
 TEST_CASE("random descriptions match the oracle and have the same bits on every device", "[layer][device][wide]") {
     uint32_t seed = Catch::getSeed(), close_calls = 0;
     std::mt19937 random(seed);
-    for (uint32_t round = 0; round < 6; ++round) {
+    for (uint32_t round = 0; round < 4; ++round) {
         Description d = randomDescription(random);
         auto format = WeightFormat(random() % 4);
         test::RandomLayer layer = test::makeRandomLayer(d, format, random());
@@ -145,7 +145,7 @@ TEST_CASE("random descriptions match the oracle and have the same bits on every 
             CHECK(test::sameBits(first, result->output));
         }
     }
-    CHECK(close_calls <= 4);
+    CHECK(close_calls <= 3);
 }
 
 TEST_CASE("a token's output is the same alone, in any batch, and in any split", "[layer][device][wide]") {

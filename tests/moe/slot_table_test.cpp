@@ -68,7 +68,7 @@ TEST_CASE("slots have tokens and experts", "[slots]") {
     CHECK(SlotTable{}.place(1, 0) == "slot 1");
 }
 
-TEST_CASE("an overflow in an expert names the token and the expert", "[slots][layer][device]") {
+TEST_CASE("an overflow in an expert names the token and the expert", "[slots][layer][device][wide]") {
     std::vector<float> x(12 * kWidth), y(x);
     for (uint32_t t = 0; t < 12; ++t) x[t * kWidth + t % kChoices] = t < 7 ? 0.5f : 4;
     const std::string expected = "the experts' hidden values: 4" + kHiddenValues + "token 7, expert 1, element 0";

@@ -143,3 +143,28 @@ TEST_CASE("what the tools are asked for must make sense", "[program]") {
     for (const char* budget : {"0", "-5", "101%", "nan", "inf", "5%%", "x", "1e400", "\"\""})
         CHECK(program("replay --budgets " + std::string(budget) + " " + (folder / "good.json")).code == 3);
 }
+
+TEST_CASE("experts are pinned as layer:expert", "[program]") {
+    Folder folder;
+    const std::string stack = folder / "s.safetensors";
+    REQUIRE(program("init --layers 2 --experts 4 --top-k 2 --model-dim 32 --hidden-dim 32 -o " + stack).code == 0);
+    writeFloats(folder / "x.f32", std::vector<float>(64, 0.5f));
+    const auto run = [&](const std::string& options) {
+        return program("run --device cpu " + options + " " + stack + " --input " + (folder / "x.f32") + " --output " +
+                       (folder / "y.f32"));
+    };
+    REQUIRE(run("").code == 0);
+    const std::string expected = slurp(folder / "y.f32");
+    const auto pinned = run("--policy static --vram-budget 20KiB --host-budget 20KiB --pin 0:3,1:1");
+    INFO(pinned.err);
+    CHECK(pinned.code == 0);
+    CHECK((slurp(folder / "y.f32") == expected));
+    const auto refused = [&](const std::string& options, const std::string& sentence) {
+        const auto ended = run(options);
+        CHECK(ended.code == 3);
+        checkSentence(ended, sentence);
+    };
+    refused("--policy lfu --pin 0:3", "experts are pinned, but the policy is lfu: static pins experts");
+    refused("--policy static --pin 2:0", "expert 0 of layer 2 is pinned, but there are 2 layers");
+    CHECK(run("--policy static --pin 3").code == 2);
+}

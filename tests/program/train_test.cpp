@@ -320,6 +320,39 @@ TEST_CASE("fit trains a layer, and writes it once", "[program]") {
     CHECK(!fs::exists(folder / "d.moe0"));
 }
 
+TEST_CASE("a run can start from a model", "[program]") {
+    const std::string kNoShape = " --context 16 --batch 2 ";
+    Folder folder;
+    writeText(folder / "text", poem());
+    REQUIRE(program(trainCommand(folder, "old.evermind", "--steps 3 --bpe-merges 20")).code == 0);
+    const std::string old = slurp(folder / "old.evermind"), start = "--start " + (folder / "old.evermind");
+    const auto logits = [&](const std::string& model) {
+        REQUIRE(program("logits --device cpu --tokens 1,2,3,4 --output " + (folder / "l.f32") + " " + (folder / model))
+                    .code == 0);
+        return slurp(folder / "l.f32");
+    };
+    const auto run = [&](const std::string& output, const std::string& more) {
+        const auto ended = program(trainCommand(folder, output, start + " " + more, kNoShape));
+        INFO(ended.err);
+        REQUIRE(ended.code == 0);
+    };
+    run("same.evermind", "--steps 1 --lr 0 --weight-decay 0");
+    CHECK((logits("same.evermind") == logits("old.evermind")));
+    run("one.evermind", "--steps 4");
+    run("two.evermind", "--steps 2");
+    run("two.evermind", "--steps 4 --resume");
+    CHECK((logits("one.evermind") == logits("two.evermind")));
+    CHECK((logits("one.evermind") != logits("old.evermind")));
+    CHECK((slurp(folder / "old.evermind") == old));
+    REQUIRE(program("generate --device cpu --prompt a --max-tokens 3 " + (folder / "one.evermind")).code == 0);
+
+    CHECK(program(trainCommand(folder, "x.evermind", start + " --model-dim 8", kNoShape)).code == 2);
+    checkRefused(trainCommand(folder, "old.evermind", start, kNoShape), "cannot be the same file");
+    checkRefused(trainCommand(folder, "x.evermind", start + " --codec bytes", kNoShape),
+                 "the codec bytes has 256 tokens");
+    checkRefused(trainCommand(folder, "two.evermind", "--steps 5 --resume --bpe-merges 20"), "--start was ");
+}
+
 TEST_CASE("an interrupted fit writes the layer as it is after its step", "[program]") {
     Folder folder;
     REQUIRE(program("init --model-dim 4 --hidden-dim 6 --experts 3 --top-k 2 -o " + (folder / "a.moe0")).code == 0);

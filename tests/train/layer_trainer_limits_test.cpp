@@ -79,7 +79,7 @@ TEST_CASE("a weight that is not finite is named before a layer is trained", "[tr
         }
 }
 
-TEST_CASE("samples that are not finite are refused, and change no bit of what follows", "[train][device]") {
+TEST_CASE("samples that are not finite are refused, and change no bit of what follows", "[train][device][wide]") {
     Description d = withEverything();
     auto layer = test::makeRandomLayer(d, WeightFormat::f32, 5);
     const auto x = test::randomTokens(37, d.model_dim, 6), y = test::randomTokens(37, d.model_dim, 7);

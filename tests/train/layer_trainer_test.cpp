@@ -68,7 +68,7 @@ Run train(Engine& engine, const formats::LayerSource& source, const LayerTrainer
 
 }  // namespace
 
-TEST_CASE("a layer's gradients are the reference engine's", "[train][golden][device]") {
+TEST_CASE("a layer's gradients are the reference engine's", "[train][golden][device][wide]") {
     for (const std::string& name : test::Golden::cases("moe/")) {
         test::Golden golden(name);
         if (name == "moe/large") continue;

@@ -29,8 +29,8 @@ struct ExpertId {
 
 struct PagingOptions {
     // Bytes of expert pages in device memory (tier 1) and in host memory that the device reads (tier 2). Not given: as
-    // many as all pages take, on the host at most half of the machine's memory. Never more than four fifths of what is
-    // free: activations need the rest.
+    // many as all pages take, on the host at most half of the machine's memory (or its control group's). Never more
+    // than four fifths of what is free: activations need the rest.
     std::optional<uint64_t> device_budget, host_budget;
     Policy policy = Policy::automatic;
     // With Policy::fixed: who stays in memory once used, as far down the list as memory reaches; none: the most
@@ -41,7 +41,7 @@ struct PagingOptions {
     HostCompute host_compute = HostCompute::automatic;  // means nothing on the CPU, which reads pages in place
     // What the device reads a second, for automatic choices; not given: measured at opening where a GPU has a choice.
     std::optional<MemorySpeeds> speeds;
-    bool prefetch = true;  // read what the next layer's router would choose, where that is worth it
+    bool prefetch = true;  // read what the next layer's router would choose, or history makes likely, while it pays
     uint32_t readers = 3;  // threads that read files
     bool trace = false;    // keep the history of a call's uses (PagingReport::visits)
     // Told pages read and all while everything is read at opening; false cancels.
