@@ -13,8 +13,6 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr size_t kLargePage = size_t{2} << 20;
 
 }  // namespace
@@ -25,8 +23,9 @@ uint64_t hostMemory() {
     return std::min(all, memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"));
 }
 
-// Lines are "number:controllers:path"; of version 2 number is 0 and controllers are empty.
-uint64_t memoryLimit(const std::string& groups, const std::filesystem::path& mounted) {
+// Lines are "number:controllers:path"; of version 2 number is 0 and controllers are empty. (Paths are strings: those of
+// libstdc++ 12 free memory twice where an allocation fails.)
+uint64_t memoryLimit(const std::string& groups, const std::string& mounted) {
     uint64_t least = UINT64_MAX;
     std::ifstream lines(groups);
     for (std::string line; std::getline(lines, line);) {
@@ -35,13 +34,13 @@ uint64_t memoryLimit(const std::string& groups, const std::filesystem::path& mou
         const std::string controllers = line.substr(first + 1, second - first - 1);
         const bool version2 = controllers.empty();
         if (!version2 && controllers != "memory") continue;
-        const fs::path root = version2 ? mounted : mounted / "memory";
-        const char* file = version2 ? "memory.max" : "memory.limit_in_bytes";
+        const std::string root = version2 ? mounted : mounted + "/memory";
+        const char* file = version2 ? "/memory.max" : "/memory.limit_in_bytes";
         // A container may see its own group as the root, whatever the path says.
-        for (fs::path group = fs::path(line.substr(second + 1)).relative_path();; group = group.parent_path()) {
+        for (std::string group = line.substr(second + 1);; group.resize(std::min(group.rfind('/'), group.size()))) {
             uint64_t limit = 0;
-            if (std::ifstream(root / group / file) >> limit) least = std::min(least, limit);  // "max" is no number
-            if (group.empty()) break;
+            if (std::ifstream(root + group + file) >> limit) least = std::min(least, limit);  // "max" is no number
+            if (group.find('/') == group.npos) break;
         }
     }
     return least;

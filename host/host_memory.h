@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <span>
 #include <string>
 
@@ -15,7 +14,7 @@ uint64_t hostMemory();
 
 // The least limit of the control groups that the file `groups` lists (as /proc/self/cgroup does), and of those above
 // them; UINT64_MAX if there is none. `mounted`: where groups are mounted.
-uint64_t memoryLimit(const std::string& groups, const std::filesystem::path& mounted);
+uint64_t memoryLimit(const std::string& groups, const std::string& mounted);
 
 // Memory for std::free, not initialised; null if there is none. `alignment`: a power of two; `bytes`: a multiple of it.
 // The system is asked to back large blocks with large pages, where it has them: first use of a small page can take

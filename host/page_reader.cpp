@@ -1,6 +1,7 @@
 #include "host/page_reader.h"
 
 #include <cassert>
+#include <new>
 #include <system_error>
 
 #include "host/clock.h"
@@ -15,11 +16,12 @@ constexpr uint32_t kAnnounced = 6, kAnnouncedAhead = 2;
 
 }  // namespace
 
-// Where the system refuses a thread, those that there are do the work, or the threads that wait for it.
+// Where the system refuses a thread, or memory for it, those that there are do the work, or the threads that wait for it.
 PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
     try {
         for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
 }
 

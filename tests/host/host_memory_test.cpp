@@ -23,7 +23,7 @@ TEST_CASE("a control group's memory is that of the smallest of it and those abov
     test::Folder folder;
     const fs::path root = folder / "cgroup";
     const std::string groups = folder / "groups";
-    const auto limit = [&] { return memoryLimit(groups, root); };
+    const auto limit = [&] { return memoryLimit(groups, root.string()); };
     CHECK(limit() == UINT64_MAX);  // no list
 
     put(groups, "0::/a/b");
