@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/formats/checked.h"
+#include "engine/formats/safetensors.h"
 #include "engine/formats/strict_json.h"
 
 namespace vkmoe::formats {
@@ -136,6 +137,7 @@ std::optional<uint32_t> wordOf(const Field& field, const JsonScalar& value) {
     return {};
 }
 
+// N of "layers.N", written without leading zeros.
 std::optional<uint32_t> layerNumber(std::string_view name) {
     constexpr std::string_view kPrefix = "layers.";
     if (!name.starts_with(kPrefix)) return {};
@@ -229,7 +231,7 @@ Result<DescriptionJson> DescriptionJson::read(const std::string& file,
     }
     for (const auto& [key, text] : metadata) {
         const auto number = layerNumber(key);
-        if (!number && key != kDescriptionKey && (key.starts_with("vkmoe.") || key.starts_with("layers.")))
+        if (!number && key != kDescriptionKey && isOurKey(key))
             return inputError(file, fmt::format("__metadata__ has {}, which is unknown", shown(key)));
         if (!number) continue;
         if (json.layers_.contains(*number)) return inputError(file, fmt::format("{} is there twice", key));

@@ -129,7 +129,7 @@ private:
     }
     Result<void> metadataValue(const JsonScalar& value) {
         if (value.kind != JsonScalar::Kind::string) return wrong(value.shown());
-        if (!metadata_key_.starts_with("vkmoe.") && !metadata_key_.starts_with("layers.")) return {};
+        if (!isOurKey(metadata_key_)) return {};
         ours_ += value.text.size();
         if (ours_ > kSafetensorsMaxOurs)
             return refused(

@@ -26,6 +26,9 @@ inline constexpr uint64_t kSafetensorsMaxRank = 6;
 inline constexpr uint64_t kSafetensorsMaxMetadata = 65'536;         // keys of __metadata__
 inline constexpr uint64_t kSafetensorsMaxOurs = uint64_t{4} << 20;  // bytes of metadata() together
 
+// Whether a key of __metadata__ is for us, and so must mean something.
+inline bool isOurKey(std::string_view key) { return key.starts_with("vkmoe.") || key.starts_with("layers."); }
+
 // One tensor, row-major. A view: valid as long as what handed it out.
 struct SafetensorsTensor {
     std::string_view name;
@@ -47,7 +50,7 @@ public:
     SafetensorsTensor at(size_t i) const;  // in the header's order
     std::optional<size_t> find(std::string_view name) const { return names_.find(name); }
 
-    // Those entries of __metadata__ whose keys start with "vkmoe." or "layers."; all of them are checked.
+    // Those entries of __metadata__ whose keys are ours; all of them are checked.
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
 private:

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "engine/moe/host_experts.h"
+#include "host/clock.h"
 #include "host/views.h"
 #include "shaders/exact_math.h"
 
@@ -21,9 +21,6 @@ constexpr double kFirstSoftSubmit = 1e10;  // ... on a software driver, which ha
 constexpr double kSmallSubmit = 1e8;       // ... that no device is too slow for: no batch is cut below this
 constexpr double kLongestSubmit = 0.1;     // seconds: watchdogs stay asleep
 constexpr double kLongestBatch = 2;        // ... without a watchdog: progress is told, a call can be cancelled
-
-using Clock = std::chrono::steady_clock;
-double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 double operationsOf(const Description& d) {
     double expert = (d.gated() ? 6.0 : 4.0) * d.model_dim;
@@ -311,7 +308,7 @@ Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
         uint32_t most = std::min(capacity_, max_batch != 0 ? std::min(max_batch, batch_) : batch_), longest = 0;
         VKMOE_CHECK(ensureAreas(std::min<uint64_t>(flight, (all - first + most - 1) / most)));
         uint64_t submits = device.counters().submits;
-        auto start = Clock::now();
+        const double start = secondsNow();
         size_t count = 0;
         for (; count < std::min(flight, areas_.size()) && first < all; ++count) {
             fill(areas_[count], call, first, uint32_t(std::min<uint64_t>(all - first, most)));
@@ -320,7 +317,7 @@ Result<void> Runner::eachInterval(const RunnerCall& call, const Body& body) {
             first += areas_[count].tokens;
         }
         VKMOE_CHECK(device.wait(areas_[count - 1].value));
-        double seconds = secondsSince(start) / double(count);
+        double seconds = (secondsNow() - start) / double(count);
         adapt(seconds, std::max<size_t>((device.counters().submits - submits) / count, 1), longest);
         for (size_t i = 0; i < count; ++i) VKMOE_CHECK(body.arrived(areas_[i]));
     }
@@ -356,7 +353,7 @@ Result<std::vector<float>> Runner::logits(const RunnerCall& call) {
 Result<std::vector<ForwardResult>> Runner::run(const RunnerCall& call) {
     VKMOE_CHECK(prepare(call));
     DeviceCounters before = engine_->device().counters();
-    auto start = Clock::now();
+    const double start = secondsNow();
     std::vector<ForwardResult> results(layers_.size());
     std::vector<IntrospectionSums> sums;
     results.back().output.resize(call.x.size());
@@ -390,7 +387,7 @@ Result<std::vector<ForwardResult>> Runner::run(const RunnerCall& call) {
     }
     DeviceCounters after = engine_->device().counters();
     for (ForwardResult& result : results) {
-        result.seconds = secondsSince(start);
+        result.seconds = secondsNow() - start;
         result.submits = after.submits - before.submits;
         result.host_waits = after.waits - before.waits;
     }
