@@ -3,3 +3,7 @@
 #define VKMOE_EACH_ROW(DO, j)                       \
     VKMOE_EIGHT_ROWS(DO, 0, 1, 2, 3, 4, 5, 6, 7, j) \
     VKMOE_EIGHT_ROWS(DO, 8, 9, 10, 11, 12, 13, 14, 15, j)
+
+// One element of a vector whose index is not known when the pipeline is built.
+float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
+uint element_of(uvec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }

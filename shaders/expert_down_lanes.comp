@@ -21,8 +21,8 @@ void main() {
     uint columns = (p.model_dim + kLanesOutputs - 1u) / kLanesOutputs, number, first, end;
     if (!find_rows(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
     U32 page = p.pages.at[number];
+    if (lanes_first(group_index() % columns) >= p.model_dim) return;  // the whole subgroup
     uvec4 outputs = lane_outputs(group_index() % columns);
-    if (outputs.x - lane_index() % c_lanes >= p.model_dim) return;  // the whole subgroup
     for (uint row = first; row < end; row += c_tile_rows) {
         VKMOE_EACH_ROW(PLACE_ROW, 0)
         lanes_dot(p.hidden, page, outputs, p.model_dim, p.down_weight, p.down_bias, (c_bias & kBias) != 0u, p.hidden_dim);

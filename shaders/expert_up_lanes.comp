@@ -44,8 +44,8 @@ void main() {
     uint columns = (p.hidden_dim + kLanesOutputs - 1u) / kLanesOutputs, number, first, end;
     if (!find_rows(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
     U32 page = p.pages.at[number];
+    if (lanes_first(group_index() % columns) >= p.hidden_dim) return;  // the whole subgroup
     uvec4 outputs = lane_outputs(group_index() % columns);
-    if (outputs.x - lane_index() % c_lanes >= p.hidden_dim) return;  // the whole subgroup
     for (uint row = first; row < end; row += c_tile_rows) {
         run_rows(page, outputs, row, end);
         for (uint i = 0u; i < 4u * min(c_tile_rows, end - row); ++i)

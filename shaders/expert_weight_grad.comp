@@ -1,7 +1,6 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "shaders/kernel.glsl"
-#include "shaders/grad_tile.glsl"
 // expert_weight_grad: grad[r, c] += sum over the expert's slots of grad_out[slot, r] * x[slot, c], of every expert; with
 // c_bias & kBias also grad_bias[r] += sum of grad_out[slot, r].
 //   in   grad_out [slots, rows] operands; x [slots, cols], or [tokens, cols] through token_of if c_gather, rounded to
@@ -11,38 +10,14 @@
 //        slots, or one of whose pages has no address, is left as it is. A value that may not be stored is counted by its word in the page.
 // One workgroup 32 rows x 64 columns of an expert's matrix; (expert, column tile, row tile), row tiles fastest. Order R32
 // over the rank of a slot among those of its expert: ascending token ids. With c_fused grad_out has at most 16 bits, x 8.
-//
-// c_carry: the slots are a chunk of a micro-batch. `carried` [experts+1] counts those of earlier chunks; the blocks of R32
-// go on where they ended: `partials` holds the sum of the unfinished block if carried % 32 is not 0, `totals` that of the
-// blocks before if there are any, both at the words of the gradient. With `last` the gradient is added, else both are kept.
 KERNEL(ExpertWeightGrad)
+#include "shaders/weight_grad.glsl"
+#include "shaders/grad_tile.glsl"
 
 // Loads in flight at a time. Drivers unroll a loop of 32 trips whole, and take twice as long to compile the kernel then.
 const uint kInFlight = 8u;
 
 float bias_sum, bias_total;  // of row lane_index()
-
-// Where the workgroup's tile lies, and its slots.
-uint number, row0, col0, first, end, before;
-
-// The pages that the expert's sums go to.
-bool are_here(uint expert) {
-    return is_here(p.pages, expert) && (c_carry == 0u || (is_here(p.totals, expert) && is_here(p.partials, expert)));
-}
-
-bool find_work() {
-    uint row_tiles = (p.rows + kTileRows - 1u) / kTileRows, col_tiles = (p.cols + kTileOutputs - 1u) / kTileOutputs;
-    uint expert = group_index() / row_tiles / col_tiles;
-    if (expert >= (c_dense != 0u ? 1u : p.experts)) return false;
-    row0 = group_index() % row_tiles * kTileRows;
-    col0 = group_index() / row_tiles % col_tiles * kTileOutputs;
-    if (c_dense == 0u && !are_here(expert)) return false;
-    number = c_dense != 0u ? p.dense_page : expert;
-    first = c_dense != 0u ? 0u : p.offsets.at[expert];
-    end = c_dense != 0u ? p.count : p.offsets.at[expert + 1u];
-    before = c_carry != 0u ? p.carried.at[c_dense != 0u ? p.experts : expert] : 0u;
-    return end != first || (before != 0u && p.last != 0u);
-}
 
 // Thread = (row, every second term): neighbours read neighbouring rows.
 void stage_grads(uint slot, uint count) {
@@ -113,7 +88,7 @@ void put_tile(vec4 values[8]) {
 bool element_at(uint i, out uint word, out uint row, out uint col) {
     row = i / (kPanel * kTileOutputs) * kPanel + i % kPanel;
     col = i / kPanel % kTileOutputs;
-    word = p.weight + ((row0 + row) / kPanel * p.cols + col0 + col) * kPanel + row % kPanel;
+    word = word_of(row0 + row, col0 + col);
     return row0 + row < p.rows && col0 + col < p.cols;
 }
 
@@ -133,10 +108,6 @@ void store_tile(U32 page, vec4 values[8]) {
     for (uint i = lane_index(); i < kTileRows * kTileOutputs; i += kWorkgroup)
         if (element_at(i, word, row, col))
             page.at[word] = floatBitsToUint(normal_or_zero(tile_w[row * kWeightStride + col / 4u][col % 4u]));
-}
-
-void add_gradient(U32 page, uint word, float total) {
-    page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));
 }
 
 void add_tile(U32 page) {
@@ -173,7 +144,7 @@ void store_carried(bool has_row, uint bias) {
 }
 
 void main() {
-    if (!find_work()) return;  // the whole workgroup
+    if (!find_work(kTileOutputs)) return;  // the whole workgroup
     uint bias = p.bias + row0 + lane_index();
     bool has_row = has_bias() && row0 + lane_index() < p.rows;
     clear_totals();

@@ -2,6 +2,7 @@
 //
 // A sum that starts at -0 starts at its first term, bit for bit. Past the last term of a block x is -0 and w is 1, which
 // changes no sum: so terms may be added in pairs.
+#include "shaders/terms.glsl"
 #include "shaders/tile.glsl"
 
 const uint kWeightStride = kTileOutputs / 4u + 1u;  // of a term, in vec4: padded, since neighbouring threads write terms
@@ -11,13 +12,7 @@ shared vec4 tile_w[kBlock * kWeightStride];
 vec4 sums[8];    // of the block, the thread's eight rows
 vec4 totals[8];  // of the blocks before
 
-float nothing() { return uintBitsToFloat(0x80000000u); }  // -0: added to a sum it changes nothing
-float one() { return uintBitsToFloat(0x3f800000u); }
-
-// multiply_add of panel.glsl.
-vec4 term(vec4 x, vec4 w, vec4 s) { return c_fused != 0u ? fma(x, w, s) : s + x * w; }
-
-#define GRAD_ROW(i, x) s[i] = term(vec4(x), w, s[i]);
+#define GRAD_ROW(i, x) s[i] = multiply_add(vec4(x), w, s[i]);
 #define GRAD_TERM(k)                                      \
     {                                                     \
         vec4 w = tile_w[(k) * kWeightStride + q], a = tile_x[(k) * kXStride + at], b = tile_x[(k) * kXStride + at + 1u]; \

@@ -1,4 +1,5 @@
 // Reading packed weights and summing in the order R32: shared by every kernel that multiplies by weights.
+#include "shaders/terms.glsl"
 
 // Rows of 16 words in a panel: see pack_panels.comp for the layouts.
 uint panel_steps(uint cols) {
@@ -29,10 +30,6 @@ float scale_at(U32 page, uint base, uint k, uint lane) {
     uint word = page.at[base + k / (kScaleGroup * kBlock) * (kScaleGroup * kBlock / 8u + 1u) * kPanel + lane];
     return mxfp4_half_scale(word >> (k / kBlock % kScaleGroup * 8u) & 255u);
 }
-
-// s + x*w: rounded twice in exact precision; in rounded precision the product is exact and either form gives the same bits.
-float multiply_add(float x, float w, float s) { return c_fused != 0u ? fma(x, w, s) : s + x * w; }
-vec4 multiply_add(vec4 x, vec4 w, vec4 s) { return c_fused != 0u ? fma(x, w, s) : s + x * w; }
 
 // The row of words that holds column k.
 uint word_step(uint k) {

@@ -3,6 +3,7 @@
 
 #include "engine/cases/expert_pages.h"
 #include "engine/cases/makers.h"
+#include "engine/moe/expert_forms.h"
 #include "engine/moe/page_layout.h"
 #include "shaders/math_probe.h"
 
@@ -194,8 +195,7 @@ Case binTokens(const KernelCode& code, const Constants& c, const Shape& shape, V
 uint64_t expertThreads(const KernelCode& code, const ExpertRegions& regions, uint32_t outputs) {
     std::string name = code.name;
     if (name.ends_with("_gemv")) return uint64_t{regions.rows} * ceilDiv(outputs, kPanel) * kWorkgroup;
-    uint32_t width = name.ends_with("_lanes") ? kLanesOutputs : kPanel * kTilePanels;
-    return uint64_t{regions.groups_per_column} * ceilDiv(outputs, width) * kWorkgroup;
+    return uint64_t{regions.groups_per_column} * ceilDiv(outputs, tileOutputs(code)) * kWorkgroup;
 }
 
 double weightBytes(const Constants& c, const Shape& shape, double matrices) {

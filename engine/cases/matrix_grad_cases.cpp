@@ -2,20 +2,19 @@
 #include <iterator>
 
 #include "engine/cases/expert_pages.h"
+#include "engine/moe/expert_forms.h"
 #include "engine/moe/page_layout.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint32_t kTileOutputs = kPanel * kTilePanels;
-
 // ---- gradients of activations ---------------------------------------------------------------------------------------
 
 // What the gradients of a GEMM's rows have in common: `cols` outputs, sums over `terms` of each of `matrices`.
 template <class Params>
-void finishRows(Case& test, const Constants& c, const ExpertRegions& regions, Params& p, const Shape& shape,
-                uint32_t cols, uint32_t terms, double matrices) {
+void finishRows(Case& test, const KernelCode& code, const Constants& c, const ExpertRegions& regions, Params& p,
+                const Shape& shape, uint32_t cols, uint32_t terms, double matrices) {
     VKMOE_POINT(Params, pages, regions.table);
     VKMOE_POINT(Params, offsets, regions.offsets);
     VKMOE_POINT(Params, tiles, regions.tiles);
@@ -26,7 +25,7 @@ void finishRows(Case& test, const Constants& c, const ExpertRegions& regions, Pa
     p.rows = regions.rows;
     p.dense_page = shape.experts - 1;
     test.setParams(p);
-    test.threads = uint64_t{regions.groups_per_column} * ceilDiv(cols, kTileOutputs) * kWorkgroup;
+    test.threads = uint64_t{regions.groups_per_column} * ceilDiv(cols, tileOutputs(code)) * kWorkgroup;
     double pages = c.dense != 0 ? 1 : std::min(shape.experts, regions.rows);
     test.flops = 2.0 * regions.rows * cols * terms * matrices;
     test.bytes = pages * matrices * cols * terms * (c.weight_format == kF32 ? 4 : 2) +
@@ -46,7 +45,7 @@ Case expertDownBackward(const KernelCode& code, const Constants& c, const Shape&
     uint32_t bits = operandBits(c.weight_format, c.fused != 0);
     VKMOE_POINT(ExpertDownBackward, grad_y, test.input("grad_y", values.operands(size_t{regions.rows} * D, bits)));
     VKMOE_POINT(ExpertDownBackward, grad_hidden, test.output("grad_hidden", size_t{regions.rows} * F));
-    finishRows(test, c, regions, p, shape, F, D, 1);
+    finishRows(test, code, c, regions, p, shape, F, D, 1);
     return test;
 }
 
@@ -67,7 +66,7 @@ Case expertUpBackward(const KernelCode& code, const Constants& c, const Shape& s
     VKMOE_POINT(ExpertUpBackward, grad_gate, test.input("grad_gate", values.operands(gated ? count : 1, bits)));
     VKMOE_POINT(ExpertUpBackward, grad_up, test.input("grad_up", values.operands(count, bits)));
     VKMOE_POINT(ExpertUpBackward, grad_x, test.output("grad_x", size_t{regions.rows} * D));
-    finishRows(test, c, regions, p, shape, D, F, gated ? 2 : 1);
+    finishRows(test, code, c, regions, p, shape, D, F, gated ? 2 : 1);
     return test;
 }
 
@@ -79,7 +78,7 @@ Case routerLogitsBackward(const KernelCode& code, const Constants& c, const Shap
     VKMOE_POINT(RouterLogitsBackward, grad_x, test.output("grad_x", size_t{T} * D));
     VKMOE_POINT(RouterLogitsBackward, status, test.output("status", Words(2)));
     test.setParams(RouterLogitsBackward{.tokens = T, .experts = E, .model_dim = D});
-    test.threads = uint64_t{ceilDiv(T, kTileRows)} * ceilDiv(D, kTileOutputs) * kWorkgroup;
+    test.threads = uint64_t{ceilDiv(T, kTileRows)} * ceilDiv(D, tileOutputs(code)) * kWorkgroup;
     test.flops = 2.0 * T * E * D;
     test.bytes = 4.0 * (double(T) * E + double(E) * D + double(T) * D);
     return test;
@@ -136,7 +135,7 @@ Case expertWeightGrad(const KernelCode& code, const Constants& c, const Shape& s
     VKMOE_POINT(ExpertWeightGrad, status, test.output("status", Words(2)));
     test.setParams(p);
     uint32_t experts = c.dense != 0 ? 1 : shape.experts;
-    test.threads = uint64_t{experts} * ceilDiv(p.cols, kTileOutputs) * ceilDiv(p.rows, kTileRows) * kWorkgroup;
+    test.threads = uint64_t{experts} * ceilDiv(p.cols, tileOutputs(code)) * ceilDiv(p.rows, kTileRows) * kWorkgroup;
     test.flops = 2.0 * slots * p.rows * p.cols;
     test.bytes = 4.0 * slots * (double(p.rows) + p.cols) + 8.0 * std::min(experts, slots) * p.rows * p.cols;
     return test;
@@ -180,6 +179,22 @@ std::vector<Constants> weightForms(const DeviceLimits&) {
     };
 }
 
+// The same for software drivers, with the heights of gradient_forms.cpp.
+template <std::vector<Constants> (*kForms)(const DeviceLimits&)>
+std::vector<Constants> inLanes(const DeviceLimits& limits) {
+    std::vector<Constants> all;
+    if (subgroupLanes(limits) == 0) return all;
+    for (Constants c : kForms(limits)) {
+        c.lanes = subgroupLanes(limits);
+        c.tile_rows = all.size() % 2 == 0 ? kLanesRows : 4;
+        if (kForms == weightForms) c.tile_rows = c.carry != 0 || c.dense != 0 ? 8 : kTileRows;
+        all.push_back(c);
+    }
+    return all;
+}
+
+std::vector<Constants> routerForms(const DeviceLimits&) { return {{}}; }
+
 }  // namespace
 
 std::vector<Maker> matrixGradMakers() {
@@ -189,6 +204,10 @@ std::vector<Maker> matrixGradMakers() {
         {&k.expert_up_backward, expertUpBackward, upForms},
         {&k.router_logits_backward, routerLogitsBackward},
         {&k.expert_weight_grad, expertWeightGrad, weightForms},
+        {&k.expert_down_backward_lanes, expertDownBackward, inLanes<downForms>},
+        {&k.expert_up_backward_lanes, expertUpBackward, inLanes<upForms>},
+        {&k.router_logits_backward_lanes, routerLogitsBackward, inLanes<routerForms>},
+        {&k.expert_weight_grad_lanes, expertWeightGrad, inLanes<weightForms>},
     };
 }
 

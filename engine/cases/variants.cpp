@@ -154,7 +154,8 @@ bool findsPages(const KernelCode& code) {
     const Kernels& k = kernels();
     for (const KernelCode* one :
          {&k.expert_up, &k.expert_up_gemv, &k.expert_up_lanes, &k.expert_down, &k.expert_down_gemv,
-          &k.expert_down_lanes, &k.expert_down_backward, &k.expert_up_backward, &k.expert_weight_grad})
+          &k.expert_down_lanes, &k.expert_down_backward, &k.expert_up_backward, &k.expert_weight_grad,
+          &k.expert_down_backward_lanes, &k.expert_up_backward_lanes, &k.expert_weight_grad_lanes})
         if (&code == one) return true;
     return false;
 }

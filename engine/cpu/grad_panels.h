@@ -1,6 +1,7 @@
 // Packed weights the other way round, in scalar code: sums over the rows of a matrix, its columns are the outputs.
 #pragma once
 
+#include "engine/cpu/expert_outputs.h"
 #include "engine/cpu/panel.h"
 #include "engine/cpu/sums.h"
 
@@ -23,17 +24,26 @@ inline float columnDot(const float* x, const PackedMatrix& matrix, uint32_t col)
     return sumR32(matrix.rows, [&](uint32_t k) { return x[k] * matrix.at(k, col); });
 }
 
-// The outputs of `groups`, tiles of kTileRows rows and kTilePanels panels: body(page, row, output).
-template <class Params, class Body>
-void eachOutput(const Params& p, const Constants& c, Groups groups, uint32_t outputs, const Body& body) {
-    constexpr uint32_t kWidth = kPanel * kTilePanels;
-    uint32_t columns = ceilDiv(outputs, kWidth);
-    for (uint64_t group = groups.begin; group < groups.end; ++group) {
-        TileRows tile = findTile(p, c, group / columns);
-        uint32_t first = static_cast<uint32_t>(group % columns) * kWidth, last = std::min(first + kWidth, outputs);
-        for (uint32_t row = tile.first; row < tile.end; ++row)
-            for (uint32_t output = first; output < last; ++output) body(tile.page, row, output);
-    }
+// One gradient of a hidden value.
+inline void downGradient(const ExpertDownBackward& p, const Constants& c, const uint32_t* page, uint32_t row,
+                         uint32_t output) {
+    PackedMatrix down{page + p.down_weight, p.model_dim, p.hidden_dim, c.weight_format};
+    uint32_t at = row * p.hidden_dim + output;
+    float total = columnDot(p.grad_y.at + uint64_t{row} * p.model_dim, down, output);
+    p.grad_hidden.at[at] = state_rule(checked(total, p.status, at));
+}
+
+// One gradient of an input.
+inline void upGradient(const ExpertUpBackward& p, const Constants& c, const uint32_t* page, uint32_t row,
+                       uint32_t output) {
+    auto total = [&](F32 grad, uint32_t weight) {
+        PackedMatrix matrix{page + weight, p.hidden_dim, p.model_dim, c.weight_format};
+        return columnDot(grad.at + uint64_t{row} * p.hidden_dim, matrix, output);
+    };
+    float sum = total(p.grad_up, p.up_weight);
+    if (c.activation != kRelu) sum = total(p.grad_gate, p.gate_weight) + sum;
+    uint32_t at = row * p.model_dim + output;
+    p.grad_x.at[at] = state_rule(checked(sum, p.status, at));
 }
 
 // The gradient of the router's logits is that of a dense expert: `page` holds the address of its page.

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/ceil_div.h"
+#include "engine/train/gradient_forms.h"
 #include "host/views.h"
 #include "shaders/exact_math.h"
 
@@ -70,9 +71,6 @@ Result<LmPass> LmPass::create(Engine& engine, const Trunk& trunk, bool training)
         {pass.norm_weight_, k.rms_norm_weight_grad, {}, true},
         {pass.conv_backward_, k.causal_conv_backward, {}, true},
         {pass.conv_weight_, k.causal_conv_weight_grad, {}, true},
-        {pass.head_backward_, k.router_logits_backward, {}, true},
-        {pass.head_weight_, k.expert_weight_grad, {.operand_bits = 24, .dense = 1}, true},
-        {pass.head_carry_, k.expert_weight_grad, {.operand_bits = 24, .dense = 1, .carry = 1}, true},
         {pass.count_, k.count_tokens, {}, true},
     };
     for (const Wanted& w : wanted) {
@@ -80,6 +78,16 @@ Result<LmPass> LmPass::create(Engine& engine, const Trunk& trunk, bool training)
         VKMOE_TRY(kernel, engine.kernel(w.code, w.constants));
         w.kernel = kernel;
     }
+    if (!training) return pass;
+    const uint32_t vocabulary = trunk.config.vocab_size;
+    Constants dense{.operand_bits = 24, .dense = 1};
+    VKMOE_TRY(head_backward, rowGradient(engine, k.router_logits_backward, {}, vocabulary));
+    VKMOE_TRY(head_weight, weightGradient(engine, dense, vocabulary));
+    dense.carry = 1;
+    VKMOE_TRY(head_carry, weightGradient(engine, dense, vocabulary));
+    pass.head_backward_ = head_backward;
+    pass.head_weight_ = head_weight;
+    pass.head_carry_ = head_carry;
     return pass;
 }
 

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "engine/models/lm_pass.h"
-#include "engine/train/gradient_grid.h"
+#include "engine/train/gradient_forms.h"
 #include "host/views.h"
 
 namespace vkmoe {
@@ -45,7 +45,7 @@ void LmPass::headBackward(Commands& commands, const LmActivations& a, const Grad
                               c.vocab_size,
                               c.model_dim,
                               0};
-    commands.dispatch(*head_backward_, back, denseThreads(chunk.tokens, c.model_dim));
+    commands.dispatch(*head_backward_, back, denseThreads(*head_backward_, chunk.tokens, c.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = a.memory.at<F32>(a.logits);
     grad.x = a.memory.at<F32>(a.rowsAt(a.head_x, chunk, c.model_dim));
@@ -61,7 +61,8 @@ void LmPass::headBackward(Commands& commands, const LmActivations& a, const Grad
         grad.partials = g.carry->headPartials();
         grad.carried = g.carry->carried.at<U32>();
     }
-    commands.dispatch(g.carry ? *head_carry_ : *head_weight_, grad, denseThreads(c.vocab_size, c.model_dim));
+    const Kernel& head = g.carry ? *head_carry_ : *head_weight_;
+    commands.dispatch(head, grad, denseThreads(head, c.vocab_size, c.model_dim));
     commands.barrier();
     if (!g.carry) return;
     commands.fill(g.carry->carried, 4, 4, chunk.first + chunk.tokens);  // word `experts`

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <string_view>
 
 #include "engine/ceil_div.h"
 
@@ -11,9 +12,6 @@ namespace {
 
 constexpr uint32_t kLanesHeights[] = {1, 4, kLanesRows};
 constexpr uint32_t kMostTrips = 32768;  // loop iterations of one invocation
-
-// On real GPUs shared memory serves better than broadcasts.
-bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }
 
 // Iterations of an invocation of a lanes form on a tile of `rows` rows: chunks and blocks of two matrices.
 uint64_t trips(uint32_t height, uint32_t rows, uint32_t cols) {
@@ -33,6 +31,12 @@ bool fits(const ExpertForm& form, uint32_t slots, uint32_t experts) {
 uint32_t subgroupLanes(const DeviceLimits& limits) {
     if (!limits.subgroup_broadcast || limits.subgroup_size < 8) return 0;
     return std::min(std::bit_floor(limits.subgroup_size), kWorkgroup);
+}
+
+bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }
+
+uint32_t tileOutputs(const KernelCode& code) {
+    return std::string_view(code.name).ends_with("_lanes") ? kLanesOutputs : kPanel * kTilePanels;
 }
 
 Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, const Constants& down) {

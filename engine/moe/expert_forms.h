@@ -12,6 +12,12 @@ inline namespace v1 {
 // Lanes of a subgroup as the lanes forms take it, 8 to 64; 0: the device lacks what they need.
 uint32_t subgroupLanes(const DeviceLimits& limits);
 
+// On real GPUs shared memory serves better than broadcasts.
+bool usesLanes(const DeviceInfo& info);
+
+// Outputs of a workgroup of a tiled kernel.
+uint32_t tileOutputs(const KernelCode& code);
+
 // One way to run an expert family: by tiles of up to `rows` rows, or (rows == 0) a workgroup a row.
 struct ExpertForm {
     const Kernel *up = nullptr, *down = nullptr;

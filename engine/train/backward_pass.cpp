@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "engine/moe/numerics.h"
-#include "engine/train/gradient_grid.h"
+#include "engine/train/gradient_forms.h"
 #include "host/views.h"
 
 namespace vkmoe {
@@ -13,8 +13,8 @@ inline namespace v1 {
 namespace {
 
 // Threads of a tiled GEMM over a family's rows.
-uint64_t familyThreads(uint32_t rows, uint32_t experts, bool dense, uint32_t outputs) {
-    return dense ? denseThreads(rows, outputs) : slotThreads(rows, experts, outputs);
+uint64_t familyThreads(const Kernel& kernel, uint32_t rows, uint32_t experts, bool dense, uint32_t outputs) {
+    return dense ? denseThreads(kernel, rows, outputs) : slotThreads(kernel, rows, experts, outputs);
 }
 
 }  // namespace
@@ -28,29 +28,34 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
     uint32_t fused_up = operandBits(up, precision) < 24, fused_down = operandBits(down, precision) < 24;
     Family out;
     out.dense = dense;
-    VKMOE_TRY(down_kernel, engine.kernel(k.expert_down_backward,
-                                         {.weight_format = uint32_t(down), .fused = fused_down, .dense = dense}));
+    const Description& d = weights_->description;
+    const uint32_t model_dim = d.model_dim, hidden_dim = dense ? d.shared_dim : d.hidden_dim;
+    VKMOE_TRY(down_kernel,
+              rowGradient(engine, k.expert_down_backward,
+                          {.weight_format = uint32_t(down), .fused = fused_down, .dense = dense}, model_dim));
     VKMOE_TRY(activation_kernel, engine.kernel(k.activation_backward,
                                                {.operand_bits = operandBits(up, precision), .activation = activation}));
-    VKMOE_TRY(
-        up_kernel,
-        engine.kernel(k.expert_up_backward,
-                      {.weight_format = uint32_t(up), .fused = fused_up, .activation = activation, .dense = dense}));
+    VKMOE_TRY(up_kernel,
+              rowGradient(engine, k.expert_up_backward,
+                          {.weight_format = uint32_t(up), .fused = fused_up, .activation = activation, .dense = dense},
+                          hidden_dim));
     out.down = down_kernel;
     out.activation = activation_kernel;
     out.up = up_kernel;
     // In rounded precision x has 8 bits and the gradient 16: their products are exact.
-    auto grad = [&](bool bias, uint32_t fused, bool gather) {
-        return engine.kernel(k.expert_weight_grad, {.operand_bits = fused != 0 ? 8u : 24u,
-                                                    .fused = fused,
-                                                    .bias = bias ? kBias : 0,
-                                                    .dense = dense,
-                                                    .gather = gather,
-                                                    .carry = carry_});
+    auto grad = [&](bool bias, uint32_t fused, bool gather, uint32_t rows) {
+        return weightGradient(engine,
+                              {.operand_bits = fused != 0 ? 8u : 24u,
+                               .fused = fused,
+                               .bias = bias ? kBias : 0,
+                               .dense = dense,
+                               .gather = gather,
+                               .carry = carry_},
+                              rows);
     };
-    VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense));
-    VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense));
-    VKMOE_TRY(down_grad, grad(down_bias, fused_down, false));
+    VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense, hidden_dim));
+    VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense, hidden_dim));
+    VKMOE_TRY(down_grad, grad(down_bias, fused_down, false, model_dim));
     out.gate_grad = gate_grad;
     out.up_grad = up_grad;
     out.down_grad = down_grad;
@@ -207,7 +212,7 @@ void BackwardPass::downBackward(const Recording& r, const Family& family, const 
                             p.rows,
                             weights_->sharedPage(),
                             0};
-    r.commands.dispatch(*family.down, down, familyThreads(p.rows, d.experts, family.dense, p.hidden_dim));
+    r.commands.dispatch(*family.down, down, familyThreads(*family.down, p.rows, d.experts, family.dense, p.hidden_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(p.grad_y);
     grad.x = r.f.memory.at<F32>(p.hidden);
@@ -251,7 +256,8 @@ void BackwardPass::upBackward(const Recording& r, const Family& family, const Pl
                         p.weights->up_weight,
                         p.rows,
                         weights_->sharedPage()};
-    if (r.batch.input) r.commands.dispatch(*family.up, up, familyThreads(p.rows, d.experts, family.dense, d.model_dim));
+    if (r.batch.input)
+        r.commands.dispatch(*family.up, up, familyThreads(*family.up, p.rows, d.experts, family.dense, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(p.grad_up);
     grad.x = r.f.memory.at<F32>(p.x);
@@ -282,7 +288,7 @@ void BackwardPass::weightGrad(const Recording& r, const Kernel& kernel, ExpertWe
     p.experts = weights_->description.experts;
     p.last = r.batch.last;
     uint64_t matrices = dense ? 1 : p.experts;
-    r.commands.dispatch(kernel, p, matrices * denseThreads(p.rows, p.cols));
+    r.commands.dispatch(kernel, p, matrices * denseThreads(kernel, p.rows, p.cols));
 }
 
 void BackwardPass::dispatchBackward(const Recording& r) const {

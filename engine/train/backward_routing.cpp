@@ -2,7 +2,7 @@
 #include "engine/moe/numerics.h"
 #include "engine/moe/token_lanes.h"
 #include "engine/train/backward_pass.h"
-#include "engine/train/gradient_grid.h"
+#include "engine/train/gradient_forms.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {
@@ -22,10 +22,11 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
                                                           .scaled = d.routed_scale != 1,
                                                           .lanes = lanes_}));
     VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {.lanes = lanes_}));
-    VKMOE_TRY(router, engine.kernel(k.router_logits_backward, {}));
-    VKMOE_TRY(router_grad,
-              engine.kernel(k.expert_weight_grad,
-                            {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = carry_}));
+    VKMOE_TRY(router, rowGradient(engine, k.router_logits_backward, {}, d.experts));
+    VKMOE_TRY(
+        router_grad,
+        weightGradient(engine, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = carry_},
+                       d.experts));
     VKMOE_TRY(dispatch, engine.kernel(k.dispatch_backward, {.shared = order, .shared_gate = hasSharedGate()}));
     combine_ = combine;
     gates_ = gates;
@@ -82,7 +83,7 @@ void BackwardPass::routerBackward(const Recording& r) const {
                            d.experts,
                            d.model_dim,
                            0};
-    if (r.batch.input) r.commands.dispatch(*router_, p, denseThreads(r.batch.tokens, d.model_dim));
+    if (r.batch.input) r.commands.dispatch(*router_, p, denseThreads(*router_, r.batch.tokens, d.model_dim));
     ExpertWeightGrad grad{};
     grad.grad_out = r.b.memory.at<F32>(r.b.grad_logits);
     grad.x = r.f.memory.at<F32>(r.f.x);

@@ -13,6 +13,7 @@
 #include "host/ram_store.h"
 #include "host/scratch_store.h"
 #include "host/transfer.h"
+#include "host/views.h"
 #include "shaders/exact_math.h"
 
 namespace vkmoe {

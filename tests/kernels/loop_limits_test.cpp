@@ -46,6 +46,8 @@ Shape wide(uint32_t model_dim, uint32_t hidden_dim) {
 TEST_CASE("no device stops before the end of a large vocabulary", "[kernels][device]") {
     sameBitsEverywhere(kernels().router_logits_backward, {},
                        {.tokens = 1, .experts = 151936, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
+    sameBitsInLanes(kernels().router_logits_backward_lanes, {},
+                    {.tokens = 17, .experts = 100000, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
 }
 
 TEST_CASE("no device stops before the end of the widest row of a model", "[kernels][device]") {
@@ -54,6 +56,7 @@ TEST_CASE("no device stops before the end of the widest row of a model", "[kerne
     sameBitsEverywhere(kernels().expert_up_gemv, gated, wide(kModelDim, 2));
     sameBitsInLanes(kernels().expert_up_lanes, gated, wide(kModelDim, 2));
     sameBitsEverywhere(kernels().expert_down_backward, {.operand_bits = 24}, wide(kModelDim, 2));
+    sameBitsInLanes(kernels().expert_down_backward_lanes, {.operand_bits = 24}, wide(kModelDim, 2));
     sameBitsEverywhere(kernels().router_logits, {.operand_bits = 24}, wide(kModelDim, 2));
     sameBitsEverywhere(kernels().shared_gate, {.operand_bits = 24}, wide(kModelDim, 2));
     sameBitsEverywhere(kernels().squared_error, {}, wide(kModelDim, 2));
@@ -65,5 +68,6 @@ TEST_CASE("no device stops before the end of the widest row of hidden values", "
     sameBitsEverywhere(kernels().expert_down_gemv, {}, wide(2, kHiddenDim));
     sameBitsInLanes(kernels().expert_down_lanes, {}, wide(2, kHiddenDim));
     sameBitsEverywhere(kernels().expert_up_backward, gated, wide(2, kHiddenDim));
+    sameBitsInLanes(kernels().expert_up_backward_lanes, gated, wide(2, kHiddenDim));
     sameBitsEverywhere(kernels().slot_stats, {}, wide(kModelDim, kHiddenDim));
 }

@@ -1,0 +1,21 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#include "shaders/kernel.glsl"
+#include "shaders/panel.glsl"
+#include "shaders/grad_lanes.glsl"
+// expert_down_backward_lanes: expert_down_backward for software drivers; same inputs, outputs and bits; needs subgroup
+// broadcasts and subgroups of eight. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
+KERNEL(ExpertDownBackward)
+
+void main() {
+    uint columns = (p.hidden_dim + kLanesOutputs - 1u) / kLanesOutputs, number, first, end;
+    if (!find_rows(p.offsets, p.tiles, p.tile_count, p.pages, p.rows, p.dense_page, group_index() / columns, number, first, end)) return;
+    if (lanes_first(group_index() % columns) >= p.hidden_dim) return;  // the whole subgroup
+    uvec4 outputs = lane_outputs(group_index() % columns);
+    for (uint row = first; row < end; row += c_tile_rows) {
+        place_rows(row, end, p.model_dim);
+        grad_lanes_dot(p.grad_y, p.pages.at[number], outputs, p.down_weight, p.model_dim, p.hidden_dim);
+        for (uint i = 0u; i < min(c_tile_rows, end - row); ++i)
+            store_row(p.grad_hidden, p.status, row + i, outputs, totals[i], p.hidden_dim);
+    }
+}

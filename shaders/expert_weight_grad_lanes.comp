@@ -1,0 +1,168 @@
+#version 460
+#extension GL_GOOGLE_include_directive : require
+#extension GL_KHR_shader_subgroup_ballot : require
+#include "shaders/kernel.glsl"
+#include "shaders/terms.glsl"
+#include "shaders/each_row.glsl"
+// expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs subgroup
+// broadcasts and subgroups of eight. One workgroup 32 rows x kLanesOutputs columns; a thread all the rows of four
+// columns, a subgroup apart. Lane i loads rows i, i+8, i+16 and i+24 of a slot and broadcasts them.
+KERNEL(ExpertWeightGrad)
+#include "shaders/weight_grad.glsl"
+
+const uint kChunk = 8u;  // rows of a load
+const uint kSlots = 2u;  // of a loop trip
+#define EACH_ROW(DO) VKMOE_EACH_ROW(DO, 0) VKMOE_EACH_ROW(DO, 16)  // row i + j
+
+vec4 sums[kTileRows];  // of a block, the thread's four columns
+vec4 totals[kTileRows];
+vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
+vec4 bias_sums, bias_totals;                // of the four rows that the lane loads
+
+vec4 load_x(uint at, uvec4 columns) {
+    columns = min(columns, uvec4(p.cols - 1u));
+    return vec4(as_operand(p.x.at[at + columns.x], c_operand_bits), as_operand(p.x.at[at + columns.y], c_operand_bits),
+                as_operand(p.x.at[at + columns.z], c_operand_bits), as_operand(p.x.at[at + columns.w], c_operand_bits));
+}
+
+uvec4 lane_rows(uint row) { return uvec4(row + lane_index() % kChunk) + uvec4(0u, 1u, 2u, 3u) * uvec4(kChunk); }
+
+vec4 load_grads(uint slot, uvec4 rows) {
+    rows = uvec4(slot * p.rows) + min(rows, uvec4(p.rows - 1u));
+    vec4 grads = vec4(p.grad_out.at[rows.x]);
+    if (c_tile_rows > kChunk) grads.y = p.grad_out.at[rows.y];
+    if (c_tile_rows > 2u * kChunk) grads.zw = vec2(p.grad_out.at[rows.z], p.grad_out.at[rows.w]);
+    return grads;
+}
+
+#define GRAD_TERM(i, j) \
+    if (i + j < c_tile_rows) sums[i + j] = multiply_add(vec4(subgroupBroadcast(grads[(i + j) / 8], i % 8)), x, sums[i + j]);
+#define GRAD_SLOT(j)                                                    \
+    {                                                                   \
+        bool inside = k + j < count;                                    \
+        vec4 x = load_x(subgroupBroadcast(x_at, j), columns);           \
+        vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
+        x = inside ? x : vec4(one());                                   \
+        grads = inside ? grads : vec4(nothing());                       \
+        EACH_ROW(GRAD_TERM)                                             \
+        bias_sums = bias_sums + grads;                                  \
+    }
+#define CLEAR_SUM(i, j) \
+    if (i + j < c_tile_rows) sums[i + j] = vec4(nothing());
+#define CLEAR_TOTAL(i, j) \
+    if (i + j < c_tile_rows) totals[i + j] = vec4(nothing());
+#define ADD_SUM(i, j) \
+    if (i + j < c_tile_rows) totals[i + j] = totals[i + j] + sums[i + j];
+
+// Slots slot .. slot+count-1, of one block.
+void add_slots(uint slot, uint count, uvec4 rows, uvec4 columns) {
+    for (uint k = 0u; k < count; k += kSlots) {
+        uint at = slot + min(k + lane_index() % kSlots, count - 1u);
+        uint x_at = (c_gather != 0u ? p.token_of.at[at] : at) * p.cols;
+        GRAD_SLOT(0u)
+        GRAD_SLOT(1u)
+    }
+}
+
+// A block is finished.
+void add_sums() {
+    EACH_ROW(ADD_SUM)
+    EACH_ROW(CLEAR_SUM)
+    bias_totals = bias_totals + bias_sums;
+    bias_sums = vec4(nothing());
+}
+
+// All slots, whose ranks begin at `before`.
+void add_blocks(uint row, uvec4 columns) {
+    uvec4 rows = lane_rows(row);
+    for (uint slot = first; slot < end;) {
+        uint begin = (before + (slot - first)) % kBlock, count = min(kBlock - begin, end - slot);
+        add_slots(slot, count, rows, columns);
+        if (begin + count == kBlock) add_sums();
+        slot += count;
+    }
+}
+
+// ---- from and to pages ----------------------------------------------------------------------------------------------
+
+vec4 load_words(U32 page, uvec4 at) {
+    return uintBitsToFloat(uvec4(page.at[at.x], page.at[at.y], page.at[at.z], page.at[at.w]));
+}
+
+vec4 load_row(U32 page, uint row, uvec4 columns) {
+    return load_words(page, uvec4(word_of(min(row, p.rows - 1u), 0u)) + min(columns, uvec4(p.cols - 1u)) * uvec4(kPanel));
+}
+
+#define TAKE(i, j)                          \
+    if (i + j < c_tile_rows) {              \
+        totals[i + j] = kept_totals[i + j]; \
+        sums[i + j] = kept_sums[i + j];     \
+    }
+#define GIVE(i, j)                          \
+    if (i + j < c_tile_rows) {              \
+        kept_totals[i + j] = totals[i + j]; \
+        kept_sums[i + j] = sums[i + j];     \
+    }
+
+// What earlier chunks left. It is read in any case: drivers take seconds to compile branches around so many values.
+void load_carried(uint row, uvec4 columns) {
+    bool has_total = before >= kBlock, has_sum = before % kBlock != 0u;
+    for (uint i = 0u; i < c_tile_rows; ++i) {
+        vec4 total = load_row(p.totals.at[number], row + i, columns), sum = load_row(p.partials.at[number], row + i, columns);
+        kept_totals[i] = has_total ? total : vec4(nothing());
+        kept_sums[i] = has_sum ? sum : vec4(nothing());
+    }
+    EACH_ROW(TAKE)
+    if ((c_bias & kBias) == 0u) return;
+    uvec4 words = uvec4(p.bias) + min(lane_rows(row), uvec4(p.rows - 1u));
+    vec4 total = load_words(p.totals.at[number], words), sum = load_words(p.partials.at[number], words);
+    bias_totals = has_total ? total : vec4(nothing());
+    bias_sums = has_sum ? sum : vec4(nothing());
+}
+
+// Adds a finished total to the gradient, or keeps both parts for the next chunk.
+void put(uint word, float total, float sum) {
+    if (c_carry == 0u || p.last != 0u) {
+        add_gradient(p.pages.at[number], word, c_carry == 0u ? total : total + sum);
+        return;
+    }
+    uint after = before + (end - first);
+    if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(total));
+    if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(sum));
+}
+
+void put_rows(uint row, uvec4 columns) {
+    if (c_carry == 0u) add_sums();
+    EACH_ROW(GIVE)
+    for (uint i = 0u; i < 4u * min(c_tile_rows, p.rows - row); ++i) {
+        uint col = element_of(columns, i % 4u);
+        if (col < p.cols) put(word_of(row + i / 4u, col), element_of(kept_totals[i / 4u], i % 4u), element_of(kept_sums[i / 4u], i % 4u));
+    }
+}
+
+// The first subgroup of the first columns has the bias.
+void put_bias(uint row) {
+    if ((c_bias & kBias) == 0u || col0 != 0u || lane_index() >= kChunk) return;
+    for (uint i = 0u; i < c_tile_rows / kChunk; ++i) {
+        uint at = row + i * kChunk + lane_index();
+        if (at < p.rows) put(p.bias + at, element_of(bias_totals, i), element_of(bias_sums, i));
+    }
+}
+
+void run_rows(uint row, uvec4 columns) {
+    EACH_ROW(CLEAR_TOTAL)
+    EACH_ROW(CLEAR_SUM)
+    bias_totals = bias_sums = vec4(nothing());
+    if (c_carry != 0u) load_carried(row, columns);
+    add_blocks(row, columns);
+    put_rows(row, columns);
+    put_bias(row);
+}
+
+void main() {
+    if (!find_work(kLanesOutputs)) return;
+    uint subgroup = col0 + lane_index() / c_lanes * c_lanes * 4u;
+    if (subgroup >= p.cols) return;  // all of it
+    uvec4 columns = uvec4(subgroup + lane_index() % c_lanes) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
+    for (uint row = row0; row < min(row0 + kTileRows, p.rows); row += c_tile_rows) run_rows(row, columns);
+}

@@ -1,0 +1,35 @@
+// What the forms of expert_weight_grad share: whose slots a workgroup adds up, and where their sums go.
+//
+// c_carry: the slots are a chunk of a micro-batch. `carried` [experts+1] counts those of earlier chunks; the blocks of R32
+// go on where they ended: `partials` holds the sum of the unfinished block if carried % 32 is not 0, `totals` that of the
+// blocks before if there are any, both at the words of the gradient. With `last` the gradient is added, else both are kept.
+
+// The workgroup's rows and columns begin here; its page, its slots, and how many there were before.
+uint number, row0, col0, first, end, before;
+
+// The pages that the expert's sums go to.
+bool are_here(uint expert) {
+    return is_here(p.pages, expert) && (c_carry == 0u || (is_here(p.totals, expert) && is_here(p.partials, expert)));
+}
+
+// (expert, column tile of `width`, row tile), row tiles fastest.
+bool find_work(uint width) {
+    uint row_tiles = (p.rows + kTileRows - 1u) / kTileRows, col_tiles = (p.cols + width - 1u) / width;
+    uint expert = group_index() / row_tiles / col_tiles;
+    if (expert >= (c_dense != 0u ? 1u : p.experts)) return false;
+    row0 = group_index() % row_tiles * kTileRows;
+    col0 = group_index() / row_tiles % col_tiles * width;
+    if (c_dense == 0u && !are_here(expert)) return false;
+    number = c_dense != 0u ? p.dense_page : expert;
+    first = c_dense != 0u ? 0u : p.offsets.at[expert];
+    end = c_dense != 0u ? p.count : p.offsets.at[expert + 1u];
+    before = c_carry != 0u ? p.carried.at[c_dense != 0u ? p.experts : expert] : 0u;
+    return end != first || (before != 0u && p.last != 0u);
+}
+
+// Of an element of the matrix.
+uint word_of(uint row, uint col) { return p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel; }
+
+void add_gradient(U32 page, uint word, float total) {
+    page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));
+}
