@@ -29,8 +29,9 @@ OpenedEngines openEngines() {
     opened.owned.push_back(mustOpen({.device = "cpu", .device_options = {.emulate_transfer_queue = true}}));
     auto candidates = vkmoe::listVulkanDevices();
     for (size_t i = 0; candidates && i < candidates->size(); ++i)
-        opened.owned.push_back(
-            mustOpen({.device = "gpu:" + std::to_string(i), .device_options = {.emulate_transfer_queue = true}}));
+        opened.owned.push_back(mustOpen({.device = "gpu:" + std::to_string(i),
+                                         .device_options = {.emulate_transfer_queue = true},
+                                         .probe = false}));
     for (auto& engine : opened.owned) opened.all.push_back(engine.get());
     return opened;
 }

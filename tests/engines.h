@@ -1,4 +1,5 @@
-// One engine per device of tests/devices.h: CPU scalar, CPU SIMD, and every Vulkan device, opened once per process.
+// One engine per device of tests/devices.h: CPU scalar, CPU SIMD, and every Vulkan device, opened once per process. They are
+// not probed: the tests compare bits themselves, and probes would have drivers compile forms that no test runs.
 #pragma once
 
 #include <vector>
