@@ -23,7 +23,7 @@
     X(15, group_score)    /* kNoGroups, kGroupMax, kGroupSumOfTop2 */                                   \
     X(16, shared_gate)    /* combine: 1: the shared expert's output is multiplied by shared_gates */    \
     X(17, capacity)       /* route_topk: 1: selection keys and scores go to assign_capacity, no choice is made */ \
-    X(18, tile_rows)      /* lanes forms: rows a thread computes at a time, 1 to kLanesRows or kTileRows */ \
+    X(18, tile_rows)      /* lanes forms: rows at a time, 1 to kLanesRows; of weights' gradients 8, 16 or 32 */ \
     X(19, keep_totals)    /* expert_up: 1: totals before the activation are stored for the backward pass */ \
     X(20, gather)         /* expert_weight_grad: 1: rows of x are found through token_of */             \
     X(21, carry)          /* expert_weight_grad: 1: a chunk of a micro-batch, accumulators are carried */ \

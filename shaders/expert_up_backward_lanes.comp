@@ -7,17 +7,17 @@
 // broadcasts and subgroups of eight. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
 KERNEL(ExpertUpBackward)
 
-vec4 gate[kLanesRows];
+vec4 sums_of_both[kLanesRows];  // gate's and up's
 
 #define KEEP_ROW(i, j) \
-    if (i < c_tile_rows) gate[i] = matrix == 0u ? totals[i] : gate[i] + totals[i];
+    if (i < c_tile_rows) sums_of_both[i] = matrix == 0u ? totals[i] : sums_of_both[i] + totals[i];
 
 F32 gradient(uint matrix) {
     if (matrix == 0u && c_activation != kRelu) return p.grad_gate;
     return p.grad_up;
 }
 
-// First gate, then up; an expert without a gate has only up. The sum is in gate.
+// First gate, then up; an expert without a gate has only up.
 void run_rows(uint number, uvec4 outputs, uint row, uint end) {
     place_rows(row, end, p.hidden_dim);
     for (uint matrix = 0u; matrix < (c_activation == kRelu ? 1u : 2u); ++matrix) {
@@ -34,6 +34,7 @@ void main() {
     uvec4 outputs = lane_outputs(group_index() % columns);
     for (uint row = first; row < end; row += c_tile_rows) {
         run_rows(number, outputs, row, end);
-        for (uint i = 0u; i < min(c_tile_rows, end - row); ++i) store_row(p.grad_x, p.status, row + i, outputs, gate[i], p.model_dim);
+        for (uint i = 0u; i < min(c_tile_rows, end - row); ++i)
+            store_row(p.grad_x, p.status, row + i, outputs, sums_of_both[i], p.model_dim);
     }
 }

@@ -12,7 +12,7 @@ KERNEL(ExpertUp)
 
 vec4 gate[kLanesRows], up[kLanesRows];
 
-#define PLACE_ROW(i, j) \
+#define PLACE_TOKEN(i, j) \
     if (i < c_tile_rows) row_at[i] = (c_dense != 0u ? min(row + i, end - 1u) : p.token_of.at[min(row + i, end - 1u)]) * p.model_dim;
 #define KEEP_ROW(i, j)                                  \
     if (i < c_tile_rows) {                              \
@@ -22,7 +22,7 @@ vec4 gate[kLanesRows], up[kLanesRows];
 
 // First up, then gate; an expert without a gate is its own.
 void run_rows(U32 page, uvec4 outputs, uint row, uint end) {
-    VKMOE_EACH_ROW(PLACE_ROW, 0)
+    VKMOE_EACH_ROW(PLACE_TOKEN, 0)
     for (uint matrix = 0u; matrix < (c_activation == kRelu ? 1u : 2u); ++matrix) {
         bool is_up = matrix == 0u;
         lanes_dot(p.x, page, outputs, p.hidden_dim, is_up ? p.up_weight : p.gate_weight, is_up ? p.up_bias : p.gate_bias,

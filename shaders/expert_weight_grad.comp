@@ -88,7 +88,7 @@ void put_tile(vec4 values[8]) {
 bool element_at(uint i, out uint word, out uint row, out uint col) {
     row = i / (kPanel * kTileOutputs) * kPanel + i % kPanel;
     col = i / kPanel % kTileOutputs;
-    word = word_of(row0 + row, col0 + col);
+    word = gradient_word(row0 + row, col0 + col);
     return row0 + row < p.rows && col0 + col < p.cols;
 }
 

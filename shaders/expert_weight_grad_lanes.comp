@@ -5,8 +5,8 @@
 #include "shaders/terms.glsl"
 #include "shaders/each_row.glsl"
 // expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs subgroup
-// broadcasts and subgroups of eight. One workgroup 32 rows x kLanesOutputs columns; a thread all the rows of four
-// columns, a subgroup apart. Lane i loads rows i, i+8, i+16 and i+24 of a slot and broadcasts them.
+// broadcasts and subgroups of eight. One workgroup 32 rows x kLanesOutputs columns, c_tile_rows (8, 16 or 32) rows at a time;
+// a thread four columns, a subgroup apart. Lane i loads rows i, i+8, ... of a slot and broadcasts them.
 KERNEL(ExpertWeightGrad)
 #include "shaders/weight_grad.glsl"
 
@@ -19,7 +19,7 @@ vec4 totals[kTileRows];
 vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
 vec4 bias_sums, bias_totals;                // of the four rows that the lane loads
 
-vec4 load_x(uint at, uvec4 columns) {
+vec4 load_columns(uint at, uvec4 columns) {
     columns = min(columns, uvec4(p.cols - 1u));
     return vec4(as_operand(p.x.at[at + columns.x], c_operand_bits), as_operand(p.x.at[at + columns.y], c_operand_bits),
                 as_operand(p.x.at[at + columns.z], c_operand_bits), as_operand(p.x.at[at + columns.w], c_operand_bits));
@@ -40,7 +40,7 @@ vec4 load_grads(uint slot, uvec4 rows) {
 #define GRAD_SLOT(j)                                                    \
     {                                                                   \
         bool inside = k + j < count;                                    \
-        vec4 x = load_x(subgroupBroadcast(x_at, j), columns);           \
+        vec4 x = load_columns(subgroupBroadcast(x_at, j), columns);           \
         vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
         x = inside ? x : vec4(one());                                   \
         grads = inside ? grads : vec4(nothing());                       \
@@ -90,7 +90,7 @@ vec4 load_words(U32 page, uvec4 at) {
 }
 
 vec4 load_row(U32 page, uint row, uvec4 columns) {
-    return load_words(page, uvec4(word_of(min(row, p.rows - 1u), 0u)) + min(columns, uvec4(p.cols - 1u)) * uvec4(kPanel));
+    return load_words(page, uvec4(gradient_word(min(row, p.rows - 1u), 0u)) + min(columns, uvec4(p.cols - 1u)) * uvec4(kPanel));
 }
 
 #define TAKE(i, j)                          \
@@ -132,11 +132,10 @@ void put(uint word, float total, float sum) {
 }
 
 void put_rows(uint row, uvec4 columns) {
-    if (c_carry == 0u) add_sums();
     EACH_ROW(GIVE)
     for (uint i = 0u; i < 4u * min(c_tile_rows, p.rows - row); ++i) {
         uint col = element_of(columns, i % 4u);
-        if (col < p.cols) put(word_of(row + i / 4u, col), element_of(kept_totals[i / 4u], i % 4u), element_of(kept_sums[i / 4u], i % 4u));
+        if (col < p.cols) put(gradient_word(row + i / 4u, col), element_of(kept_totals[i / 4u], i % 4u), element_of(kept_sums[i / 4u], i % 4u));
     }
 }
 
@@ -155,6 +154,7 @@ void run_rows(uint row, uvec4 columns) {
     bias_totals = bias_sums = vec4(nothing());
     if (c_carry != 0u) load_carried(row, columns);
     add_blocks(row, columns);
+    if (c_carry == 0u) add_sums();  // then sums are nothing: see put
     put_rows(row, columns);
     put_bias(row);
 }

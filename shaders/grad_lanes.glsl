@@ -33,16 +33,3 @@ void grad_lanes_dot(F32 x, U32 page, uvec4 outputs, uint weight, uint rows, uint
     uvec4 base = uvec4(weight) + min(outputs, uvec4(cols - 1u)) / uvec4(columns) * uvec4(kPanel);
     lanes_sum(x, page, base, rows, false, vec4(uintBitsToFloat(0u)));
 }
-
-#define PLACE_ROW(i, j) \
-    if (i < c_tile_rows) row_at[i] = min(row + i, end - 1u) * terms;
-
-// Where the sums of rows row .. end-1 begin in x.
-void place_rows(uint row, uint end, uint terms) { VKMOE_EACH_ROW(PLACE_ROW, 0) }
-
-void store_row(F32 to, U32 status, uint row, uvec4 outputs, vec4 values, uint cols) {
-    for (uint i = 0u; i < 4u; ++i) {
-        uint output_ = element_of(outputs, i), at = row * cols + output_;
-        if (output_ < cols) to.at[at] = state_rule(checked(element_of(values, i), status, at));
-    }
-}

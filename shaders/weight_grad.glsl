@@ -28,7 +28,7 @@ bool find_work(uint width) {
 }
 
 // Of an element of the matrix.
-uint word_of(uint row, uint col) { return p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel; }
+uint gradient_word(uint row, uint col) { return p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel; }
 
 void add_gradient(U32 page, uint word, float total) {
     page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));

@@ -176,20 +176,23 @@ std::vector<Constants> weightForms(const DeviceLimits&) {
         {.operand_bits = 24, .dense = 1, .carry = 1},
         {.operand_bits = 8, .fused = 1, .gather = 1, .carry = 1},
         {.operand_bits = 8, .fused = 1},
+        {.operand_bits = 8, .fused = 1, .bias = kBias, .dense = 1},
     };
 }
 
-// The same for software drivers, with the heights of gradient_forms.cpp.
+// The same for software drivers in every height of gradient_forms.cpp; of weights' gradients sums are carried in one.
 template <std::vector<Constants> (*kForms)(const DeviceLimits&)>
 std::vector<Constants> inLanes(const DeviceLimits& limits) {
     std::vector<Constants> all;
     if (subgroupLanes(limits) == 0) return all;
-    for (Constants c : kForms(limits)) {
-        c.lanes = subgroupLanes(limits);
-        c.tile_rows = all.size() % 2 == 0 ? kLanesRows : 4;
-        if (kForms == weightForms) c.tile_rows = c.carry != 0 || c.dense != 0 ? 8 : kTileRows;
-        all.push_back(c);
-    }
+    const bool weights = kForms == weightForms;
+    for (Constants c : kForms(limits))
+        for (uint32_t height : {weights ? 8u : 4u, weights ? kTileRows : kLanesRows}) {
+            if (c.carry != 0 && height == kTileRows) continue;
+            c.lanes = subgroupLanes(limits);
+            c.tile_rows = height;
+            all.push_back(c);
+        }
     return all;
 }
 

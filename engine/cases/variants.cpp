@@ -202,6 +202,8 @@ std::vector<Shape> edgeShapes(const KernelCode& code) {
         all.push_back({.tokens = 2, .experts = 3, .top_k = 2, .model_dim = 4133, .hidden_dim = 1, .seed = 10});
     if (&code == &k.route_topk_backward || &code == &k.router_loss_backward)  // all of the shared memory
         all.push_back({.tokens = 9, .experts = 128, .top_k = 8, .model_dim = 1, .hidden_dim = 1, .seed = 12});
+    if (tileOutputs(code) == kLanesOutputs)  // more than a workgroup's outputs
+        all.push_back({.tokens = 9, .experts = 3, .top_k = 2, .model_dim = 270, .hidden_dim = 300, .seed = 15});
     if (findsPages(code)) {
         all.push_back(
             {.tokens = 37, .experts = 5, .top_k = 2, .model_dim = 33, .hidden_dim = 20, .seed = 13, .here = Here::odd});

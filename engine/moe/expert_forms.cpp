@@ -13,11 +13,6 @@ namespace {
 constexpr uint32_t kLanesHeights[] = {1, 4, kLanesRows};
 constexpr uint32_t kMostTrips = 32768;  // loop iterations of one invocation
 
-// Iterations of an invocation of a lanes form on a tile of `rows` rows: chunks and blocks of two matrices.
-uint64_t trips(uint32_t height, uint32_t rows, uint32_t cols) {
-    return uint64_t{ceilDiv(rows, height)} * 2 * (ceilDiv(cols, 8) + ceilDiv(cols, kBlock) + 2);
-}
-
 // Where the next form is about as fast, measured on lavapipe 22.3: one row against four costs 1 to 1.3, four against
 // sixteen 1 to 1.9.
 bool fits(const ExpertForm& form, uint32_t slots, uint32_t experts) {
@@ -34,6 +29,11 @@ uint32_t subgroupLanes(const DeviceLimits& limits) {
 }
 
 bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }
+
+// Two matrices, in chunks of eight terms and in blocks.
+bool withinTrips(uint32_t height, uint32_t rows, uint32_t terms) {
+    return uint64_t{ceilDiv(rows, height)} * 2 * (ceilDiv(terms, 8) + ceilDiv(terms, kBlock) + 2) <= kMostTrips;
+}
 
 uint32_t tileOutputs(const KernelCode& code) {
     return std::string_view(code.name).ends_with("_lanes") ? kLanesOutputs : kPanel * kTilePanels;
@@ -66,7 +66,7 @@ Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, con
 
 const ExpertForm& ExpertForms::choose(uint32_t slots, uint32_t experts, uint32_t cols) const {
     for (const ExpertForm& form : forms_) {
-        bool short_enough = form.rows == 0 || trips(form.rows, std::min(slots, kTileRows), cols) <= kMostTrips;
+        bool short_enough = form.rows == 0 || withinTrips(form.rows, std::min(slots, kTileRows), cols);
         if (short_enough && fits(form, slots, experts)) return form;
     }
     return forms_.back();

@@ -18,6 +18,10 @@ bool usesLanes(const DeviceInfo& info);
 // Outputs of a workgroup of a tiled kernel.
 uint32_t tileOutputs(const KernelCode& code);
 
+// Whether an invocation of a lanes form on a tile of `rows` rows, `height` at a time, over two matrices with `terms`
+// terms a sum, loops no more often than drivers allow.
+bool withinTrips(uint32_t height, uint32_t rows, uint32_t terms);
+
 // One way to run an expert family: by tiles of up to `rows` rows, or (rows == 0) a workgroup a row.
 struct ExpertForm {
     const Kernel *up = nullptr, *down = nullptr;

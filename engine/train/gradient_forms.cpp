@@ -7,8 +7,6 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint32_t kMostTerms = 100000;  // of a lanes form: some drivers stop an invocation after 65,535 loop trips
-
 const KernelCode& lanesOf(const KernelCode& code) {
     const Kernels& k = kernels();
     if (&code == &k.expert_down_backward) return k.expert_down_backward_lanes;
@@ -16,25 +14,28 @@ const KernelCode& lanesOf(const KernelCode& code) {
     return k.router_logits_backward_lanes;
 }
 
-// The more rows at a time, the fewer loads: on lavapipe 22.3 a weight's gradient reaches 2.0 GFLOP/s with 8 rows, 4.6
-// with
-// 32. But it takes that driver two seconds to compile, not half a one, and twelve with sums to carry: small matrices,
-// which take little time, have few.
-constexpr uint32_t kSmall = 128;
+// Rows at a time. The more, the fewer loads: on lavapipe 22.3 a weight's gradient reaches 2.0 GFLOP/s with 8, 4.6
+// with 32. But it takes that driver two seconds to compile 32, twelve with sums to carry, and half a one to compile 8:
+// not worth it where sums are few.
+constexpr uint32_t kFew = 128;
+
+uint32_t rowHeight(uint32_t terms) { return terms < kFew ? 4 : kLanesRows; }
+uint32_t weightHeight(uint32_t rows, bool carry) { return rows < kFew || carry ? 8 : kTileRows; }
 
 }  // namespace
 
 Result<const Kernel*> rowGradient(Engine& engine, const KernelCode& code, Constants constants, uint32_t terms) {
-    if (!usesLanes(engine.device().info()) || terms > kMostTerms) return engine.kernel(code, constants);
+    if (!usesLanes(engine.device().info()) || !withinTrips(rowHeight(terms), kTileRows, terms))
+        return engine.kernel(code, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
-    constants.tile_rows = terms < kSmall ? 4 : kLanesRows;
+    constants.tile_rows = rowHeight(terms);
     return engine.kernel(lanesOf(code), constants);
 }
 
 Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows) {
     if (!usesLanes(engine.device().info())) return engine.kernel(kernels().expert_weight_grad, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
-    constants.tile_rows = rows < kSmall || constants.carry != 0 ? 8 : kTileRows;
+    constants.tile_rows = weightHeight(rows, constants.carry != 0);
     return engine.kernel(kernels().expert_weight_grad_lanes, constants);
 }
 

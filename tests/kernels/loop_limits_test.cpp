@@ -24,12 +24,12 @@ void sameBitsEverywhere(const KernelCode& code, const Constants& constants, cons
     }
 }
 
-// On devices that have lanes, in the form for many rows.
-void sameBitsInLanes(const KernelCode& code, Constants constants, const Shape& shape) {
+// On devices that have lanes, `height` rows at a time.
+void sameBitsInLanes(const KernelCode& code, Constants constants, const Shape& shape, uint32_t height = kLanesRows) {
     auto scalar = openCpuDevice({.simd = false});
     for (Device* device : test::devices()) {
         constants.lanes = subgroupLanes(device->info().limits);
-        constants.tile_rows = kLanesRows;
+        constants.tile_rows = height;
         if (constants.lanes == 0) continue;
         Case test = makeCase(code, constants, shape);
         INFO(device->info().name << ": " << test.label());
@@ -47,7 +47,16 @@ TEST_CASE("no device stops before the end of a large vocabulary", "[kernels][dev
     sameBitsEverywhere(kernels().router_logits_backward, {},
                        {.tokens = 1, .experts = 151936, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
     sameBitsInLanes(kernels().router_logits_backward_lanes, {},
-                    {.tokens = 17, .experts = 100000, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
+                    {.tokens = 17, .experts = 52000, .top_k = 1, .model_dim = 3, .hidden_dim = 1, .seed = 11});
+}
+
+TEST_CASE("no device stops before the end of the longest sums over tokens", "[kernels][device]") {
+    const Shape longest{.tokens = 12000, .experts = 1, .top_k = 1, .model_dim = 32, .hidden_dim = 2, .seed = 11};
+    for (uint32_t carry : {0u, 1u}) {
+        const Constants sums{.operand_bits = 24, .dense = 1, .carry = carry};
+        sameBitsEverywhere(kernels().expert_weight_grad, sums, longest);
+        sameBitsInLanes(kernels().expert_weight_grad_lanes, sums, longest, 8);
+    }
 }
 
 TEST_CASE("no device stops before the end of the widest row of a model", "[kernels][device]") {
