@@ -17,7 +17,7 @@ const uint kSlots = 2u;  // of a loop trip
 vec4 sums[kTileRows];  // of a block, the thread's four columns
 vec4 totals[kTileRows];
 vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
-vec4 bias_sums, bias_totals;                // of the four rows that the lane loads
+vec4 bias_sums, bias_totals;                        // of the four rows that the lane loads
 
 vec4 load_columns(uint at, uvec4 columns) {
     columns = min(columns, uvec4(p.cols - 1u));
@@ -40,7 +40,7 @@ vec4 load_grads(uint slot, uvec4 rows) {
 #define GRAD_SLOT(j)                                                    \
     {                                                                   \
         bool inside = k + j < count;                                    \
-        vec4 x = load_columns(subgroupBroadcast(x_at, j), columns);           \
+        vec4 x = load_columns(subgroupBroadcast(x_at, j), columns);     \
         vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
         x = inside ? x : vec4(one());                                   \
         grads = inside ? grads : vec4(nothing());                       \
