@@ -7,3 +7,9 @@
 // One element of a vector whose index is not known when the pipeline is built.
 float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 uint element_of(uvec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
+
+// The first of the subgroup's 4*c_lanes outputs in workgroup column `column`, and the thread's four, a subgroup apart.
+uint lanes_first(uint column) { return column * kLanesOutputs + lane_index() / c_lanes * c_lanes * 4u; }
+uvec4 lanes_apart(uint column) {
+    return uvec4(lanes_first(column) + lane_index() % c_lanes) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
+}

@@ -1,10 +1,8 @@
 // The forward's GEMM and GEMV for software drivers: a word of weights serves all columns that it holds.
 #include "shaders/lanes.glsl"
 
-// The thread's outputs, a subgroup apart; past the end of the matrix they are not stored.
-uvec4 lane_outputs(uint column) {
-    return uvec4(lanes_first(column) + lane_index() % c_lanes) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
-}
+// The thread's outputs; past the end of the matrix they are not stored.
+uvec4 lane_outputs(uint column) { return lanes_apart(column); }
 
 uint word_of(uint k) { return word_step(k) * kPanel; }
 

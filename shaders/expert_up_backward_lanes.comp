@@ -12,8 +12,8 @@ vec4 sums_of_both[kLanesRows];  // gate's and up's
 #define KEEP_ROW(i, j) \
     if (i < c_tile_rows) sums_of_both[i] = matrix == 0u ? totals[i] : sums_of_both[i] + totals[i];
 
-F32 gradient(uint matrix) {
-    if (matrix == 0u && c_activation != kRelu) return p.grad_gate;
+F32 gradient(bool is_gate) {
+    if (is_gate) return p.grad_gate;
     return p.grad_up;
 }
 
@@ -22,7 +22,7 @@ void run_rows(uint number, uvec4 outputs, uint row, uint end) {
     place_rows(row, end, p.hidden_dim);
     for (uint matrix = 0u; matrix < (c_activation == kRelu ? 1u : 2u); ++matrix) {
         bool is_gate = matrix == 0u && c_activation != kRelu;
-        grad_lanes_dot(gradient(matrix), p.pages.at[number], outputs, is_gate ? p.gate_weight : p.up_weight, p.hidden_dim, p.model_dim);
+        grad_lanes_dot(gradient(is_gate), p.pages.at[number], outputs, is_gate ? p.gate_weight : p.up_weight, p.hidden_dim, p.model_dim);
         VKMOE_EACH_ROW(KEEP_ROW, 0)
     }
 }

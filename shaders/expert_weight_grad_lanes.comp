@@ -161,8 +161,7 @@ void run_rows(uint row, uvec4 columns) {
 
 void main() {
     if (!find_work(kLanesOutputs)) return;
-    uint subgroup = col0 + lane_index() / c_lanes * c_lanes * 4u;
-    if (subgroup >= p.cols) return;  // all of it
-    uvec4 columns = uvec4(subgroup + lane_index() % c_lanes) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
+    if (lanes_first(col0 / kLanesOutputs) >= p.cols) return;  // the whole subgroup
+    uvec4 columns = lanes_apart(col0 / kLanesOutputs);
     for (uint row = row0; row < min(row0 + kTileRows, p.rows); row += c_tile_rows) run_rows(row, columns);
 }

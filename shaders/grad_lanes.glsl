@@ -6,10 +6,8 @@ uint panel_words;  // from a panel of sixteen rows to the next
 
 // The thread's outputs; past the end of the matrix they are not stored. Of bf16 both columns of a word.
 uvec4 lane_outputs(uint column) {
-    uint lane = lane_index() % c_lanes;
-    if (c_weight_format == kF32)
-        return uvec4(lanes_first(column) + lane) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
-    return uvec4(lanes_first(column) + 2u * lane) + uvec4(0u, 1u, 2u * c_lanes, 2u * c_lanes + 1u);
+    if (c_weight_format == kF32) return lanes_apart(column);
+    return uvec4(lanes_first(column) + 2u * (lane_index() % c_lanes)) + uvec4(0u, 1u, 2u * c_lanes, 2u * c_lanes + 1u);
 }
 
 uint word_of(uint k) { return k / kPanel * panel_words + k % kPanel; }

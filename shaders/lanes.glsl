@@ -69,9 +69,6 @@ void lanes_sum(F32 x, U32 page, uvec4 base, uint terms, bool biased, vec4 start)
 // Rows row .. end-1 of x are the sums' own.
 void place_rows(uint row, uint end, uint terms) { VKMOE_EACH_ROW(PLACE_ROW, 0) }
 
-// The first of the subgroup's 4*c_lanes outputs in workgroup column `column`.
-uint lanes_first(uint column) { return column * kLanesOutputs + lane_index() / c_lanes * c_lanes * 4u; }
-
 // What belongs to the thread of a row of `count` outputs.
 void store_row(F32 to, U32 status, uint row, uvec4 outputs, vec4 values, uint count) {
     for (uint i = 0u; i < 4u; ++i) {

@@ -54,7 +54,6 @@ Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, con
         VKMOE_CHECK(add(k.expert_up, up, k.expert_down, down, kTileRows));
         return out;
     }
-    out.tile_outputs_ = kLanesOutputs;
     for (uint32_t height : kLanesHeights) {
         Constants tall_up = up, tall_down = down;
         tall_up.lanes = tall_down.lanes = subgroupLanes(engine.device().info().limits);
@@ -74,7 +73,7 @@ const ExpertForm& ExpertForms::choose(uint32_t slots, uint32_t experts, uint32_t
 
 uint64_t ExpertForms::threads(const ExpertForm& form, uint32_t rows, uint32_t outputs) const {
     if (form.rows == 0) return uint64_t{rows} * ceilDiv(outputs, kPanel) * kWorkgroup;
-    return uint64_t{ceilDiv(rows, kTileRows)} * ceilDiv(outputs, tile_outputs_) * kWorkgroup;
+    return uint64_t{ceilDiv(rows, kTileRows)} * ceilDiv(outputs, tileOutputs()) * kWorkgroup;
 }
 
 }  // namespace v1

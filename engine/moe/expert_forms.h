@@ -37,14 +37,13 @@ public:
     // The form for `slots` rows over `experts` experts; `cols` is the longer side of the matrices.
     const ExpertForm& choose(uint32_t slots, uint32_t experts, uint32_t cols) const;
 
-    uint32_t tileOutputs() const { return tile_outputs_; }  // of one workgroup of a tile
+    uint32_t tileOutputs() const { return v1::tileOutputs(*forms_.back().up->code); }  // of one workgroup of a tile
 
     // Threads of a direct dispatch over `rows` rows of one expert.
     uint64_t threads(const ExpertForm& form, uint32_t rows, uint32_t outputs) const;
 
 private:
     std::vector<ExpertForm> forms_;
-    uint32_t tile_outputs_ = kPanel * kTilePanels;
 };
 
 }  // namespace v1

@@ -19,23 +19,21 @@ const KernelCode& lanesOf(const KernelCode& code) {
 // not worth it where sums are few.
 constexpr uint32_t kFew = 128;
 
-uint32_t rowHeight(uint32_t terms) { return terms < kFew ? 4 : kLanesRows; }
-uint32_t weightHeight(uint32_t rows, bool carry) { return rows < kFew || carry ? 8 : kTileRows; }
-
 }  // namespace
 
 Result<const Kernel*> rowGradient(Engine& engine, const KernelCode& code, Constants constants, uint32_t terms) {
-    if (!usesLanes(engine.device().info()) || !withinTrips(rowHeight(terms), kTileRows, terms))
+    const uint32_t height = terms < kFew ? 4 : kLanesRows;
+    if (!usesLanes(engine.device().info()) || !withinTrips(height, kTileRows, terms))
         return engine.kernel(code, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
-    constants.tile_rows = rowHeight(terms);
+    constants.tile_rows = height;
     return engine.kernel(lanesOf(code), constants);
 }
 
 Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows) {
     if (!usesLanes(engine.device().info())) return engine.kernel(kernels().expert_weight_grad, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
-    constants.tile_rows = weightHeight(rows, constants.carry != 0);
+    constants.tile_rows = rows < kFew || constants.carry != 0 ? 8 : kTileRows;
     return engine.kernel(kernels().expert_weight_grad_lanes, constants);
 }
 
