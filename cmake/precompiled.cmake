@@ -1,0 +1,8 @@
+# Precompiled headers, of libraries alone: vkmoe_precompile(<target> <header>...) adds the standard ones that most files
+# take. They halve the time of a whole build. The preset dev compiles without, as whoever forgets an #include will see.
+set(vkmoe_standard_headers <algorithm> <array> <bit> <cassert> <cmath> <cstddef> <cstdint> <cstring> <functional> <limits> <memory>
+  <numeric> <optional> <span> <string> <string_view> <utility> <vector>)
+
+function(vkmoe_precompile target)
+  target_precompile_headers(${target} PRIVATE ${vkmoe_standard_headers} ${ARGN})
+endfunction()
