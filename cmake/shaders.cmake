@@ -33,6 +33,9 @@ function(vkmoe_compile_kernel name precision shaders output)
     if(precision STREQUAL "rounded")
         set(fma --fma)
     endif()
+    if(name MATCHES "_lanes$")
+        set(int64 --int64)  # the host runs them where there are such integers
+    endif()
 
     add_custom_command(
         OUTPUT "${compiled}"
@@ -45,7 +48,7 @@ function(vkmoe_compile_kernel name precision shaders output)
     add_custom_command(
         OUTPUT "${output}/${name}_spirv.h"
         BYPRODUCTS "${checked}"
-        COMMAND spirv_contract "${compiled}" "${checked}" ${fma} --source "${source}"
+        COMMAND spirv_contract "${compiled}" "${checked}" ${fma} ${int64} --source "${source}"
         COMMAND "${VKMOE_SPIRV_VAL}" --target-env vulkan1.3 --scalar-block-layout "${checked}"
         COMMAND spirv_contract "${checked}" "${output}/${name}_spirv.h" --embed ${name}
         DEPENDS "${compiled}" spirv_contract

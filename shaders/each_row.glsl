@@ -1,15 +1,25 @@
+// What the forms in lanes share.
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#extension GL_EXT_shader_subgroup_extended_types_int64 : require
+#extension GL_KHR_shader_subgroup_ballot : require
+
 // DO(i, j) for i = 0..15: rows written out, so that arrays of rows stay in registers on drivers that unroll no loop.
 #define VKMOE_EIGHT_ROWS(DO, a, b, c, d, e, f, g, h, j) DO(a, j) DO(b, j) DO(c, j) DO(d, j) DO(e, j) DO(f, j) DO(g, j) DO(h, j)
+#define VKMOE_EIGHT(DO, j) VKMOE_EIGHT_ROWS(DO, 0, 1, 2, 3, 4, 5, 6, 7, j)
 #define VKMOE_EACH_ROW(DO, j)                       \
-    VKMOE_EIGHT_ROWS(DO, 0, 1, 2, 3, 4, 5, 6, 7, j) \
+    VKMOE_EIGHT(DO, j)                              \
     VKMOE_EIGHT_ROWS(DO, 8, 9, 10, 11, 12, 13, 14, 15, j)
+
+// Words of 64 bits: two neighbours of an array of words that begins at a multiple of eight bytes.
+layout(buffer_reference, scalar, buffer_reference_align = 8) buffer U64 { uint64_t at[]; };
 
 // One element of a vector whose index is not known when the pipeline is built.
 float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 uint element_of(uvec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 
-// The first of the subgroup's 4*c_lanes outputs in workgroup column `column`, and the thread's four, a subgroup apart.
+// The first of the subgroup's 4*c_lanes outputs in workgroup column `column`, and the thread's four: two neighbours, and two
+// a subgroup's pairs apart.
 uint lanes_first(uint column) { return column * kLanesOutputs + lane_index() / c_lanes * c_lanes * 4u; }
-uvec4 lanes_apart(uint column) {
-    return uvec4(lanes_first(column) + lane_index() % c_lanes) + uvec4(0u, 1u, 2u, 3u) * uvec4(c_lanes);
+uvec4 lanes_pairs(uint column) {
+    return uvec4(lanes_first(column) + lane_index() % c_lanes * 2u) + uvec4(0u, 1u, 2u * c_lanes, 2u * c_lanes + 1u);
 }

@@ -1,17 +1,17 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
-#extension GL_KHR_shader_subgroup_ballot : require
 #include "shaders/kernel.glsl"
 #include "shaders/terms.glsl"
 #include "shaders/each_row.glsl"
 // expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs subgroup
 // broadcasts and subgroups of eight. One workgroup 32 rows x kLanesOutputs columns, c_tile_rows (8, 16 or 32) rows at a time;
-// a thread four columns, a subgroup apart. Lane i loads rows i, i+8, ... of a slot and broadcasts them.
+// a thread two pairs of columns. Lane i loads rows 2i, 2i+1, 2i+16 and 2i+17 of a slot and broadcasts them. Loads are of 64
+// bits (see lanes.glsl), so rows and columns are even.
 KERNEL(ExpertWeightGrad)
 #include "shaders/weight_grad.glsl"
 
-const uint kChunk = 8u;  // rows of a load
-const uint kSlots = 2u;  // of a loop trip
+const uint kChunk = 16u;  // rows of a load
+const uint kSlots = 2u;   // of a loop trip
 #define EACH_ROW(DO) VKMOE_EACH_ROW(DO, 0) VKMOE_EACH_ROW(DO, 16)  // row i + j
 
 vec4 sums[kTileRows];  // of a block, the thread's four columns
@@ -19,24 +19,33 @@ vec4 totals[kTileRows];
 vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
 vec4 bias_sums, bias_totals;                        // of the four rows that the lane loads
 
+vec2 pair_at(F32 values, uint at) { return uintBitsToFloat(unpackUint2x32(U64(values).at[at / 2u])); }
+
 vec4 load_columns(uint at, uvec4 columns) {
-    columns = min(columns, uvec4(p.cols - 1u));
-    return vec4(as_operand(p.x.at[at + columns.x], c_operand_bits), as_operand(p.x.at[at + columns.y], c_operand_bits),
-                as_operand(p.x.at[at + columns.z], c_operand_bits), as_operand(p.x.at[at + columns.w], c_operand_bits));
+    columns = min(columns, uvec4(p.cols - 2u) + uvec4(0u, 1u, 0u, 1u));
+    vec4 x = vec4(pair_at(p.x, at + columns.x), pair_at(p.x, at + columns.z));
+    return vec4(as_operand(x.x, c_operand_bits), as_operand(x.y, c_operand_bits), as_operand(x.z, c_operand_bits),
+                as_operand(x.w, c_operand_bits));
 }
 
-uvec4 lane_rows(uint row) { return uvec4(row + lane_index() % kChunk) + uvec4(0u, 1u, 2u, 3u) * uvec4(kChunk); }
+uvec4 lane_rows(uint row) { return uvec4(row + lane_index() % 8u * 2u) + uvec4(0u, 1u, kChunk, kChunk + 1u); }
 
 vec4 load_grads(uint slot, uvec4 rows) {
-    rows = uvec4(slot * p.rows) + min(rows, uvec4(p.rows - 1u));
-    vec4 grads = vec4(p.grad_out.at[rows.x]);
-    if (c_tile_rows > kChunk) grads.y = p.grad_out.at[rows.y];
-    if (c_tile_rows > 2u * kChunk) grads.zw = vec2(p.grad_out.at[rows.z], p.grad_out.at[rows.w]);
+    rows = uvec4(slot * p.rows) + min(rows, uvec4(p.rows - 2u) + uvec4(0u, 1u, 0u, 1u));
+    vec4 grads = vec4(pair_at(p.grad_out, rows.x), vec2(nothing()));
+    if (c_tile_rows > kChunk) grads.zw = pair_at(p.grad_out, rows.z);
     return grads;
 }
 
-#define GRAD_TERM(i, j) \
-    if (i + j < c_tile_rows) sums[i + j] = multiply_add(vec4(subgroupBroadcast(grads[(i + j) / 8], i % 8)), x, sums[i + j]);
+uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
+
+// Rows 2i + j and the one after it, which lane i loaded: j is 0 or 16.
+#define GRAD_PAIR(i, j)                                                                              \
+    if (2 * i + j < c_tile_rows) {                                                                   \
+        vec2 two = uintBitsToFloat(unpackUint2x32(subgroupBroadcast(j == 0 ? low : high, uint(i)))); \
+        sums[2 * i + j] = multiply_add(vec4(two.x), x, sums[2 * i + j]);                             \
+        sums[2 * i + j + 1] = multiply_add(vec4(two.y), x, sums[2 * i + j + 1]);                     \
+    }
 #define GRAD_SLOT(j)                                                    \
     {                                                                   \
         bool inside = k + j < count;                                    \
@@ -44,7 +53,9 @@ vec4 load_grads(uint slot, uvec4 rows) {
         vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
         x = inside ? x : vec4(one());                                   \
         grads = inside ? grads : vec4(nothing());                       \
-        EACH_ROW(GRAD_TERM)                                             \
+        uint64_t low = packed(grads.xy), high = packed(grads.zw);       \
+        VKMOE_EIGHT(GRAD_PAIR, 0)                                       \
+        VKMOE_EIGHT(GRAD_PAIR, 16)                                      \
         bias_sums = bias_sums + grads;                                  \
     }
 #define CLEAR_SUM(i, j) \
@@ -141,9 +152,10 @@ void put_rows(uint row, uvec4 columns) {
 
 // The first subgroup of the first columns has the bias.
 void put_bias(uint row) {
-    if ((c_bias & kBias) == 0u || col0 != 0u || lane_index() >= kChunk) return;
-    for (uint i = 0u; i < c_tile_rows / kChunk; ++i) {
-        uint at = row + i * kChunk + lane_index();
+    if ((c_bias & kBias) == 0u || col0 != 0u || lane_index() >= min(c_tile_rows, kChunk) / 2u) return;
+    uvec4 rows = lane_rows(row);
+    for (uint i = 0u; i < (c_tile_rows > kChunk ? 4u : 2u); ++i) {
+        uint at = element_of(rows, i);
         if (at < p.rows) put(p.bias + at, element_of(bias_totals, i), element_of(bias_sums, i));
     }
 }
@@ -162,6 +174,6 @@ void run_rows(uint row, uvec4 columns) {
 void main() {
     if (!find_work(kLanesOutputs)) return;
     if (lanes_first(col0 / kLanesOutputs) >= p.cols) return;  // the whole subgroup
-    uvec4 columns = lanes_apart(col0 / kLanesOutputs);
+    uvec4 columns = lanes_pairs(col0 / kLanesOutputs);
     for (uint row = row0; row < min(row0 + kTileRows, p.rows); row += c_tile_rows) run_rows(row, columns);
 }

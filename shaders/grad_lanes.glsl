@@ -4,23 +4,36 @@
 
 uint panel_words;  // from a panel of sixteen rows to the next
 
-// The thread's outputs; past the end of the matrix they are not stored. Of bf16 both columns of a word.
-uvec4 lane_outputs(uint column) {
-    if (c_weight_format == kF32) return lanes_apart(column);
-    return uvec4(lanes_first(column) + 2u * (lane_index() % c_lanes)) + uvec4(0u, 1u, 2u * c_lanes, 2u * c_lanes + 1u);
+// The thread's outputs; past the end of the matrix they are not stored. Of bf16 two are in a word.
+uvec4 lane_outputs(uint column) { return lanes_pairs(column); }
+
+// Words of rows k and k+1 of a panel, in which they are neighbours.
+uvec2 load_words(U64 page, uint base, uint k) { return unpackUint2x32(page.at[(base + k / kPanel * panel_words + k % kPanel) / 2u]); }
+
+#define LOAD_WEIGHTS(j, last)                                                                          \
+    {                                                                                                  \
+        uvec2 a = load_words(page, base.x, min(k + j, last)), c = load_words(page, base.z, min(k + j, last)); \
+        if (c_weight_format == kF32) {                                                                 \
+            uvec2 b = load_words(page, base.y, min(k + j, last)), d = load_words(page, base.w, min(k + j, last)); \
+            weights[j] = uintBitsToFloat(uvec4(a.x, b.x, c.x, d.x));                                   \
+            weights[j + 1u] = uintBitsToFloat(uvec4(a.y, b.y, c.y, d.y));                              \
+        } else {                                                                                       \
+            weights[j] = both_columns(uvec2(a.x, c.x));                                                \
+            weights[j + 1u] = both_columns(uvec2(a.y, c.y));                                           \
+        }                                                                                              \
+    }
+
+vec4 both_columns(uvec2 words) {
+    return uintBitsToFloat(uvec4(words.x << 16, words.x & 0xffff0000u, words.y << 16, words.y & 0xffff0000u));
 }
 
-uint word_of(uint k) { return k / kPanel * panel_words + k % kPanel; }
-
-bool starts_word(uint j) { return true; }
-
-uvec4 load_words(U32 page, uvec4 at) {
-    if (c_weight_format == kF32) return uvec4(page.at[at.x], page.at[at.y], page.at[at.z], page.at[at.w]);
-    uvec2 words = uvec2(page.at[at.x], page.at[at.z]);
-    return uvec4(words.x << 16, words.x & 0xffff0000u, words.y << 16, words.y & 0xffff0000u);
+void load_weights(U64 page, uvec4 base, uint k, uint terms) {
+    uint last = terms - 2u;
+    LOAD_WEIGHTS(0u, last)
+    LOAD_WEIGHTS(2u, last)
+    LOAD_WEIGHTS(4u, last)
+    LOAD_WEIGHTS(6u, last)
 }
-
-vec4 weights_of(uvec4 words, uint j) { return uintBitsToFloat(words); }
 
 void scale_sums(U32 page, uvec4 base, uint k0) {}
 

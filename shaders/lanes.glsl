@@ -1,62 +1,65 @@
 // Sums over the terms of rows for software drivers, on which a load costs far more than a multiply-add, in order R32.
 //
 // The lanes of a subgroup (c_lanes of them, at least eight, numbered as the threads are) hold consecutive outputs, a thread
-// four (kLanesOutputs a workgroup) of c_tile_rows rows. A chunk is eight terms: lane i loads term i of every row, a broadcast
-// brings it to the others. What includes this tells how weights are read.
-#extension GL_KHR_shader_subgroup_ballot : require
+// four (kLanesOutputs a workgroup) of c_tile_rows rows. A chunk is sixteen terms: lane i loads terms 2i and 2i+1 of every row, a
+// broadcast brings them to the others. Loads are of 64 bits, for these drivers follow an address lane by lane and word by
+// word, whatever a word's width; so rows have an even number of terms. What includes this tells how weights are read.
 #include "shaders/each_row.glsl"
 
-const uint kChunk = 8u;
+const uint kChunk = 16u;
 
 uint row_at[kLanesRows];  // first element of each row in x; rows past the end repeat the last one
 vec4 sums[kLanesRows];    // of a block, the thread's four outputs
 vec4 totals[kLanesRows];
+vec4 weights[8];          // of eight terms
 
-uint word_of(uint k);                         // of term k, counted from the base of an output
-bool starts_word(uint j);                     // whether term j of a chunk is the first in its words
-uvec4 load_words(U32 page, uvec4 at);         // those of the thread's four outputs
-vec4 weights_of(uvec4 words, uint j);         // of term j of a chunk
-void scale_sums(U32 page, uvec4 base, uint k0);  // once the block that began at term k0 is summed
+void load_weights(U64 page, uvec4 base, uint k, uint terms);  // of terms k .. k+7; past the last one any
+void scale_sums(U32 page, uvec4 base, uint k0);               // once the block that began at term k0 is summed
 
-// Past the last term x is -0 and the weight 1, which changes no sum.
-float load_x(F32 x, uint row, uint k, uint terms) {
-    float value = x.at[row + min(k, terms - 1u)];
-    return k < terms ? value : nothing();
+// Terms k and k+1 of a row. Past the last term x is -0 and the weight 1, which changes no sum.
+uint64_t load_terms(U64 x, uint row, uint k, uint terms) {
+    uint64_t both = x.at[(row + min(k, terms - 2u)) / 2u];
+    return k < terms ? both : packUint2x32(floatBitsToUint(vec2(nothing())));
 }
 
+#define LANES_CLEAR(i, j) \
+    if (i < c_tile_rows) sums[i] = vec4(nothing());
 #define LANES_LOAD(i, first) \
-    if (i < c_tile_rows) mine[i] = load_x(x, row_at[i], first + lane_index() % kChunk, terms);
-#define LANES_X(i, j) vec4(subgroupBroadcast(mine[i], j))
-#define LANES_FIRST(i, j) \
-    if (i < c_tile_rows) sums[i] = k == k0 ? LANES_X(i, j) * w : multiply_add(LANES_X(i, j), w, sums[i]);
-#define LANES_NEXT(i, j) \
-    if (i < c_tile_rows) sums[i] = multiply_add(LANES_X(i, j), w, sums[i]);
-#define LANES_TERM(j, EACH)                                                                            \
-    {                                                                                                  \
-        if (starts_word(j)) words = load_words(page, base + uvec4(word_of(min(k + j, terms - 1u)))); \
-        vec4 w = weights_of(words, j);                                                                 \
-        if (c_weight_format != kMxfp4 && k + j >= terms) w = vec4(one());       \
-        VKMOE_EACH_ROW(EACH, j)                                                                        \
+    if (i < c_tile_rows) mine[i] = load_terms(pairs, row_at[i], first + lane_index() % 8u * 2u, terms);
+#define LANES_TWO(i, at, j)                                                                    \
+    {                                                                                          \
+        vec2 two = uintBitsToFloat(unpackUint2x32(subgroupBroadcast(mine[i], (at + j) / 2u))); \
+        sum = multiply_add(vec4(two.x), weights[j], sum);                                      \
+        sum = multiply_add(vec4(two.y), weights[j + 1u], sum);                                 \
     }
+#define LANES_ROW(i, at)        \
+    if (i < c_tile_rows) {      \
+        vec4 sum = sums[i];     \
+        LANES_TWO(i, at, 0u)    \
+        LANES_TWO(i, at, 2u)    \
+        LANES_TWO(i, at, 4u)    \
+        LANES_TWO(i, at, 6u)    \
+        sums[i] = sum;          \
+    }
+#define LANES_LAST(j, at) \
+    if (k + at + j >= terms) weights[j] = vec4(one());
+#define LANES_EIGHT(at)                           \
+    load_weights(U64(page), base, k + at, terms); \
+    VKMOE_EIGHT(LANES_LAST, at)                   \
+    VKMOE_EACH_ROW(LANES_ROW, at)
 #define LANES_TOTAL(i, j) \
     if (i < c_tile_rows) totals[i] = k0 == 0u ? (biased ? start + sums[i] : sums[i]) : totals[i] + sums[i];
 
 // totals[i] = start + sum over blocks of (products added in ascending k); without a bias the first block's total starts it.
 void lanes_sum(F32 x, U32 page, uvec4 base, uint terms, bool biased, vec4 start) {
+    U64 pairs = U64(x);
     for (uint k0 = 0u; k0 < terms; k0 += kBlock) {
-        uint k1 = min(k0 + kBlock, terms);
-        for (uint k = k0; k < k1; k += kChunk) {
-            float mine[kLanesRows];
-            uvec4 words = uvec4(0u);
+        VKMOE_EACH_ROW(LANES_CLEAR, 0)
+        for (uint k = k0; k < min(k0 + kBlock, terms); k += kChunk) {
+            uint64_t mine[kLanesRows];
             VKMOE_EACH_ROW(LANES_LOAD, k)
-            LANES_TERM(0u, LANES_FIRST)
-            LANES_TERM(1u, LANES_NEXT)
-            LANES_TERM(2u, LANES_NEXT)
-            LANES_TERM(3u, LANES_NEXT)
-            LANES_TERM(4u, LANES_NEXT)
-            LANES_TERM(5u, LANES_NEXT)
-            LANES_TERM(6u, LANES_NEXT)
-            LANES_TERM(7u, LANES_NEXT)
+            LANES_EIGHT(0u)
+            LANES_EIGHT(8u)
         }
         scale_sums(page, base, k0);
         VKMOE_EACH_ROW(LANES_TOTAL, 0)

@@ -60,7 +60,8 @@ Routing makeRouting(const Shape& shape, Values& values);
 // Significand bits an activation is rounded to before it meets weights of `format`, 24: not at all.
 uint32_t operandBits(uint32_t format, bool rounded);
 
-// A case of the kernel for these constants, cut from the scene of this shape.
+// A case of the kernel for these constants, cut from the scene of this shape; lengths that the kernel or the format
+// cannot have are the next ones that it can.
 Case makeCase(const KernelCode& code, const Constants& constants, const Shape& shape);
 
 // Every production form of the kernel: the constants that layers ask for on a device with these limits. None: the

@@ -82,9 +82,9 @@ Result<LmPass> LmPass::create(Engine& engine, const Trunk& trunk, bool training)
     const uint32_t vocabulary = trunk.config.vocab_size;
     Constants dense{.operand_bits = 24, .dense = 1};
     VKMOE_TRY(head_backward, rowGradient(engine, k.router_logits_backward, {}, vocabulary));
-    VKMOE_TRY(head_weight, weightGradient(engine, dense, vocabulary));
+    VKMOE_TRY(head_weight, weightGradient(engine, dense, vocabulary, trunk.config.model_dim));
     dense.carry = 1;
-    VKMOE_TRY(head_carry, weightGradient(engine, dense, vocabulary));
+    VKMOE_TRY(head_carry, weightGradient(engine, dense, vocabulary, trunk.config.model_dim));
     pass.head_backward_ = head_backward;
     pass.head_weight_ = head_weight;
     pass.head_carry_ = head_carry;

@@ -28,18 +28,22 @@ uint32_t subgroupLanes(const DeviceLimits& limits) {
     return std::min(std::bit_floor(limits.subgroup_size), kWorkgroup);
 }
 
-bool usesLanes(const DeviceInfo& info) { return info.type == DeviceType::software && subgroupLanes(info.limits) != 0; }
+bool usesLanes(const DeviceInfo& info, std::initializer_list<uint32_t> lengths) {
+    return info.type == DeviceType::software && subgroupLanes(info.limits) != 0 &&
+           std::ranges::all_of(lengths, [](uint32_t length) { return length % 2 == 0; });
+}
 
-// Two matrices, in chunks of eight terms and in blocks.
+// Two matrices, in chunks of sixteen terms and in blocks.
 bool withinTrips(uint32_t height, uint32_t rows, uint32_t terms) {
-    return uint64_t{ceilDiv(rows, height)} * 2 * (ceilDiv(terms, 8) + ceilDiv(terms, kBlock) + 2) <= kMostTrips;
+    return uint64_t{ceilDiv(rows, height)} * 2 * (ceilDiv(terms, 16) + ceilDiv(terms, kBlock) + 2) <= kMostTrips;
 }
 
 uint32_t tileOutputs(const KernelCode& code) {
     return std::string_view(code.name).ends_with("_lanes") ? kLanesOutputs : kPanel * kTilePanels;
 }
 
-Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, const Constants& down) {
+Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, const Constants& down, uint32_t model_dim,
+                                        uint32_t hidden_dim) {
     ExpertForms out;
     auto add = [&](const KernelCode& up_code, Constants up_constants, const KernelCode& down_code,
                    Constants down_constants, uint32_t rows) -> Result<void> {
@@ -49,7 +53,7 @@ Result<ExpertForms> ExpertForms::create(Engine& engine, const Constants& up, con
         return {};
     };
     const Kernels& k = kernels();
-    if (!usesLanes(engine.device().info())) {
+    if (!usesLanes(engine.device().info(), {model_dim, hidden_dim})) {
         VKMOE_CHECK(add(k.expert_up_gemv, up, k.expert_down_gemv, down, 0));
         VKMOE_CHECK(add(k.expert_up, up, k.expert_down, down, kTileRows));
         return out;

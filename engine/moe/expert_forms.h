@@ -1,6 +1,7 @@
 // Which kernels run an expert's matrices on a device, and how many rows at a time: the choice never changes the bits.
 #pragma once
 
+#include <initializer_list>
 #include <vector>
 
 #include "vkmoe/engine.h"
@@ -12,8 +13,9 @@ inline namespace v1 {
 // Lanes of a subgroup as the lanes forms take it, 8 to 64; 0: the device lacks what they need.
 uint32_t subgroupLanes(const DeviceLimits& limits);
 
-// On real GPUs shared memory serves better than broadcasts.
-bool usesLanes(const DeviceInfo& info);
+// Whether lanes forms run where the rows that they load have these lengths: they load pairs. On real GPUs shared memory
+// serves better than broadcasts.
+bool usesLanes(const DeviceInfo& info, std::initializer_list<uint32_t> lengths);
 
 // Outputs of a workgroup of a tiled kernel.
 uint32_t tileOutputs(const KernelCode& code);
@@ -31,8 +33,9 @@ struct ExpertForm {
 // The forms of one expert family on one device, fewest rows first.
 class ExpertForms {
 public:
-    // Builds (and, at first use, probes) every form for these constants.
-    static Result<ExpertForms> create(Engine& engine, const Constants& up, const Constants& down);
+    // Builds (and, at first use, probes) every form for these constants, for experts of this width and hidden width.
+    static Result<ExpertForms> create(Engine& engine, const Constants& up, const Constants& down, uint32_t model_dim,
+                                      uint32_t hidden_dim);
 
     // The form for `slots` rows over `experts` experts; `cols` is the longer side of the matrices.
     const ExpertForm& choose(uint32_t slots, uint32_t experts, uint32_t cols) const;

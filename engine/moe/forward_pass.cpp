@@ -29,7 +29,8 @@ Result<ForwardPass::ExpertKernels> ForwardPass::experts(Engine& engine, WeightFo
                              .fused = operandBits(down, precision) < 24,
                              .bias = biases.down ? kBias : 0,
                              .dense = dense};
-    VKMOE_TRY(forms, ExpertForms::create(engine, c, down_constants));
+    const Description& d = weights_->description;
+    VKMOE_TRY(forms, ExpertForms::create(engine, c, down_constants, d.model_dim, dense ? d.shared_dim : d.hidden_dim));
     out.forms = std::move(forms);
     out.up = c;
     out.down = down_constants;

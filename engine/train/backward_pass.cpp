@@ -43,7 +43,7 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
     out.activation = activation_kernel;
     out.up = up_kernel;
     // In rounded precision x has 8 bits and the gradient 16: their products are exact.
-    auto grad = [&](bool bias, uint32_t fused, bool gather, uint32_t rows) {
+    auto grad = [&](bool bias, uint32_t fused, bool gather, uint32_t rows, uint32_t cols) {
         return weightGradient(engine,
                               {.operand_bits = fused != 0 ? 8u : 24u,
                                .fused = fused,
@@ -51,11 +51,11 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
                                .dense = dense,
                                .gather = gather,
                                .carry = carry_},
-                              rows);
+                              rows, cols);
     };
-    VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense, hidden_dim));
-    VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense, hidden_dim));
-    VKMOE_TRY(down_grad, grad(down_bias, fused_down, false, model_dim));
+    VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense, hidden_dim, model_dim));
+    VKMOE_TRY(up_grad, grad(up_bias, fused_up, !dense, hidden_dim, model_dim));
+    VKMOE_TRY(down_grad, grad(down_bias, fused_down, false, model_dim, hidden_dim));
     out.gate_grad = gate_grad;
     out.up_grad = up_grad;
     out.down_grad = down_grad;

@@ -26,7 +26,7 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
     VKMOE_TRY(
         router_grad,
         weightGradient(engine, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = carry_},
-                       d.experts));
+                       d.experts, d.model_dim));
     VKMOE_TRY(dispatch, engine.kernel(k.dispatch_backward, {.shared = order, .shared_gate = hasSharedGate()}));
     combine_ = combine;
     gates_ = gates;

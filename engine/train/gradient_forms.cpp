@@ -23,15 +23,15 @@ constexpr uint32_t kFew = 128;
 
 Result<const Kernel*> rowGradient(Engine& engine, const KernelCode& code, Constants constants, uint32_t terms) {
     const uint32_t height = terms < kFew ? 4 : kLanesRows;
-    if (!usesLanes(engine.device().info()) || !withinTrips(height, kTileRows, terms))
+    if (!usesLanes(engine.device().info(), {terms}) || !withinTrips(height, kTileRows, terms))
         return engine.kernel(code, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
     constants.tile_rows = height;
     return engine.kernel(lanesOf(code), constants);
 }
 
-Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows) {
-    if (!usesLanes(engine.device().info())) return engine.kernel(kernels().expert_weight_grad, constants);
+Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows, uint32_t cols) {
+    if (!usesLanes(engine.device().info(), {rows, cols})) return engine.kernel(kernels().expert_weight_grad, constants);
     constants.lanes = subgroupLanes(engine.device().info().limits);
     constants.tile_rows = rows < kFew || constants.carry != 0 ? 8 : kTileRows;
     return engine.kernel(kernels().expert_weight_grad_lanes, constants);

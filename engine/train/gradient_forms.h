@@ -12,8 +12,8 @@ inline namespace v1 {
 // expert_down_backward, expert_up_backward and router_logits_backward, or on software drivers its lanes form.
 Result<const Kernel*> rowGradient(Engine& engine, const KernelCode& code, Constants constants, uint32_t terms);
 
-// The same of expert_weight_grad, of a matrix with `rows` rows.
-Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows);
+// The same of expert_weight_grad, of a matrix [rows, cols].
+Result<const Kernel*> weightGradient(Engine& engine, Constants constants, uint32_t rows, uint32_t cols);
 
 // Threads over `rows` rows of one dense matrix with `outputs` columns.
 uint64_t denseThreads(const Kernel& kernel, uint32_t rows, uint32_t outputs);

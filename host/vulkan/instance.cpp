@@ -82,7 +82,15 @@ uint64_t largestLocalHeap(VkPhysicalDevice device) {
     return largest;
 }
 
-DeviceLimits limitsOf(const Properties& p, uint64_t heap) {
+// Whether shaders have 64-bit integers and may broadcast them.
+bool hasWideBroadcast(VkPhysicalDevice device) {
+    VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
+    VkPhysicalDeviceFeatures2 features{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &v12};
+    vkGetPhysicalDeviceFeatures2(device, &features);
+    return features.features.shaderInt64 && v12.shaderSubgroupExtendedTypes;
+}
+
+DeviceLimits limitsOf(const Properties& p, uint64_t heap, bool wide_broadcast) {
     const VkPhysicalDeviceLimits& limits = p.base.properties.limits;
     DeviceLimits out;
     out.memory_budget = heap / 10 * 9;
@@ -93,7 +101,7 @@ DeviceLimits limitsOf(const Properties& p, uint64_t heap) {
     out.shared_memory = limits.maxComputeSharedMemorySize;
     out.subgroup_size = p.v11.subgroupSize;
     out.subgroup_broadcast = (p.v11.subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
-                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT);
+                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) && wide_broadcast;
     bool independent = p.v12.roundingModeIndependence != VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_NONE;
     out.round_to_nearest = independent && p.v12.shaderRoundingModeRTEFloat32;
     out.preserve_special = p.v12.shaderSignedZeroInfNanPreserveFloat32;
@@ -192,7 +200,7 @@ PhysicalDevice describe(VkPhysicalDevice handle, Faults* faults) {
     Properties p;
     vkGetPhysicalDeviceProperties2(handle, &p.base);
     info.driver = fmt::format("{} {}", p.v12.driverName, p.v12.driverInfo);
-    info.limits = limitsOf(p, info.memory);
+    info.limits = limitsOf(p, info.memory, hasWideBroadcast(handle));
     info.limits.host_import_alignment = hostImportAlignment(handle, faults);
     const char* width = std::getenv("LP_NATIVE_VECTOR_WIDTH");
     info.identity = fmt::format("{:08x}:{:08x}:{:08x}:{}:{}:{}:{}", basic.vendorID, basic.deviceID, basic.driverVersion,

@@ -80,6 +80,9 @@ Result<void> VulkanDevice::createDevice() {
     v13.synchronization2 = v13.maintenance4 = VK_TRUE;
     VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, &v13};
     v12.bufferDeviceAddress = v12.timelineSemaphore = v12.scalarBlockLayout = VK_TRUE;
+    v12.shaderSubgroupExtendedTypes = physical_.candidate.info.limits.subgroup_broadcast;
+    VkPhysicalDeviceFeatures2 features{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &v12};
+    features.features.shaderInt64 = v12.shaderSubgroupExtendedTypes;
     const float priorities[] = {1, 1};
     VkDeviceQueueCreateInfo queues[2] = {{VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO},
                                          {VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO}};
@@ -93,7 +96,7 @@ Result<void> VulkanDevice::createDevice() {
     }
     if (families_.size() == 1 && physical_.transfer_queue) queues[0].queueCount = 2;
     const char* extensions[] = {VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME};
-    VkDeviceCreateInfo create{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, &v12};
+    VkDeviceCreateInfo create{VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO, &features};
     create.enabledExtensionCount = info_.limits.host_import_alignment != 0 ? 1 : 0;
     create.ppEnabledExtensionNames = extensions;
     create.queueCreateInfoCount = uint32_t(families_.size());

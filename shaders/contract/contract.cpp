@@ -164,6 +164,7 @@ void Scan::checkDeclaration(const Instruction& instruction) {
     const auto width = std::to_string(instruction[2]);
     switch (instruction.op) {
         case Op::OpCapability:
+            if (contract_.int64 && spv::Capability(instruction[1]) == spv::Capability::Int64) break;
             if (!isAllowedCapability(instruction[1])) refuse("OpCapability: " + capabilityName(instruction[1]));
             break;
         case Op::OpExtInstImport:
@@ -179,7 +180,8 @@ void Scan::checkDeclaration(const Instruction& instruction) {
                 refuse("OpExecutionMode " + width + ": float modes are the host's to add");
             break;
         case Op::OpTypeInt:
-            if (instruction[2] != 32) refuse("OpTypeInt of " + width + " bits: use 32, devices may lack others");
+            if (instruction[2] != 32 && !(contract_.int64 && instruction[2] == 64))
+                refuse("OpTypeInt of " + width + " bits: use 32, devices may lack others");
             break;
         case Op::OpTypeFloat:
             if (instruction[2] != 32 || instruction.words.size() != 3)

@@ -9,7 +9,8 @@
 namespace vkmoe::spirv {
 
 struct Contract {
-    bool fma = false;  // the kernel is marked `rounded`: GLSL.std.450 Fma is allowed
+    bool fma = false;    // the kernel is marked `rounded`: GLSL.std.450 Fma is allowed
+    bool int64 = false;  // the host runs the kernel only where there are 64-bit integers
 };
 
 // One sentence per broken rule, in the order of the module: "in main(: OpDot: write ...". Empty if the kernel is good.

@@ -1,6 +1,6 @@
 // spirv_contract: makes a kernel keep the arithmetic contract, or says why it does not.
 //
-//   spirv_contract IN.spv OUT.spv [--fma] [--source NAME]   decorate, check, write OUT.spv
+//   spirv_contract IN.spv OUT.spv [--fma] [--int64] [--source NAME]   decorate, check, write OUT.spv
 //   spirv_contract IN.spv OUT.h --embed NAME                write OUT.h with `inline constexpr uint32_t NAME_spirv[]`
 //   spirv_contract IN.spv --list                            count the float results with and without NoContraction
 //
@@ -35,12 +35,12 @@ constexpr int kGood = 0, kBroken = 1, kUnusable = 2;
 
 struct Options {
     std::string in, out, source, embed;
-    bool fma = false, list = false;
+    bool fma = false, int64 = false, list = false;
 };
 
 int usage() {
     std::fputs(
-        "usage: spirv_contract IN.spv OUT.spv [--fma] [--source NAME]\n"
+        "usage: spirv_contract IN.spv OUT.spv [--fma] [--int64] [--source NAME]\n"
         "       spirv_contract IN.spv OUT.h --embed NAME\n"
         "       spirv_contract IN.spv --list\n",
         stderr);
@@ -55,6 +55,8 @@ bool readArguments(int count, char** arguments, Options& options) {
         const bool has_next = index + 1 < count;
         if (argument == "--fma")
             options.fma = true;
+        else if (argument == "--int64")
+            options.int64 = true;
         else if (argument == "--list")
             options.list = true;
         else if (argument == "--source" && has_next)
@@ -113,7 +115,7 @@ int embed(const Options& options, const spirv::Module& module) {
 }
 
 int enforce(const Options& options, const spirv::Module& module) {
-    const std::vector<std::string> broken = spirv::violations(module, {.fma = options.fma});
+    const std::vector<std::string> broken = spirv::violations(module, {.fma = options.fma, .int64 = options.int64});
     for (const std::string& sentence : broken)
         std::fprintf(stderr, "%s: %s\n", options.source.c_str(), sentence.c_str());
     if (!broken.empty()) return kBroken;
