@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 namespace vkmoe {
 inline namespace v1 {

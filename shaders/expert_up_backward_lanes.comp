@@ -3,8 +3,8 @@
 #include "shaders/kernel.glsl"
 #include "shaders/panel.glsl"
 #include "shaders/grad_lanes.glsl"
-// expert_up_backward_lanes: expert_up_backward for software drivers; same inputs, outputs and bits; needs subgroup
-// broadcasts and subgroups of eight. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
+// expert_up_backward_lanes: expert_up_backward for software drivers; same inputs, outputs and bits; needs what
+// lanes.glsl says. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
 KERNEL(ExpertUpBackward)
 
 vec4 sums_of_both[kLanesRows];  // gate's and up's

@@ -3,10 +3,9 @@
 #include "shaders/kernel.glsl"
 #include "shaders/terms.glsl"
 #include "shaders/each_row.glsl"
-// expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs subgroup
-// broadcasts and subgroups of eight. One workgroup 32 rows x kLanesOutputs columns, c_tile_rows (8, 16 or 32) rows at a time;
-// a thread two pairs of columns. Lane i loads rows 2i, 2i+1, 2i+16 and 2i+17 of a slot and broadcasts them. Loads are of 64
-// bits (see lanes.glsl), so rows and columns are even.
+// expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs what lanes.glsl says,
+// of grad_out as of x. One workgroup 32 rows x kLanesOutputs columns, c_tile_rows (8, 16 or 32) rows at a time; a thread two
+// pairs of columns. Lane i loads rows 2i, 2i+1, 2i+16 and 2i+17 of a slot and broadcasts them.
 KERNEL(ExpertWeightGrad)
 #include "shaders/weight_grad.glsl"
 
@@ -19,11 +18,12 @@ vec4 totals[kTileRows];
 vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
 vec4 bias_sums, bias_totals;                        // of the four rows that the lane loads
 
-vec2 pair_at(F32 values, uint at) { return uintBitsToFloat(unpackUint2x32(U64(values).at[at / 2u])); }
+vec2 pair_at(U64 values, uint at) { return uintBitsToFloat(unpackUint2x32(values.at[at / 2u])); }
+uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
 
 vec4 load_columns(uint at, uvec4 columns) {
     columns = min(columns, uvec4(p.cols - 2u) + uvec4(0u, 1u, 0u, 1u));
-    vec4 x = vec4(pair_at(p.x, at + columns.x), pair_at(p.x, at + columns.z));
+    vec4 x = vec4(pair_at(U64(p.x), at + columns.x), pair_at(U64(p.x), at + columns.z));
     return vec4(as_operand(x.x, c_operand_bits), as_operand(x.y, c_operand_bits), as_operand(x.z, c_operand_bits),
                 as_operand(x.w, c_operand_bits));
 }
@@ -32,12 +32,10 @@ uvec4 lane_rows(uint row) { return uvec4(row + lane_index() % 8u * 2u) + uvec4(0
 
 vec4 load_grads(uint slot, uvec4 rows) {
     rows = uvec4(slot * p.rows) + min(rows, uvec4(p.rows - 2u) + uvec4(0u, 1u, 0u, 1u));
-    vec4 grads = vec4(pair_at(p.grad_out, rows.x), vec2(nothing()));
-    if (c_tile_rows > kChunk) grads.zw = pair_at(p.grad_out, rows.z);
+    vec4 grads = vec4(pair_at(U64(p.grad_out), rows.x), vec2(nothing()));
+    if (c_tile_rows > kChunk) grads.zw = pair_at(U64(p.grad_out), rows.z);
     return grads;
 }
-
-uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
 
 // Rows 2i + j and the one after it, which lane i loaded: j is 0 or 16.
 #define GRAD_PAIR(i, j)                                                                              \
@@ -94,14 +92,19 @@ void add_blocks(uint row, uvec4 columns) {
     }
 }
 
-// ---- from and to pages ----------------------------------------------------------------------------------------------
+// ---- from and to pages, in which two rows of a column are neighbours -------------------------------------------------
 
-vec4 load_words(U32 page, uvec4 at) {
-    return uintBitsToFloat(uvec4(page.at[at.x], page.at[at.y], page.at[at.z], page.at[at.w]));
+// Rows row and row+1 of the thread's columns.
+void load_rows(U64 page, uint row, uvec4 columns, out vec4 even, out vec4 odd) {
+    uvec4 at = uvec4(gradient_word(min(row, p.rows - 2u), 0u)) + min(columns, uvec4(p.cols - 1u)) * uvec4(kPanel);
+    vec2 a = pair_at(page, at.x), b = pair_at(page, at.y), c = pair_at(page, at.z), d = pair_at(page, at.w);
+    even = vec4(a.x, b.x, c.x, d.x);
+    odd = vec4(a.y, b.y, c.y, d.y);
 }
 
-vec4 load_row(U32 page, uint row, uvec4 columns) {
-    return load_words(page, uvec4(gradient_word(min(row, p.rows - 1u), 0u)) + min(columns, uvec4(p.cols - 1u)) * uvec4(kPanel));
+vec4 load_biases(U64 page, uvec4 rows) {
+    uvec4 at = uvec4(p.bias) + min(rows, uvec4(p.rows - 2u));
+    return vec4(pair_at(page, at.x), pair_at(page, at.z));
 }
 
 #define TAKE(i, j)                          \
@@ -118,35 +121,50 @@ vec4 load_row(U32 page, uint row, uvec4 columns) {
 // What earlier chunks left. It is read in any case: drivers take seconds to compile branches around so many values.
 void load_carried(uint row, uvec4 columns) {
     bool has_total = before >= kBlock, has_sum = before % kBlock != 0u;
-    for (uint i = 0u; i < c_tile_rows; ++i) {
-        vec4 total = load_row(p.totals.at[number], row + i, columns), sum = load_row(p.partials.at[number], row + i, columns);
-        kept_totals[i] = has_total ? total : vec4(nothing());
-        kept_sums[i] = has_sum ? sum : vec4(nothing());
+    for (uint i = 0u; i < c_tile_rows; i += 2u) {
+        vec4 total[2], sum[2];
+        load_rows(U64(p.totals.at[number]), row + i, columns, total[0], total[1]);
+        load_rows(U64(p.partials.at[number]), row + i, columns, sum[0], sum[1]);
+        kept_totals[i] = has_total ? total[0] : vec4(nothing());
+        kept_totals[i + 1u] = has_total ? total[1] : vec4(nothing());
+        kept_sums[i] = has_sum ? sum[0] : vec4(nothing());
+        kept_sums[i + 1u] = has_sum ? sum[1] : vec4(nothing());
     }
     EACH_ROW(TAKE)
     if ((c_bias & kBias) == 0u) return;
-    uvec4 words = uvec4(p.bias) + min(lane_rows(row), uvec4(p.rows - 1u));
-    vec4 total = load_words(p.totals.at[number], words), sum = load_words(p.partials.at[number], words);
+    vec4 total = load_biases(U64(p.totals.at[number]), lane_rows(row)), sum = load_biases(U64(p.partials.at[number]), lane_rows(row));
     bias_totals = has_total ? total : vec4(nothing());
     bias_sums = has_sum ? sum : vec4(nothing());
 }
 
-// Adds a finished total to the gradient, or keeps both parts for the next chunk.
-void put(uint word, float total, float sum) {
+void keep(U64 page, uint word, vec2 pair) { page.at[word / 2u] = packed(vec2(normal_or_zero(pair.x), normal_or_zero(pair.y))); }
+
+void add_gradients(U64 page, uint word, vec2 total) {
+    vec2 sum = pair_at(page, word) + total;
+    page.at[word / 2u] = packed(vec2(stored_gradient(sum.x, word), stored_gradient(sum.y, word + 1u)));
+}
+
+// Adds finished totals of two rows to the gradient, or keeps both parts for the next chunk.
+void put(uint word, vec2 total, vec2 sum) {
     if (c_carry == 0u || p.last != 0u) {
-        add_gradient(p.pages.at[number], word, c_carry == 0u ? total : total + sum);
+        add_gradients(U64(p.pages.at[number]), word, c_carry == 0u ? total : total + sum);
         return;
     }
     uint after = before + (end - first);
-    if (after >= kBlock) p.totals.at[number].at[word] = floatBitsToUint(normal_or_zero(total));
-    if (after % kBlock != 0u) p.partials.at[number].at[word] = floatBitsToUint(normal_or_zero(sum));
+    if (after >= kBlock) keep(U64(p.totals.at[number]), word, total);
+    if (after % kBlock != 0u) keep(U64(p.partials.at[number]), word, sum);
 }
+
+// Element `column` of two rows.
+vec2 both_of(vec4 even, vec4 odd, uint column) { return vec2(element_of(even, column), element_of(odd, column)); }
 
 void put_rows(uint row, uvec4 columns) {
     EACH_ROW(GIVE)
-    for (uint i = 0u; i < 4u * min(c_tile_rows, p.rows - row); ++i) {
-        uint col = element_of(columns, i % 4u);
-        if (col < p.cols) put(gradient_word(row + i / 4u, col), element_of(kept_totals[i / 4u], i % 4u), element_of(kept_sums[i / 4u], i % 4u));
+    for (uint i = 0u; i < 2u * min(c_tile_rows, p.rows - row); ++i) {
+        uint at = i / 4u * 2u, col = element_of(columns, i % 4u);
+        if (col < p.cols)
+            put(gradient_word(row + at, col), both_of(kept_totals[at], kept_totals[at + 1u], i % 4u),
+                both_of(kept_sums[at], kept_sums[at + 1u], i % 4u));
     }
 }
 
@@ -154,10 +172,8 @@ void put_rows(uint row, uvec4 columns) {
 void put_bias(uint row) {
     if ((c_bias & kBias) == 0u || col0 != 0u || lane_index() >= min(c_tile_rows, kChunk) / 2u) return;
     uvec4 rows = lane_rows(row);
-    for (uint i = 0u; i < (c_tile_rows > kChunk ? 4u : 2u); ++i) {
-        uint at = element_of(rows, i);
-        if (at < p.rows) put(p.bias + at, element_of(bias_totals, i), element_of(bias_sums, i));
-    }
+    if (rows.x < p.rows) put(p.bias + rows.x, bias_totals.xy, bias_sums.xy);
+    if (c_tile_rows > kChunk && rows.z < p.rows) put(p.bias + rows.z, bias_totals.zw, bias_sums.zw);
 }
 
 void run_rows(uint row, uvec4 columns) {

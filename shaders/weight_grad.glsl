@@ -30,6 +30,9 @@ bool find_work(uint width) {
 // Of an element of the matrix.
 uint gradient_word(uint row, uint col) { return p.weight + (row / kPanel * p.cols + col) * kPanel + row % kPanel; }
 
+// The gradient at `word`, as it is stored.
+float stored_gradient(float sum, uint word) { return state_rule(checked(sum, p.status, word)); }
+
 void add_gradient(U32 page, uint word, float total) {
-    page.at[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page.at[word]) + total, p.status, word)));
+    page.at[word] = floatBitsToUint(stored_gradient(uintBitsToFloat(page.at[word]) + total, word));
 }

@@ -24,7 +24,6 @@ void loadInPairs(const KernelCode& code, Shape& shape) {
     if (&code == &k.router_logits_backward_lanes) return even(shape.experts);
     even(shape.model_dim);
     even(shape.hidden_dim);
-    even(shape.experts);
 }
 
 }  // namespace

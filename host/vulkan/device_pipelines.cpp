@@ -1,6 +1,8 @@
 // A Vulkan device's pipelines: a shader, the float modes the device can do, and its constants.
 #include <fmt/format.h>
 
+#include <tuple>
+
 #include "host/vulkan/spirv_rewrite.h"
 #include "host/vulkan/vulkan_device.h"
 

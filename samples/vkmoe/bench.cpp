@@ -84,10 +84,11 @@ bool isPeak(const KernelCode& code) {
 }
 
 // The forms worth timing: for experts silu_glu (and relu in f32) in every format and precision, without bias, else the
-// first.
+// first. None where the device lacks what the kernel needs.
 std::vector<Constants> formsToTime(const KernelCode& code, const DeviceLimits& limits, const BenchOptions& options) {
     auto all = productionConstants(code, limits);
-    if (!isExpert(code)) return {all.front()};
+    if (!isExpert(code) && !all.empty()) all.resize(1);
+    if (!isExpert(code)) return all;
     bool up = std::string(code.name).starts_with("expert_up");
     bool blocks = options.model_dim % kBlock == 0 && options.hidden_dim % kBlock == 0;
     std::erase_if(all, [&](const Constants& c) {

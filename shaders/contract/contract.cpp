@@ -134,9 +134,11 @@ void Scan::check(const Instruction& instruction) {
 void Scan::measure(const Instruction& instruction) {
     switch (instruction.op) {
         case Op::OpTypeBool:
+            bytes_[instruction[1]] = 4;
+            break;
         case Op::OpTypeInt:
         case Op::OpTypeFloat:
-            bytes_[instruction[1]] = 4;
+            bytes_[instruction[1]] = instruction[2] / 8;
             break;
         case Op::OpTypeVector:
             bytes_[instruction[1]] = bytes_[instruction[2]] * instruction[3];

@@ -3,11 +3,15 @@
 //
 //     vkmoe_tests "[route_topk]"
 //
-// A driver takes up to a second to build a form. VKMOE_TEST_FORMS=N leaves it every Nth of those a kernel has, from one
-// on that the seed chooses; the SIMD forms of the CPU are always all tried.
+// A driver takes up to a second to build a form. VKMOE_TEST_FORMS=N leaves it an Nth of those a kernel has, which the
+// seed chooses; the SIMD forms of the CPU are always all tried.
+#include <algorithm>
 #include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <cstdlib>
+#include <functional>
+#include <random>
+#include <string_view>
 
 #include "engine/cases/scene.h"
 #include "engine/moe/expert_forms.h"
@@ -34,9 +38,9 @@ std::vector<Constants> formsOf(const KernelCode& code, const Device& device) {
     auto all = productionConstants(code, device.info().limits);
     const char* every = std::getenv("VKMOE_TEST_FORMS");
     size_t step = every && &device != test::devices().front() ? std::max(1, std::atoi(every)) : 1;
+    std::mt19937_64 random(Catch::getSeed() ^ std::hash<std::string_view>()(code.name));
     std::vector<Constants> some;
-    for (size_t i = all.empty() ? 0 : Catch::getSeed() % std::min(step, all.size()); i < all.size(); i += step)
-        some.push_back(all[i]);
+    std::ranges::sample(all, std::back_inserter(some), std::ptrdiff_t((all.size() + step - 1) / step), random);
     return some;
 }
 

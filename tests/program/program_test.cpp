@@ -83,6 +83,17 @@ TEST_CASE("verify compares the kernels and a file's layer", "[program]") {
     CHECK(program("verify --device gpu:99").code == 4);
 }
 
+TEST_CASE("bench times a kernel where others cannot run", "[program]") {
+    auto ran = program(
+        "bench --device cpu --filter add_rows --tokens 8 --experts 2 --top-k 1 --model-dim 32 --hidden-dim 32 --json");
+    INFO(ran.err);
+    REQUIRE(ran.code == 0);
+    json rows = json::parse(ran.out)["rows"];
+    REQUIRE(rows.size() == 1);
+    CHECK(rows[0]["kernel"] == "add_rows");
+    CHECK(rows[0]["ms"] > 0);
+}
+
 TEST_CASE("output that cannot be printed is an error", "[program]") {
     Folder folder;
     int status = std::system((std::string(test::kProgram) + " devices >/dev/full 2>" + (folder / "err")).c_str());
