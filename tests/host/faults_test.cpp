@@ -292,7 +292,7 @@ TEST_CASE("a call that cannot be submitted leaves the next one its bits", "[faul
     auto fixed = random;
     fixed.source.description.dispatch = Dispatch::fixed_budget;
     fixed.source.description.score = Score::softmax_selected;
-    const std::vector<float> x = test::randomTokens(5, 8, 4);
+    const std::vector<float> x = test::randomTokens(9, 8, 4);
     for (uint32_t gpu = 0; gpu < test::vulkanDevices(); ++gpu)
         for (const auto* layer : {&random, &fixed}) {
             auto faults = std::make_shared<Faults>();
@@ -310,7 +310,7 @@ TEST_CASE("a call that cannot be submitted leaves the next one its bits", "[faul
                                                      .host_budget = pages * page,
                                                      .placement = placement,
                                                      .speeds = MemorySpeeds{.transfer_queue = transfers}}));
-                    for (uint64_t n = 1; n < 18; ++n) {
+                    for (uint64_t n = 1; n < 30; ++n) {
                         CAPTURE(int(placement), transfers, pages, n, layer == &fixed);
                         faults->arm({.call = FaultyCall::submit, .nth = n, .result = Fault::out_of_host_memory});
                         auto failed = stack.forward(x, {.max_batch = 1});
