@@ -13,13 +13,19 @@
 // Words of 64 bits: two neighbours of an array of words that begins at a multiple of eight bytes.
 layout(buffer_reference, scalar, buffer_reference_align = 8) buffer U64 { uint64_t at[]; };
 
+// Words at and at+1 of the array: `at` is even.
+uvec2 words_at(U64 words, uint at) { return unpackUint2x32(words.at[at / 2u]); }
+
+vec2 unpacked(uint64_t pair) { return uintBitsToFloat(unpackUint2x32(pair)); }
+uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
+
 // One element of a vector whose index is not known when the pipeline is built.
 float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 uint element_of(uvec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }
 
 // The first of the subgroup's 4*c_lanes outputs in workgroup column `column`, and the thread's four: two neighbours, and two
-// a subgroup's pairs apart.
+// a subgroup's pairs apart. Past the end of the matrix they are not stored.
 uint lanes_first(uint column) { return column * kLanesOutputs + lane_index() / c_lanes * c_lanes * 4u; }
-uvec4 lanes_pairs(uint column) {
+uvec4 lane_outputs(uint column) {
     return uvec4(lanes_first(column) + lane_index() % c_lanes * 2u) + uvec4(0u, 1u, 2u * c_lanes, 2u * c_lanes + 1u);
 }

@@ -3,7 +3,8 @@
 #include "shaders/kernel.glsl"
 #include "shaders/panel.glsl"
 #include "shaders/expert_lanes.glsl"
-// expert_down_lanes: expert_down for software drivers; same inputs, outputs and bits; needs what lanes.glsl says. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
+// expert_down_lanes: expert_down for software drivers; same inputs, outputs and bits; needs what lanes.glsl says.
+// One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
 KERNEL(ExpertDown)
 
 void main() {

@@ -1,13 +1,9 @@
 // The forward's GEMM and GEMV for software drivers: a word of weights serves all columns that it holds.
 #include "shaders/lanes.glsl"
 
-// The thread's outputs; past the end of the matrix they are not stored.
-uvec4 lane_outputs(uint column) { return lanes_pairs(column); }
-
 // A row of words of the panel: those of the thread's outputs.
 uvec4 load_words(U64 page, uvec4 base, uint step) {
-    uvec2 at = (base.xz + uvec2(step * kPanel)) / 2u;
-    return uvec4(unpackUint2x32(page.at[at.x]), unpackUint2x32(page.at[at.y]));
+    return uvec4(words_at(page, base.x + step * kPanel), words_at(page, base.z + step * kPanel));
 }
 
 #define LOAD_WEIGHT(j, last) weights[j] = uintBitsToFloat(load_words(page, base, min(k + j, last)));

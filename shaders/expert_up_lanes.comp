@@ -5,7 +5,8 @@
 #include "shaders/expert_lanes.glsl"
 #include "shaders/activation.h"
 #include "shaders/check_hidden.glsl"
-// expert_up_lanes: expert_up for software drivers; same inputs, outputs and bits; needs what lanes.glsl says. One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
+// expert_up_lanes: expert_up for software drivers; same inputs, outputs and bits; needs what lanes.glsl says.
+// One workgroup a tile of 32 rows x kLanesOutputs outputs, c_tile_rows rows at a time.
 KERNEL(ExpertUp)
 #include "shaders/keep_totals.glsl"
 

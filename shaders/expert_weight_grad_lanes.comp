@@ -18,8 +18,7 @@ vec4 totals[kTileRows];
 vec4 kept_sums[kTileRows], kept_totals[kTileRows];  // on their way between pages and registers, found by index
 vec4 bias_sums, bias_totals;                        // of the four rows that the lane loads
 
-vec2 pair_at(U64 values, uint at) { return uintBitsToFloat(unpackUint2x32(values.at[at / 2u])); }
-uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
+vec2 pair_at(U64 values, uint at) { return uintBitsToFloat(words_at(values, at)); }
 
 vec4 load_columns(uint at, uvec4 columns) {
     columns = min(columns, uvec4(p.cols - 2u) + uvec4(0u, 1u, 0u, 1u));
@@ -38,11 +37,11 @@ vec4 load_grads(uint slot, uvec4 rows) {
 }
 
 // Rows 2i + j and the one after it, which lane i loaded: j is 0 or 16.
-#define GRAD_PAIR(i, j)                                                                              \
-    if (2 * i + j < c_tile_rows) {                                                                   \
-        vec2 two = uintBitsToFloat(unpackUint2x32(subgroupBroadcast(j == 0 ? low : high, uint(i)))); \
-        sums[2 * i + j] = multiply_add(vec4(two.x), x, sums[2 * i + j]);                             \
-        sums[2 * i + j + 1] = multiply_add(vec4(two.y), x, sums[2 * i + j + 1]);                     \
+#define GRAD_PAIR(i, j)                                                           \
+    if (2 * i + j < c_tile_rows) {                                                \
+        vec2 two = unpacked(subgroupBroadcast(j == 0 ? low : high, uint(i)));     \
+        sums[2 * i + j] = multiply_add(vec4(two.x), x, sums[2 * i + j]);          \
+        sums[2 * i + j + 1] = multiply_add(vec4(two.y), x, sums[2 * i + j + 1]);  \
     }
 #define GRAD_SLOT(j)                                                    \
     {                                                                   \
@@ -190,6 +189,6 @@ void run_rows(uint row, uvec4 columns) {
 void main() {
     if (!find_work(kLanesOutputs)) return;
     if (lanes_first(col0 / kLanesOutputs) >= p.cols) return;  // the whole subgroup
-    uvec4 columns = lanes_pairs(col0 / kLanesOutputs);
+    uvec4 columns = lane_outputs(col0 / kLanesOutputs);
     for (uint row = row0; row < min(row0 + kTileRows, p.rows); row += c_tile_rows) run_rows(row, columns);
 }

@@ -4,11 +4,8 @@
 
 uint panel_words;  // from a panel of sixteen rows to the next
 
-// The thread's outputs; past the end of the matrix they are not stored. Of bf16 two are in a word.
-uvec4 lane_outputs(uint column) { return lanes_pairs(column); }
-
 // Words of rows k and k+1 of a panel, in which they are neighbours.
-uvec2 load_words(U64 page, uint base, uint k) { return unpackUint2x32(page.at[(base + k / kPanel * panel_words + k % kPanel) / 2u]); }
+uvec2 load_words(U64 page, uint base, uint k) { return words_at(page, base + k / kPanel * panel_words + k % kPanel); }
 
 #define LOAD_WEIGHTS(j, last)                                                                          \
     {                                                                                                  \

@@ -22,18 +22,18 @@ void scale_sums(U32 page, uvec4 base, uint k0);               // once the block 
 // Terms k and k+1 of a row. Past the last term x is -0 and the weight 1, which changes no sum.
 uint64_t load_terms(U64 x, uint row, uint k, uint terms) {
     uint64_t both = x.at[(row + min(k, terms - 2u)) / 2u];
-    return k < terms ? both : packUint2x32(floatBitsToUint(vec2(nothing())));
+    return k < terms ? both : packed(vec2(nothing()));
 }
 
 #define LANES_CLEAR(i, j) \
     if (i < c_tile_rows) sums[i] = vec4(nothing());
 #define LANES_LOAD(i, first) \
     if (i < c_tile_rows) mine[i] = load_terms(pairs, row_at[i], first + lane_index() % 8u * 2u, terms);
-#define LANES_TWO(i, at, j)                                                                    \
-    {                                                                                          \
-        vec2 two = uintBitsToFloat(unpackUint2x32(subgroupBroadcast(mine[i], (at + j) / 2u))); \
-        sum = multiply_add(vec4(two.x), weights[j], sum);                                      \
-        sum = multiply_add(vec4(two.y), weights[j + 1u], sum);                                 \
+#define LANES_TWO(i, at, j)                                               \
+    {                                                                     \
+        vec2 two = unpacked(subgroupBroadcast(mine[i], (at + j) / 2u));   \
+        sum = multiply_add(vec4(two.x), weights[j], sum);                 \
+        sum = multiply_add(vec4(two.y), weights[j + 1u], sum);            \
     }
 #define LANES_ROW(i, at)        \
     if (i < c_tile_rows) {      \

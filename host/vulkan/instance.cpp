@@ -65,6 +65,13 @@ std::string hex(const uint8_t* bytes, size_t count) {
     return text;
 }
 
+// Of a device of Vulkan 1.3; of an older one there are none.
+struct Features {
+    VkPhysicalDeviceVulkan13Features v13{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES};
+    VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, &v13};
+    VkPhysicalDeviceFeatures2 base{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &v12};
+};
+
 struct Properties {
     VkPhysicalDeviceVulkan13Properties v13{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_PROPERTIES};
     VkPhysicalDeviceVulkan12Properties v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES, &v13};
@@ -82,15 +89,7 @@ uint64_t largestLocalHeap(VkPhysicalDevice device) {
     return largest;
 }
 
-// Whether shaders have 64-bit integers and may broadcast them.
-bool hasWideBroadcast(VkPhysicalDevice device) {
-    VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES};
-    VkPhysicalDeviceFeatures2 features{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &v12};
-    vkGetPhysicalDeviceFeatures2(device, &features);
-    return features.features.shaderInt64 && v12.shaderSubgroupExtendedTypes;
-}
-
-DeviceLimits limitsOf(const Properties& p, uint64_t heap, bool wide_broadcast) {
+DeviceLimits limitsOf(const Properties& p, const Features& features, uint64_t heap) {
     const VkPhysicalDeviceLimits& limits = p.base.properties.limits;
     DeviceLimits out;
     out.memory_budget = heap / 10 * 9;
@@ -101,7 +100,8 @@ DeviceLimits limitsOf(const Properties& p, uint64_t heap, bool wide_broadcast) {
     out.shared_memory = limits.maxComputeSharedMemorySize;
     out.subgroup_size = p.v11.subgroupSize;
     out.subgroup_broadcast = (p.v11.subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
-                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) && wide_broadcast;
+                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) &&
+                             features.base.features.shaderInt64 && features.v12.shaderSubgroupExtendedTypes;
     bool independent = p.v12.roundingModeIndependence != VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_NONE;
     out.round_to_nearest = independent && p.v12.shaderRoundingModeRTEFloat32;
     out.preserve_special = p.v12.shaderSignedZeroInfNanPreserveFloat32;
@@ -163,13 +163,11 @@ std::optional<PhysicalDevice::TransferQueue> transferQueue(const std::vector<VkQ
     return found;
 }
 
-std::string whatIsMissing(VkPhysicalDevice device, uint32_t api, int family) {
+std::string whatIsMissing(const Features& features, uint32_t api, int family) {
     if (api < VK_API_VERSION_1_3) return fmt::format("Vulkan {} is below 1.3", versionText(api));
     if (family < 0) return "no queue with compute";
-    VkPhysicalDeviceVulkan13Features v13{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES};
-    VkPhysicalDeviceVulkan12Features v12{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, &v13};
-    VkPhysicalDeviceFeatures2 features{VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, &v12};
-    vkGetPhysicalDeviceFeatures2(device, &features);
+    const auto& v12 = features.v12;
+    const auto& v13 = features.v13;
     if (!v12.bufferDeviceAddress) return "no bufferDeviceAddress";
     if (!v12.timelineSemaphore) return "no timelineSemaphore";
     if (!v12.scalarBlockLayout) return "no scalarBlockLayout";
@@ -190,7 +188,9 @@ PhysicalDevice describe(VkPhysicalDevice handle, Faults* faults) {
     info.memory = largestLocalHeap(handle);
     const auto families = queueFamilies(handle);
     int family = computeFamily(families);
-    device.candidate.unusable = whatIsMissing(handle, basic.apiVersion, family);
+    Features features;
+    if (basic.apiVersion >= VK_API_VERSION_1_3) vkGetPhysicalDeviceFeatures2(handle, &features.base);
+    device.candidate.unusable = whatIsMissing(features, basic.apiVersion, family);
     device.queue_family = uint32_t(std::max(family, 0));
     device.transfer_queue = transferQueue(families, device.queue_family);
     device.vendor = basic.vendorID;
@@ -200,7 +200,7 @@ PhysicalDevice describe(VkPhysicalDevice handle, Faults* faults) {
     Properties p;
     vkGetPhysicalDeviceProperties2(handle, &p.base);
     info.driver = fmt::format("{} {}", p.v12.driverName, p.v12.driverInfo);
-    info.limits = limitsOf(p, info.memory, hasWideBroadcast(handle));
+    info.limits = limitsOf(p, features, info.memory);
     info.limits.host_import_alignment = hostImportAlignment(handle, faults);
     const char* width = std::getenv("LP_NATIVE_VECTOR_WIDTH");
     info.identity = fmt::format("{:08x}:{:08x}:{:08x}:{}:{}:{}:{}", basic.vendorID, basic.deviceID, basic.driverVersion,
