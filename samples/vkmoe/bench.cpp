@@ -132,28 +132,33 @@ bool wanted(const BenchOptions& o, const std::string& row, const std::string& fo
     return (row + " " + form).find(o.filter) != std::string::npos;
 }
 
-std::string layerForm(WeightFormat format, Precision precision, uint32_t tokens) {
-    return fmt::format("{}{} silu_glu, {} token{}", name(format), precision == Precision::rounded ? " rounded" : "",
-                       tokens, tokens == 1 ? "" : "s");
+// The tokens of a row: other ones each time, and so other experts where there are few; or the same again and again,
+// whose experts' weights may stay in a cache.
+struct LayerTokens {
+    uint32_t count;
+    bool again = false;
+};
+
+std::string layerForm(WeightFormat format, Precision precision, LayerTokens tokens) {
+    return fmt::format("{}{} silu_glu, {} token{}{}", name(format), precision == Precision::rounded ? " rounded" : "",
+                       tokens.count, tokens.count == 1 ? "" : "s", tokens.again ? " again" : "");
 }
 
 // A whole layer: its GEMMs counted as work, and everything around them paid for.
 Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat format, Precision precision,
-                           uint32_t tokens) {
+                           LayerTokens of) {
+    const uint32_t tokens = of.count;
     double best = 1e30;
     for (uint32_t i = 0; i <= kRepeats && (i < 2 || best < kSlow); ++i) {
-        auto x = randomTokens(tokens + i, o.model_dim);  // other tokens each time: other experts where there are few
+        auto x = randomTokens(tokens + (of.again ? 0 : i), o.model_dim);
         VKMOE_TRY(result, layer.forward(std::span(x).last(size_t{tokens} * o.model_dim),
                                         {.precision = precision, .introspection = false}));
         if (i > 0) best = std::min(best, result.seconds);
     }
     double expert = 3.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k);
-    return BenchRow{"layer",
-                    layerForm(format, precision, tokens),
-                    precision == Precision::rounded,
-                    best,
-                    2 * expert * tokens * o.top_k,
-                    experts * double(formats::formatBytes(format, 32)) / 32 * expert};
+    return BenchRow{
+        "layer", layerForm(format, precision, of), precision == Precision::rounded,
+        best,    2 * expert * tokens * o.top_k,    experts * double(formats::formatBytes(format, 32)) / 32 * expert};
 }
 
 // Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.
@@ -194,7 +199,7 @@ Result<void> timeLayers(Bench& bench) {
         std::optional<Layer> layer;
         for (Precision precision : {Precision::exact, Precision::rounded}) {
             if (format == WeightFormat::f32 && precision == Precision::rounded) continue;
-            for (uint32_t tokens : {o.tokens, 1u}) {
+            for (LayerTokens tokens : {LayerTokens{o.tokens}, LayerTokens{1}, LayerTokens{1, true}}) {
                 if (!wanted(o, "layer", layerForm(format, precision, tokens))) continue;
                 if (!layer) {
                     VKMOE_TRY(made, Layer::create(bench.engine, benchLayer(o, format)));

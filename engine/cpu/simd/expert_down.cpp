@@ -12,8 +12,10 @@ void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, Row
     PanelTile tile;
     tile.x = x;
     tile.row_count = rows.end - rows.first;
-    tile.panel_count = std::min(panels, ceilDiv(p.model_dim, kPanel) - panel);
-    multiply(tile, {rows.page, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim}, panel, c);
+    const PageMatrix down{rows.page, p.down_weight, p.down_bias, p.model_dim, p.hidden_dim};
+    tile.panel_count = std::min(panels, down.panels() - panel);
+    tile.next = down.panelAt(panel + panels, c.weight_format);
+    multiply(tile, down, panel, c);
     uint32_t first = panel * kPanel, count = std::min(tile.panel_count * kPanel, p.model_dim - first);
     storeState({p.y.at, p.status, rows.first * p.model_dim + first, p.model_dim, tile.row_count, count}, tile.totals);
 }

@@ -22,17 +22,22 @@ void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const P
 
 // `rows` by up to `panels` panels from `panel`.
 void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
+    const PageMatrix up_matrix{rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim};
+    const PageMatrix gate_matrix{rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim};
+    const uint32_t* next = up_matrix.panelAt(panel + panels, c.weight_format);
     PanelTile up;
     up.x = x;
     up.row_count = rows.end - rows.first;
-    up.panel_count = std::min(panels, ceilDiv(p.hidden_dim, kPanel) - panel);
-    multiply(up, {rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim}, panel, c, kBias);
+    up.panel_count = std::min(panels, up_matrix.panels() - panel);
+    up.next = c.activation == kRelu ? next : gate_matrix.panelAt(panel, c.weight_format);
+    multiply(up, up_matrix, panel, c, kBias);
     if (c.activation == kRelu) return store(p, c, up, up, rows.first, panel * kPanel);
     PanelTile gate;
     gate.x = x;
     gate.row_count = up.row_count;
     gate.panel_count = up.panel_count;
-    multiply(gate, {rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim}, panel, c, kGateBias);
+    gate.next = next;
+    multiply(gate, gate_matrix, panel, c, kGateBias);
     store(p, c, gate, up, rows.first, panel * kPanel);
 }
 

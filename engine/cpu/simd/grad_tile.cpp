@@ -72,12 +72,14 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
                 s[r][c] = kFused ? hn::MulAdd(xk, weight[c], s[r][c]) : hn::Add(s[r][c], hn::Mul(xk, weight[c]));
         }
     }
+    const bool add = block.add_totals;
+    float* total = block.totals + row * kRunOutputs + vector * kLanes;
     VKMOE_UNROLL
-    for (size_t c = 0; c < kGradColumns; ++c) {
+    for (size_t r = 0; r < kRows; ++r, total += kRunOutputs) {
         VKMOE_UNROLL
-        for (size_t r = 0; r < kRows; ++r) {
-            float* total = block.totals + (row + r) * kRunOutputs + (vector + c) * kLanes;
-            hn::Store(block.add_totals ? hn::Add(hn::Load(d, total), s[r][c]) : s[r][c], d, total);
+        for (size_t c = 0; c < kGradColumns; ++c) {
+            if (add) s[r][c] = hn::Add(hn::Load(d, total + c * kLanes), s[r][c]);
+            hn::Store(s[r][c], d, total + c * kLanes);
         }
     }
 }

@@ -12,6 +12,13 @@ namespace simd {
 struct PageMatrix {
     const uint32_t* page;
     uint32_t weight, bias, outputs, cols;
+
+    uint32_t panels() const { return ceilDiv(outputs, kPanel); }
+    uint64_t panelWords(uint32_t format) const { return uint64_t{panelSteps(cols, format)} * kPanel; }
+    // Where a panel starts; null past the last one.
+    const uint32_t* panelAt(uint32_t panel, uint32_t format) const {
+        return panel < panels() ? page + weight + panel * panelWords(format) : nullptr;
+    }
 };
 
 // Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
@@ -21,10 +28,9 @@ inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, 
     tile.cols = matrix.cols;
     tile.format = c.weight_format;
     tile.fused = c.fused != 0;
-    uint64_t words = uint64_t{panelSteps(matrix.cols, c.weight_format)} * kPanel;
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
         uint32_t first = (panel + i) * kPanel;
-        tile.panels[i] = matrix.page + matrix.weight + (panel + i) * words;
+        tile.panels[i] = matrix.panelAt(panel + i, c.weight_format);
         tile.bias[i] = (c.bias & bias_bit) != 0 ? bias[i] : nullptr;
         if ((c.bias & bias_bit) == 0) continue;
         const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);

@@ -24,7 +24,7 @@ constexpr size_t kStreams = kLanes >= 8 ? 4 : 2;  // panels at a time: their sum
 // Most rows for which decoding in registers is the faster way.
 constexpr uint32_t streamRowsOf(uint32_t format) { return kLanes != kPanel ? 1 : format == kMxfp4 ? 2 : 4; }
 
-constexpr uint32_t kAhead = 16;  // rows of words that are fetched ahead
+constexpr uint32_t kAhead = 32;  // rows of words that are fetched ahead
 
 template <bool kFused>
 HWY_INLINE V accumulate(V x, V w, V s) {
@@ -61,8 +61,7 @@ HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const uint32_t* cons
     VKMOE_UNROLL
     for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
         if constexpr (kProducts) {
-            VU codes = kColumn == 0 ? words[v] : hn::ShiftRight<4 * kColumn>(words[v]);
-            streams.sums[0][v] = hn::Add(streams.sums[0][v], lookUp(factor[0], codes));
+            streams.sums[0][v] = hn::Add(streams.sums[0][v], lookUp(factor[0], codeOf<kColumn>(words[v])));
         } else {
             V weight = decodeRow<kFormat, kColumn>(rows[v], words[v]);
             VKMOE_UNROLL

@@ -69,13 +69,17 @@ HWY_INLINE void multiplyBlock(PanelTile& tile, const Block& block, size_t row, s
     const D d;
     V s[kRows][kVectors];
     sumTerms<kFused>(block, row, vector, s);
+    // In variables of their own: a vector's store might change members, as far as the compiler knows.
+    const size_t step = block.before_step;
+    const float* before = block.before + row * step + vector * kLanes;
+    const float* scales = block.scales + vector * kLanes;
+    float* total = tile.totals[row] + vector * kLanes;
     VKMOE_UNROLL
-    for (size_t r = 0; r < kRows; ++r) {
+    for (size_t r = 0; r < kRows; ++r, before += step, total += kRunOutputs) {
         VKMOE_UNROLL
         for (size_t c = 0; c < kVectors; ++c) {
-            const float* before = block.before + (row + r) * block.before_step + (vector + c) * kLanes;
-            if constexpr (kScaled) s[r][c] = hn::Mul(s[r][c], hn::Load(d, block.scales + (vector + c) * kLanes));
-            hn::Store(hn::Add(hn::Load(d, before), s[r][c]), d, tile.totals[row + r] + (vector + c) * kLanes);
+            if constexpr (kScaled) s[r][c] = hn::Mul(s[r][c], hn::Load(d, scales + c * kLanes));
+            hn::Store(hn::Add(hn::Load(d, before + c * kLanes), s[r][c]), d, total + c * kLanes);
         }
     }
 }
@@ -142,10 +146,12 @@ template <uint32_t kFormat>
 HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
     block.x = tile.x.at + k0 / kBlock * tile.x.step;
     block.terms = std::min(uint32_t{kBlock}, tile.cols - k0);
-    block.next_lines = k0 + kBlock < tile.cols ? ceilDiv(kBlock, columnsOfWord(kFormat)) : 0;
+    const bool last = k0 + kBlock >= tile.cols;
+    const uint64_t panel_words = uint64_t{panelSteps(tile.cols, kFormat)} * kPanel;
+    block.next_lines = last && !tile.next ? 0 : ceilDiv(kBlock, columnsOfWord(kFormat));
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
         const uint32_t* words = tile.panels[i] + firstWord<kFormat>(k0);
-        block.next[i] = words + block.next_lines * kPanel;
+        block.next[i] = last ? tile.next + i * panel_words : words + block.next_lines * kPanel;
         block.weights[i] = kFormat == kF32 ? reinterpret_cast<const float*>(words) : block.decoded[i];
         if constexpr (kFormat == kF32) continue;
         for (uint32_t k = 0; k < block.terms; k += columnsOfWord(kFormat), words += kPanel)

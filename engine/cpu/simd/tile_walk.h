@@ -10,48 +10,60 @@ namespace vkmoe {
 inline namespace v1 {
 namespace simd {
 
-// Tiles [first, last) of one expert's consecutive rows, at most kRunTiles; one without rows if its page is not here.
+// Tiles [first, last) of one expert's consecutive rows, at most kRunTiles; no rows if its page is not here.
 struct TileRun {
     uint64_t first = 0, last = 0;
     TileRows rows;
 
-    // The rows of tiles [from, to), which belong to the run.
-    TileRows part(uint64_t from, uint64_t to) const {
-        uint32_t begin = rows.first + static_cast<uint32_t>(from - first) * kTileRows;
-        return {rows.page, begin, std::min(rows.end, begin + static_cast<uint32_t>(to - from) * kTileRows)};
+    uint64_t height() const { return last - first; }
+
+    // The rows of `count` tiles from the run's tile `begin` on.
+    TileRows part(uint64_t begin, uint64_t count) const {
+        uint32_t row = rows.first + static_cast<uint32_t>(begin) * kTileRows;
+        return {rows.page, row, std::min(rows.end, row + static_cast<uint32_t>(count) * kTileRows)};
     }
 };
 
+// The run that tile `index` belongs to: an expert's tiles are shared out evenly, whoever asks.
 template <class Params>
-TileRun findRun(const Params& p, const Constants& c, uint64_t first, uint64_t last) {
-    TileRun run{first, first + 1, findTile(p, c, first)};
-    for (; run.last < std::min(last, first + kRunTiles); ++run.last) {
-        TileRows next = findTile(p, c, run.last);
-        if (next.first == next.end || next.page != run.rows.page || next.first != run.rows.end) break;
-        run.rows.end = next.end;
+TileRun findRun(const Params& p, const Constants& c, uint64_t index) {
+    uint64_t before = index, tiles = tileCount(p, c);  // of the expert
+    uint32_t end = p.rows;
+    if (c.dense == 0) {
+        uint32_t expert = p.tiles.at[2 * index], begin = p.offsets.at[expert];
+        end = p.offsets.at[expert + 1];
+        before = (p.tiles.at[2 * index + 1] - begin) / kTileRows;
+        tiles = ceilDiv(end - begin, kTileRows);
     }
-    return run;
+    uint64_t runs = (tiles + kRunTiles - 1) / kRunTiles, run = ((before + 1) * runs - 1) / tiles;
+    TileRun found{index - before + tiles * run / runs, index - before + tiles * (run + 1) / runs, {}};
+    found.rows = findTile(p, c, found.first);
+    if (found.rows.page)
+        found.rows.end = std::min(end, found.rows.first + static_cast<uint32_t>(found.height()) * kTileRows);
+    return found;
 }
 
-// Groups of the grouped GEMM: tile-major, `columns` of kTilePanels panels a tile. row_at(row) is a row of x, [cols].
-// body(rows, x of these rows, first panel).
+// Groups of the grouped GEMM, `columns` of kTilePanels panels a tile. Within a run they are counted column by column,
+// not tile by tile: wherever a range of groups begins or ends, a panel is used by all of the run's rows while it is in
+// the cache. row_at(row) is a row of x, [cols]. body(rows, x of these rows, first panel).
 template <class Params, class RowAt, class Body>
 void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, uint32_t cols, const RowAt& row_at,
               const Body& body) {
     PackedRows packed;
-    uint64_t last = std::min((groups.end + columns - 1) / columns, tileCount(p, c));
-    for (uint64_t tile = groups.begin / columns; tile < last;) {
-        TileRun run = findRun(p, c, tile, last);
-        tile = run.last;
+    const uint64_t end = std::min(groups.end, tileCount(p, c) * columns);
+    for (uint64_t group = groups.begin; group < end;) {
+        const TileRun run = findRun(p, c, group / columns);
+        uint64_t at = group - run.first * columns, stop = std::min(end, run.last * columns) - run.first * columns;
+        group = run.first * columns + stop;
         if (run.rows.first == run.rows.end) continue;
-        RowsView x =
-            packed.pack(run.rows.end - run.rows.first, cols, [&](uint32_t i) { return row_at(run.rows.first + i); });
-        for (uint32_t column = 0; column < columns; ++column) {  // the range may begin and end inside a tile's columns
-            uint64_t from = run.first * columns + column < groups.begin ? run.first + 1 : run.first;
-            uint64_t to = (run.last - 1) * columns + column >= groups.end ? run.last - 1 : run.last;
-            if (from >= to) continue;
-            TileRows rows = run.part(from, to);
-            body(rows, x.from(rows.first - run.rows.first), column * kTilePanels);
+        const bool one_column = at / run.height() == (stop - 1) / run.height();
+        const TileRows used = one_column ? run.part(at % run.height(), stop - at) : run.rows;
+        RowsView x = packed.pack(used.end - used.first, cols, [&](uint32_t i) { return row_at(used.first + i); });
+        while (at < stop) {
+            uint64_t begin = at % run.height(), count = std::min(run.height() - begin, stop - at);
+            TileRows rows = run.part(begin, count);
+            body(rows, x.from(rows.first - used.first), static_cast<uint32_t>(at / run.height()) * kTilePanels);
+            at += count;
         }
     }
 }
