@@ -16,27 +16,21 @@ namespace HWY_NAMESPACE {
 constexpr size_t kGradColumns = kLanes == kPanel ? 4 : 2;  // vectors of a register tile: as the registers allow
 constexpr uint32_t kGradRows = 6;
 
-// Part `part` of what comes next.
-HWY_INLINE void fetch(const Ahead& ahead, uint32_t part, uint32_t parts) {
-    for (uint32_t line = ahead.lines * part / parts; line < ahead.lines * (part + 1) / parts; ++line)
+HWY_INLINE void fetch(const Ahead& ahead) {
+    for (uint32_t line = 0; line < ahead.lines; ++line)
         for (uint32_t run = 0; run < ahead.runs; ++run)
             __builtin_prefetch(ahead.at + run * ahead.step + line * kPanel, 0, 2);
 }
 
-// A block of at most 32 terms: totals += (start + products in ascending order).
+// A block of 1 to 32 terms: totals += (start + products in ascending order).
 struct GradBlock {
     const float* x;
     uint32_t terms;
-    const float* start;  // of a row, then `start_step` on
-    size_t start_step;
-    float* totals;         // [rows][64]
-    bool add_totals;       // else the block's sums are the first
-    const float* weights;  // as the layout says
+    const float* start = nullptr;  // [rows][64]; null: the first product starts a sum
+    float* totals;                 // [rows][64]
+    bool add_totals;               // else the block's sums are the first
+    const float* weights;          // as the layout says
     Ahead ahead;
-    alignas(64) float none[kRunOutputs];  // -0: where a sum starts
-
-    GradBlock() { std::fill_n(none, kRunOutputs, -0.0f); }
-    void startAtNothing() { start = none, start_step = 0; }
 };
 
 // Where term k of row r lies in x, and where panel i of it in the weights.
@@ -53,14 +47,19 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
     V s[kRows][kGradColumns];
     const float* w[kGradColumns];
     const float* x = block.x + row * Layout::kRow;
+    const float* start = block.start ? block.start + row * kRunOutputs + vector * kLanes : nullptr;
     VKMOE_UNROLL
     for (size_t c = 0; c < kGradColumns; ++c) {
         w[c] = block.weights + (vector + c) / kPerPanel * Layout::kPanelStep + (vector + c) % kPerPanel * kLanes;
+        V weight = hn::LoadU(d, w[c]);
         VKMOE_UNROLL
-        for (size_t r = 0; r < kRows; ++r)
-            s[r][c] = hn::Load(d, block.start + (row + r) * block.start_step + (vector + c) * kLanes);
+        for (size_t r = 0; r < kRows; ++r) {
+            V x0 = hn::Set(d, x[r * Layout::kRow]);
+            s[r][c] = start ? accumulate<kFused>(x0, weight, hn::Load(d, start + r * kRunOutputs + c * kLanes))
+                            : hn::Mul(x0, weight);
+        }
     }
-    for (uint32_t k = 0; k < block.terms; ++k) {
+    for (uint32_t k = 1; k < block.terms; ++k) {
         V weight[kGradColumns];
         VKMOE_UNROLL
         for (size_t c = 0; c < kGradColumns; ++c) weight[c] = hn::LoadU(d, w[c] + k * Layout::kWeightStep);
@@ -68,8 +67,7 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
         for (size_t r = 0; r < kRows; ++r) {
             V xk = hn::Set(d, x[r * Layout::kRow + k * Layout::kTerm]);
             VKMOE_UNROLL
-            for (size_t c = 0; c < kGradColumns; ++c)
-                s[r][c] = kFused ? hn::MulAdd(xk, weight[c], s[r][c]) : hn::Add(s[r][c], hn::Mul(xk, weight[c]));
+            for (size_t c = 0; c < kGradColumns; ++c) s[r][c] = accumulate<kFused>(xk, weight[c], s[r][c]);
         }
     }
     const bool add = block.add_totals;
@@ -109,7 +107,7 @@ HWY_NOINLINE void multiplyAll(const GradBlock& block, uint32_t rows, uint32_t ou
     uint32_t parts = ceilDiv(rows, kGradRows);
     for (uint32_t part = 0; part < parts; ++part) {
         uint32_t row = rows * part / parts, count = rows * (part + 1) / parts - row;
-        fetch(block.ahead, part, parts);
+        fetch(block.ahead.part(part, part + 1, parts));
         for (size_t v = 0; v < vectors; v += kGradColumns) multiplyRows<kFused, Layout>(block, row, count, v);
     }
 }
@@ -124,13 +122,13 @@ HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_
             out[row * kPanel + i] = panelWeight(panel, std::min(first + i, tile.cols - 1), row, kFormat);
 }
 #else
-// Four words of each of kLanes/4 rows of words, `step` apart.
-HWY_INLINE VU blocksOf(const uint32_t* const* rows, size_t step, size_t at) {
+// Four words of each of kLanes/4 rows of words, the first ones at `from`, `step` rows apart.
+HWY_INLINE VU blocksOf(const uint32_t* from, size_t step) {
     const DU du;
-    VU words = hn::LoadDup128(du, rows[0] + at);
+    VU words = hn::LoadDup128(du, from);
     VKMOE_UNROLL
     for (size_t b = 1; b < kLanes / 4; ++b)
-        words = hn::IfThenElse(hn::Not(hn::FirstN(du, 4 * b)), hn::LoadDup128(du, rows[b * step] + at), words);
+        words = hn::IfThenElse(hn::Not(hn::FirstN(du, 4 * b)), hn::LoadDup128(du, from + b * step * kPanel), words);
     return words;
 }
 
@@ -149,15 +147,21 @@ HWY_INLINE void turn(const V (&rows)[4], float* to) {
 template <uint32_t kFormat>
 HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, float* out) {
     constexpr uint32_t kColumns = columnsOfWord(kFormat);
-    const uint32_t* words[kPanel / kColumns];
-    for (uint32_t j = 0; j < kPanel / kColumns; ++j)
-        words[j] = panel + size_t{std::min(first / kColumns + j, (tile.cols - 1) / kColumns)} * kPanel;
+    const uint32_t* words = panel + size_t{first / kColumns} * kPanel;
+    alignas(64) uint32_t edge[kPanel / kColumns * kPanel];
+    if (first + kPanel > tile.cols) {
+        const uint32_t last = (tile.cols - 1) / kColumns - first / kColumns;
+        for (uint32_t j = 0; j < kPanel / kColumns; ++j)
+            std::copy_n(words + size_t{std::min(j, last)} * kPanel, kPanel, edge + j * kPanel);
+        words = edge;
+    }
+    VKMOE_UNROLL
     for (size_t v = 0; v < kPanel; v += kLanes)
         for (size_t row = 0; row < kPanel; row += 4) {
             V columns[4];
             VKMOE_UNROLL
             for (size_t i = 0; i < 4; i += kColumns) {
-                VU found = blocksOf(words + (v + i) / kColumns, 4 / kColumns, row);
+                VU found = blocksOf(words + (v + i) / kColumns * kPanel + row, 4 / kColumns);
                 columns[i] = decode<kFormat, 0>(found);
                 if constexpr (kColumns == 2) columns[i + 1] = decode<kFormat, 1>(found);
             }
@@ -177,20 +181,21 @@ HWY_NOINLINE void decodeBlock(const ColumnTile& tile, uint32_t k0, const GradBlo
                                weights[i] + k * kPanel);
 }
 
-// The tile's columns of the block of rows from k0 on.
-Ahead columnsFrom(const ColumnTile& tile, uint32_t k0) {
-    if (k0 >= tile.rows) return {};
+// What is read after the block of rows from k0 on: the tile's next block, or the next tile's first.
+Ahead afterBlock(const ColumnTile& tile, uint32_t k0) {
+    const bool last = k0 + kBlock >= tile.rows;
+    const uint32_t row = last ? 0 : k0 + kBlock, col = last ? tile.first + kRunOutputs : tile.first;
+    if (col >= tile.cols) return {};
     const size_t words = size_t{panelSteps(tile.cols, tile.format)} * kPanel;
-    const uint32_t columns = columnsOfWord(tile.format), first = tile.first / columns;
-    return {tile.panels + k0 / kPanel * words + first * kPanel, words,
-            ceilDiv(std::min(uint32_t{kBlock}, tile.rows - k0), kPanel),
-            std::min(kRunOutputs, tile.cols - tile.first) / columns};
+    const uint32_t columns = columnsOfWord(tile.format);
+    return {tile.panels + row / kPanel * words + col / columns * kPanel, words,
+            ceilDiv(std::min(uint32_t{kBlock}, tile.rows - row), kPanel),
+            std::min(kRunOutputs, tile.cols - col) / columns};
 }
 
 void runColumns(ColumnTile& tile) {
     alignas(64) float weights[kTilePanels][kBlock * kPanel] = {};
     GradBlock block;
-    block.startAtNothing();
     block.totals = tile.totals[0];
     block.weights = weights[0];
     const uint32_t outputs = std::min(kRunOutputs, tile.cols - tile.first);
@@ -198,7 +203,7 @@ void runColumns(ColumnTile& tile) {
         block.x = tile.x.at + k0 / kBlock * tile.x.step;
         block.terms = std::min(uint32_t{kBlock}, tile.rows - k0);
         block.add_totals = k0 != 0;
-        block.ahead = columnsFrom(tile, k0 + kBlock);
+        block.ahead = afterBlock(tile, k0);
         tile.format == kF32 ? decodeBlock<kF32>(tile, k0, block, weights)
                             : decodeBlock<kBf16>(tile, k0, block, weights);
         tile.fused ? multiplyAll<true, RowLayout>(block, tile.row_count, outputs)
@@ -216,10 +221,9 @@ void runSlots(SlotTile& tile) {
         block.terms = std::min(kBlock - begin, tile.slots - slot);
         block.x = tile.x + size_t{slot} * kGradSide;
         block.weights = tile.grad_out + size_t{slot} * kGradSide;
-        block.startAtNothing();
-        if (begin != 0) block.start = tile.start[0], block.start_step = kGradSide;
+        block.start = begin != 0 ? tile.start[0] : nullptr;
         bool finished = tile.last || begin + block.terms == kBlock;
-        if (slot + block.terms == tile.slots) block.ahead = tile.ahead;
+        block.ahead = tile.ahead.part(slot, slot + block.terms, tile.slots);
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
         tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns, tile.rows)

@@ -28,6 +28,12 @@ struct Ahead {
     const uint32_t* at = nullptr;
     size_t step = 0;
     uint32_t runs = 0, lines = 0;
+
+    // What to fetch in steps [begin, end) of `steps`.
+    Ahead part(uint32_t begin, uint32_t end, uint32_t steps) const {
+        const uint32_t line = static_cast<uint32_t>(uint64_t{lines} * begin / steps);
+        return {at + size_t{line} * kPanel, step, runs, static_cast<uint32_t>(uint64_t{lines} * end / steps) - line};
+    }
 };
 
 constexpr uint32_t kGradSide = kRunOutputs;  // columns of x and rows of a gradient's matrix in one tile

@@ -26,12 +26,6 @@ constexpr uint32_t streamRowsOf(uint32_t format) { return kLanes != kPanel ? 1 :
 
 constexpr uint32_t kAhead = 32;  // rows of words that are fetched ahead
 
-template <bool kFused>
-HWY_INLINE V accumulate(V x, V w, V s) {
-    if constexpr (kFused) return hn::MulAdd(x, w, s);
-    return hn::Add(s, hn::Mul(x, w));
-}
-
 template <size_t kRows, size_t kPanels>
 struct Streams {
     static constexpr size_t kVectors = kPanels * kPerPanel;

@@ -75,6 +75,13 @@ HWY_INLINE V asOperand(V x, uint32_t bits) {
 // a*b rounded, then + c rounded.
 HWY_INLINE V mad(V a, V b, V c) { return hn::Add(hn::Mul(a, b), c); }
 
+// The next term of a sum; fused, it is rounded once.
+template <bool kFused>
+HWY_INLINE V accumulate(V x, V w, V s) {
+    if constexpr (kFused) return hn::MulAdd(x, w, s);
+    return hn::Add(s, hn::Mul(x, w));
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace simd
 }  // namespace v1
