@@ -31,7 +31,7 @@ struct DeviceLimits {
     uint32_t max_invocations = 128;  // of a workgroup
     uint32_t shared_memory = 16384;  // bytes of a workgroup
     uint32_t subgroup_size = 0;
-    bool subgroup_broadcast = false;  // compute shaders have 64-bit integers, and may broadcast them within a subgroup
+    bool subgroup_broadcast = false;  // compute shaders have 64-bit integers and move them from lane to lane
     bool round_to_nearest = false;    // the shader may ask for RoundingModeRTE 32
     bool preserve_special = false;    // ... for SignedZeroInfNanPreserve 32
     // Device::import takes addresses and sizes that are multiples of this; 0: it takes none. A clamp may raise it.

@@ -2,6 +2,7 @@
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 #extension GL_EXT_shader_subgroup_extended_types_int64 : require
 #extension GL_KHR_shader_subgroup_ballot : require
+#extension GL_KHR_shader_subgroup_shuffle : require
 
 // DO(i, j) for i = 0..15: rows written out, so that arrays of rows stay in registers on drivers that unroll no loop.
 #define VKMOE_EIGHT_ROWS(DO, a, b, c, d, e, f, g, h, j) DO(a, j) DO(b, j) DO(c, j) DO(d, j) DO(e, j) DO(f, j) DO(g, j) DO(h, j)
@@ -18,6 +19,17 @@ uvec2 words_at(U64 words, uint at) { return unpackUint2x32(words.at[at / 2u]); }
 
 vec2 unpacked(uint64_t pair) { return uintBitsToFloat(unpackUint2x32(pair)); }
 uint64_t packed(vec2 pair) { return packUint2x32(floatBitsToUint(pair)); }
+
+// What lane `lane` holds, one of the subgroup's first eight. Software drivers shuffle eight lanes of 32 bits in one
+// instruction of the processor's, other numbers of lanes one by one; a broadcast is a search for the first active lane.
+uint from_lane(uint own, uint lane) {
+    return c_lanes == 8u ? subgroupShuffle(own, lane) : subgroupBroadcast(own, lane);
+}
+vec2 from_lane(uint64_t own, uint lane) {
+    if (c_lanes != 8u) return unpacked(subgroupBroadcast(own, lane));
+    uvec2 words = unpackUint2x32(own);
+    return uintBitsToFloat(uvec2(subgroupShuffle(words.x, lane), subgroupShuffle(words.y, lane)));
+}
 
 // One element of a vector whose index is not known when the pipeline is built.
 float element_of(vec4 v, uint i) { return i == 0u ? v.x : i == 1u ? v.y : i == 2u ? v.z : v.w; }

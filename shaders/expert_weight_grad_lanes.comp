@@ -39,14 +39,14 @@ vec4 load_grads(uint slot, uvec4 rows) {
 // Rows 2i + j and the one after it, which lane i loaded: j is 0 or 16.
 #define GRAD_PAIR(i, j)                                                           \
     if (2 * i + j < c_tile_rows) {                                                \
-        vec2 two = unpacked(subgroupBroadcast(j == 0 ? low : high, uint(i)));     \
+        vec2 two = from_lane(j == 0 ? low : high, uint(i));                       \
         sums[2 * i + j] = multiply_add(vec4(two.x), x, sums[2 * i + j]);          \
         sums[2 * i + j + 1] = multiply_add(vec4(two.y), x, sums[2 * i + j + 1]);  \
     }
 #define GRAD_SLOT(j)                                                    \
     {                                                                   \
         bool inside = k + j < count;                                    \
-        vec4 x = load_columns(subgroupBroadcast(x_at, j), columns);     \
+        vec4 x = load_columns(from_lane(x_at, j), columns);             \
         vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
         x = inside ? x : vec4(one());                                   \
         grads = inside ? grads : vec4(nothing());                       \

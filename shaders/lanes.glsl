@@ -31,7 +31,7 @@ uint64_t load_terms(U64 x, uint row, uint k, uint terms) {
     if (i < c_tile_rows) mine[i] = load_terms(pairs, row_at[i], first + lane_index() % 8u * 2u, terms);
 #define LANES_TWO(i, at, j)                                               \
     {                                                                     \
-        vec2 two = unpacked(subgroupBroadcast(mine[i], (at + j) / 2u));   \
+        vec2 two = from_lane(mine[i], (at + j) / 2u);                     \
         sum = multiply_add(vec4(two.x), weights[j], sum);                 \
         sum = multiply_add(vec4(two.y), weights[j + 1u], sum);            \
     }

@@ -91,6 +91,7 @@ uint64_t largestLocalHeap(VkPhysicalDevice device) {
 
 DeviceLimits limitsOf(const Properties& p, const Features& features, uint64_t heap) {
     const VkPhysicalDeviceLimits& limits = p.base.properties.limits;
+    constexpr VkSubgroupFeatureFlags kMovesLanes = VK_SUBGROUP_FEATURE_BALLOT_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
     DeviceLimits out;
     out.memory_budget = heap / 10 * 9;
     uint64_t largest_buffer = p.v13.maxBufferSize ? p.v13.maxBufferSize : p.v11.maxMemoryAllocationSize;
@@ -100,7 +101,7 @@ DeviceLimits limitsOf(const Properties& p, const Features& features, uint64_t he
     out.shared_memory = limits.maxComputeSharedMemorySize;
     out.subgroup_size = p.v11.subgroupSize;
     out.subgroup_broadcast = (p.v11.subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT) &&
-                             (p.v11.subgroupSupportedOperations & VK_SUBGROUP_FEATURE_BALLOT_BIT) &&
+                             (p.v11.subgroupSupportedOperations & kMovesLanes) == kMovesLanes &&
                              features.base.features.shaderInt64 && features.v12.shaderSubgroupExtendedTypes;
     bool independent = p.v12.roundingModeIndependence != VK_SHADER_FLOAT_CONTROLS_INDEPENDENCE_NONE;
     out.round_to_nearest = independent && p.v12.shaderRoundingModeRTEFloat32;
