@@ -18,9 +18,9 @@ struct Groups {
     uint64_t begin = 0, end = 0;
 };
 
-// A CPU twin: does what workgroups [begin, end) of the shader do. `params` is the very struct the shader is pushed,
-// with host pointers in it. Groups past the end of the work return at once, as in the shader. Runs on any number of
-// threads.
+// A CPU twin: does the work of as many of the shader's workgroups; all of them together do that of all, but which stands
+// for which is the twin's own. `params` is the very struct the shader is pushed, with host pointers in it. Groups past the
+// end of the work return at once, as in the shader. Runs on any number of threads.
 using CpuKernel = void (*)(const void* params, const ConstantWords& constants, Groups groups);
 
 struct KernelCode {

@@ -5,7 +5,7 @@
 #include "shaders/each_row.glsl"
 // expert_weight_grad_lanes: expert_weight_grad for software drivers; same inputs, outputs and bits; needs what lanes.glsl says,
 // of grad_out as of x. One workgroup 32 rows x kLanesOutputs columns, c_tile_rows (8, 16 or 32) rows at a time; a thread two
-// pairs of columns. Lane i loads rows 2i, 2i+1, 2i+16 and 2i+17 of a slot and broadcasts them.
+// pairs of columns. Lane i loads rows 2i, 2i+1, 2i+16 and 2i+17 of a slot; from_lane brings them to the others.
 KERNEL(ExpertWeightGrad)
 #include "shaders/weight_grad.glsl"
 

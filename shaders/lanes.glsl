@@ -1,12 +1,12 @@
 // Sums over the terms of rows for software drivers, on which a load costs far more than a multiply-add, in order R32.
 //
 // The lanes of a subgroup (c_lanes of them, at least eight, numbered as the threads are) hold consecutive outputs, a thread
-// four (kLanesOutputs a workgroup) of c_tile_rows rows. A chunk is sixteen terms: lane i loads terms 2i and 2i+1 of every row, a
-// broadcast brings them to the others. Loads are of 64 bits, for these drivers follow an address lane by lane and word by
+// four (kLanesOutputs a workgroup) of c_tile_rows rows. A chunk is sixteen terms: lane i loads terms 2i and 2i+1 of every row,
+// from_lane brings them to the others. Loads are of 64 bits, for these drivers follow an address lane by lane and word by
 // word, whatever a word's width. What includes this tells how weights are read.
 //
-// Needs 64-bit integers, their broadcast in a subgroup, subgroups of eight and more; an even number of terms in a row, and x
-// at a multiple of eight bytes. usesLanes (engine/moe/expert_forms.h) asks for all of it.
+// Needs 64-bit integers, shuffles and broadcasts in a subgroup, also of them, subgroups of eight and more; an even number of
+// terms in a row, and x at a multiple of eight bytes. usesLanes (engine/moe/expert_forms.h) asks for all of it.
 #include "shaders/each_row.glsl"
 
 const uint kChunk = 16u;

@@ -14,7 +14,7 @@ inline namespace v1 {
 uint32_t subgroupLanes(const DeviceLimits& limits);
 
 // Whether lanes forms run where the rows that they load have these lengths: they load pairs. On real GPUs shared memory
-// serves better than broadcasts.
+// serves better than what moves from lane to lane.
 bool usesLanes(const DeviceInfo& info, std::initializer_list<uint32_t> lengths);
 
 // Outputs of a workgroup of a tiled kernel.

@@ -191,7 +191,7 @@ Result<void> timeTraining(Bench& bench) {
     return {};
 }
 
-// Every format in every precision, many tokens and one.
+// Every format in every precision: many tokens, one, and one again and again.
 Result<void> timeLayers(Bench& bench) {
     const BenchOptions& o = bench.options;
     for (WeightFormat format : {WeightFormat::f32, WeightFormat::f16, WeightFormat::bf16, WeightFormat::mxfp4}) {

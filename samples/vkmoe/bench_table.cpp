@@ -60,11 +60,11 @@ Json benchJson(const BenchTable& table) {
 }
 
 std::string benchText(const BenchTable& table) {
-    std::string text = fmt::format("{}, {}\n{}\n\n{:<18} {:<32} {:>10} {:>10} {:>10} {:>9}  {}\n", table.device.name,
+    std::string text = fmt::format("{}, {}\n{}\n\n{:<18} {:<38} {:>10} {:>10} {:>10} {:>9}  {}\n", table.device.name,
                                    shapeText(table.options), peaksText(table.peaks), "kernel", "form", "ms", "GFLOP/s",
                                    "GB/s", "of peak", "bound by");
     for (const BenchRow& row : table.rows)
-        text += fmt::format("{:<18} {:<32} {:>10.3f} {:>10.2f} {:>10.2f} {:>8.1f}%  {}\n", row.kernel, row.form,
+        text += fmt::format("{:<18} {:<38} {:>10.3f} {:>10.2f} {:>10.2f} {:>8.1f}%  {}\n", row.kernel, row.form,
                             row.seconds * 1e3, row.flops / row.seconds * 1e-9, row.bytes / row.seconds * 1e-9,
                             100 * table.fraction(row), table.boundByReading(row) ? "reading" : "arithmetic");
     return text;

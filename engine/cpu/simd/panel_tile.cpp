@@ -151,7 +151,7 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
     block.next_lines = last && !tile.next ? 0 : ceilDiv(kBlock, columnsOfWord(kFormat));
     for (uint32_t i = 0; i < tile.panel_count; ++i) {
         const uint32_t* words = tile.panels[i] + firstWord<kFormat>(k0);
-        block.next[i] = last ? tile.next + i * panel_words : words + block.next_lines * kPanel;
+        block.next[i] = !last ? words + block.next_lines * kPanel : tile.next ? tile.next + i * panel_words : nullptr;
         block.weights[i] = kFormat == kF32 ? reinterpret_cast<const float*>(words) : block.decoded[i];
         if constexpr (kFormat == kF32) continue;
         for (uint32_t k = 0; k < block.terms; k += columnsOfWord(kFormat), words += kPanel)

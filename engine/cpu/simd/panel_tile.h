@@ -20,7 +20,7 @@ struct PanelTile {
     RowsView x;                                // [row_count, cols]
     uint32_t row_count = 0;                    // 1..kRunRows
     const uint32_t* panels[kTilePanels] = {};  // packed panels
-    const uint32_t* next = nullptr;            // where the panels of the next tile start, packed one after another
+    const uint32_t* next = nullptr;            // what to fetch ahead: where the next tile's panels start, or null
     uint32_t panel_count = 0;                  // 1..4
     const float* bias[kTilePanels] = {};       // 16 values each (padded), or null: none
     uint32_t cols = 0;

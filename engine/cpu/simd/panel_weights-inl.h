@@ -31,14 +31,16 @@ HWY_INLINE V decodeF16(VU half) {
     return hn::PromoteTo(D(), hn::BitCast(df16, hn::TruncateTo(du16, half)));
 }
 
-// Column `kColumn`'s code of each word in the lowest four bits, anything above. Half words are shifted by multiplying:
-// shifts and lookups would share two of a processor's ports.
+constexpr bool kCodeTable = kLanes == kPanel;  // a register holds a value for each code
+
+// Column `kColumn`'s code of each word in the lowest four bits, anything above. Where codes are looked up, half words
+// are shifted by multiplying: shifts and lookups share two of a processor's ports.
 template <uint32_t kColumn>
 HWY_INLINE VU codeOf(VU words) {
     if constexpr (kColumn == 0) return words;
 #if HWY_TARGET != HWY_SCALAR
-    if constexpr (kColumn > 4) return codeOf<kColumn - 4>(hn::ShiftRight<16>(words));
-    if constexpr (kColumn < 4) {
+    if constexpr (kCodeTable && kColumn > 4) return codeOf<kColumn - 4>(hn::ShiftRight<16>(words));
+    if constexpr (kCodeTable && kColumn < 4) {
         const hn::Repartition<uint16_t, DU> halves;
         const auto factor = hn::Set(halves, uint16_t{1} << (16 - 4 * kColumn) % 16);
         return hn::BitCast(DU(), hn::MulHigh(hn::BitCast(halves, words), factor));
@@ -46,8 +48,6 @@ HWY_INLINE VU codeOf(VU words) {
 #endif
     return hn::ShiftRight<4 * kColumn>(words);
 }
-
-constexpr bool kCodeTable = kLanes == kPanel;  // a register holds a value for each code
 
 // Value of the e2m1 code in the lowest four bits of each lane (the bits above are ignored): table[code], where the
 // table is kDoubledCodes or its products with a factor.

@@ -24,7 +24,8 @@ struct TileRun {
     }
 };
 
-// The run that tile `index` belongs to: an expert's tiles are shared out evenly, whoever asks.
+// The run that tile `index` belongs to: an expert's tiles, all of its rows in order as bin_offsets lists them, are
+// shared out evenly, whoever asks.
 template <class Params>
 TileRun findRun(const Params& p, const Constants& c, uint64_t index) {
     uint64_t before = index, tiles = tileCount(p, c);  // of the expert
@@ -44,8 +45,8 @@ TileRun findRun(const Params& p, const Constants& c, uint64_t index) {
 }
 
 // Groups of the grouped GEMM, `columns` of kTilePanels panels a tile. Within a run they are counted column by column,
-// not tile by tile: wherever a range of groups begins or ends, a panel is used by all of the run's rows while it is in
-// the cache. row_at(row) is a row of x, [cols]. body(rows, x of these rows, first panel).
+// not tile by tile as in the shader: but for the columns that a range of groups cuts, a panel is used by all of the
+// run's rows while it is in the cache. row_at(row) is a row of x, [cols]. body(rows, x of these rows, first panel).
 template <class Params, class RowAt, class Body>
 void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, uint32_t cols, const RowAt& row_at,
               const Body& body) {
