@@ -237,24 +237,28 @@ void runSlots(SlotTile& tile) {
             to[i][j] = tile.last && has_total ? to[i][j] + tile.start[i][j] : tile.start[i][j];
 }
 
-HWY_INLINE void addPanel(const float* totals, uint32_t* page, uint32_t word, uint32_t rows, U32 status) {
-    const D d;
+// Adds a column's totals to its `rows` gradients; what was largest, with `seen`.
+HWY_INLINE VI addColumn(const float* totals, float* grads, uint32_t rows, VI seen) {
     for (uint32_t i = 0; i < rows; i += kLanes) {
-        float* grad = reinterpret_cast<float*>(page + word + i);
-        V sum = hn::Add(loadSome(grad, rows - i, 0.0f), hn::Load(d, totals + i));
-        storeSome(stateRule(sum), grad, rows - i);
-        if (!outOfRange(magnitudeBits(sum))) continue;
-        HWY_ALIGN float values[kLanes];
-        hn::Store(sum, d, values);
-        for (uint32_t j = i; j < std::min(rows, i + uint32_t{kLanes}); ++j) checked(values[j - i], status, word + j);
+        V sum = hn::Add(loadSome(grads + i, rows - i, 0.0f), hn::Load(D(), totals + i));
+        storeSome(stateRule(sum), grads + i, rows - i);
+        seen = largest(seen, sum);
     }
+    return seen;
 }
 
+// What is out of range is stored as it is, and counted from there.
 void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
-    for (uint32_t row = 0; row < tile.rows; row += kPanel, word += cols * kPanel)
+    for (uint32_t row = 0; row < tile.rows; row += kPanel, word += cols * kPanel) {
+        float* grads = reinterpret_cast<float*>(page + word);
+        const uint32_t rows = std::min(uint32_t{kPanel}, tile.rows - row);
+        VI seen = hn::Zero(DI());
         for (uint32_t col = 0; col < tile.columns; ++col)
-            addPanel(tile.totals[col] + row, page, word + col * kPanel, std::min(uint32_t{kPanel}, tile.rows - row),
-                     status);
+            seen = addColumn(tile.totals[col] + row, grads + col * kPanel, rows, seen);
+        if (!outOfRange(seen)) continue;
+        for (uint32_t col = 0; col < tile.columns; ++col)
+            for (uint32_t i = col * kPanel; i < col * kPanel + rows; ++i) checked(grads[i], status, word + i);
+    }
 }
 
 void roundRow(const float* from, float* to, uint32_t count, uint32_t bits) {
