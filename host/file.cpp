@@ -103,6 +103,13 @@ public:
                         POSIX_FADV_WILLNEED);
     }
 
+    void forget(uint64_t offset, uint64_t bytes) const override {
+        const auto unit = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));  // part of one is not dropped
+        const uint64_t from = offset / unit * unit, to = (offset + bytes + unit - 1) / unit * unit;
+        ::posix_fadvise(descriptor_.number(), static_cast<off_t>(from), static_cast<off_t>(to - from),
+                        POSIX_FADV_DONTNEED);
+    }
+
 private:
     // Whether the byte at `offset` is in memory; false where the system cannot tell, too.
     bool isCached(uint64_t offset) const {
@@ -301,6 +308,8 @@ Result<void> replaceFile(const std::string& path, const struct stat* old, const 
 const std::string& ByteSource::nameAt(uint64_t) const { return name(); }
 
 void ByteSource::announce(uint64_t, uint64_t) const {}
+
+void ByteSource::forget(uint64_t, uint64_t) const {}
 
 uint64_t ByteSource::storedBytes(uint64_t, uint64_t bytes) const { return bytes; }
 

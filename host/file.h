@@ -26,6 +26,8 @@ public:
     virtual Result<void> read(uint64_t offset, std::span<std::byte> into) const = 0;
     // Tells that a range will be read soon, so that its bytes may be on their way by then. Changes no result.
     virtual void announce(uint64_t offset, uint64_t bytes) const;
+    // Tells that a range is not needed any more: a system that keeps what was read need not keep it. Changes no result.
+    virtual void forget(uint64_t offset, uint64_t bytes) const;
     // What a read of this range reads where the bytes are kept: another number where they are converted on the way.
     virtual uint64_t storedBytes(uint64_t offset, uint64_t bytes) const;
 

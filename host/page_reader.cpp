@@ -1,5 +1,6 @@
 #include "host/page_reader.h"
 
+#include <algorithm>
 #include <cassert>
 #include <new>
 #include <system_error>
@@ -13,10 +14,15 @@ namespace {
 // Pages that the disk may fetch while those before them are put together: with fewer it rests now and then. Of those
 // that are read ahead fewer, for what is needed suddenly waits behind them.
 constexpr uint32_t kAnnounced = 6, kAnnouncedAhead = 2;
+// Neighbours that are read part by part, of which none is there before nearly all are. Fewer than the least are read
+// page by page, announced.
+constexpr uint64_t kRunBytes = uint64_t{64} << 20;
+constexpr uint32_t kLeastRun = 8;
 
 }  // namespace
 
-// Where the system refuses a thread, or memory for it, those that there are do the work, or the threads that wait for it.
+// Where the system refuses a thread, or memory for it, those that there are do the work, or the threads that wait for
+// it.
 PageReader::PageReader(const PageStore& store, uint32_t threads) : store_(store) {
     try {
         for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
@@ -112,10 +118,51 @@ void PageReader::run() {
     std::unique_lock lock(mutex_);
     for (;;) {
         std::optional<PageId> page;
-        work_.wait(lock, [&] { return stop_ || (page = next()); });
+        work_.wait(lock, [&] { return stop_ || !run_.taken() || (page = next()); });
         if (stop_) return;
-        read(lock, *page, scratch);
+        if (page) {
+            run_ = runFrom(*page);
+            if (run_.pages < kLeastRun) {
+                run_ = {};
+                read(lock, *page, scratch);
+                continue;
+            }
+            for (uint32_t i = 0; i < run_.pages; ++i) begin(run_.first + i, run_.parts);
+            work_.notify_all();
+        }
+        readOfRun(lock, scratch);
     }
+}
+
+PageReader::Run PageReader::runFrom(PageId first) const {
+    auto waits = [&](PageId page) {
+        auto job = jobs_.find(page);
+        return job != jobs_.end() && !job->second.begun && job->second.urgency == Urgency::needed;
+    };
+    const PageStore::Row row = store_.row(first);
+    const uint64_t most =
+        std::min<uint64_t>(row.end - first, kRunBytes / std::max<uint64_t>(store_.sourceBytes(first), 1));
+    Run run{.first = first, .parts = row.parts};
+    while (run.pages < most && waits(first + run.pages)) ++run.pages;
+    return run;
+}
+
+void PageReader::begin(PageId page, uint32_t parts) {
+    Job& job = jobs_.at(page);
+    job.begun = true;
+    job.parts_left = parts;
+    if (job.announced) --announced_;
+}
+
+// Of one part.
+void PageReader::end(PageId page, Result<void> outcome) {
+    Job& job = jobs_.at(page);
+    if (job.so_far) job.so_far = std::move(outcome);
+    if (--job.parts_left > 0) return;
+    ++total_.pages;
+    total_.bytes += store_.sourceBytes(page);
+    job.outcome = std::move(job.so_far);
+    done_.notify_all();
 }
 
 // The next page that the disk should begin with, if it has not enough to do.
@@ -134,10 +181,9 @@ std::optional<PageId> PageReader::announceNext() {
 }
 
 void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch) {
-    Job& job = jobs_.at(page);  // stays where it is: jobs are erased only before they begin or when they are done
-    job.begun = true;
+    const Job& job = jobs_.at(page);  // stays where it is: jobs are erased only before they begin or when they are done
+    begin(page, 1);
     count(true);
-    if (job.announced) --announced_;
     std::optional<PageId> coming = job.announced ? announceNext() : page;
     for (int left = 2; coming; coming = --left > 0 ? announceNext() : std::nullopt) {
         lock.unlock();
@@ -148,10 +194,23 @@ void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vect
     Result<void> outcome = store_.read(page, job.into, scratch);
     lock.lock();
     count(false);
-    ++total_.pages;
-    total_.bytes += store_.sourceBytes(page);
-    job.outcome = std::move(outcome);
-    done_.notify_all();
+    end(page, std::move(outcome));
+}
+
+void PageReader::readOfRun(std::unique_lock<std::mutex>& lock, std::vector<std::byte>& scratch) {
+    const PageId page = run_.first + run_.page;
+    const uint32_t part = run_.part;
+    if (++run_.page == run_.pages) {
+        run_.page = 0;
+        ++run_.part;
+    }
+    const std::span<std::byte> into = jobs_.at(page).into;
+    count(true);
+    lock.unlock();
+    Result<void> outcome = store_.readPart(page, part, into, scratch);
+    lock.lock();
+    count(false);
+    end(page, std::move(outcome));
 }
 
 }  // namespace v1

@@ -1,5 +1,6 @@
 // PageReader: threads that read pages of a store into memory, several at a time; what is waited for goes before what is
-// read ahead.
+// read ahead. Where many neighbours are waited for, all threads read those, part by part (PageStore::row): a file is
+// read about as fast as from front to back then.
 //
 //     reader.request(page, slot.bytes, PageReader::Urgency::needed);
 //     ... other work ...
@@ -52,19 +53,33 @@ private:
         std::span<std::byte> into;
         Urgency urgency;
         bool announced = false, begun = false;
+        uint32_t parts_left = 1;  // once it has begun
+        Result<void> so_far = {};
         std::optional<Result<void>> outcome = {};
     };
+    // Neighbours that are being read, and the next part of one that no thread has taken.
+    struct Run {
+        PageId first = 0;
+        uint32_t pages = 0, parts = 0, page = 0, part = 0;
+        bool taken() const { return part == parts; }
+    };
     void run();
-    std::optional<PageId> next();          // with the mutex held
-    std::optional<PageId> announceNext();  // with the mutex held
+    // With the mutex held:
+    std::optional<PageId> next();
+    Run runFrom(PageId first) const;
+    std::optional<PageId> announceNext();
+    void begin(PageId page, uint32_t parts);
+    void end(PageId page, Result<void> outcome);
+    void count(bool begins);
     void read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch);
-    void count(bool begins);  // with the mutex held
+    void readOfRun(std::unique_lock<std::mutex>& lock, std::vector<std::byte>& scratch);
 
     const PageStore& store_;
     mutable std::mutex mutex_;
     std::condition_variable work_, done_;
     std::deque<PageId> needed_, ahead_;  // may name jobs that are gone or have begun
     std::unordered_map<PageId, Job> jobs_;
+    Run run_;
     Work total_;
     uint32_t reading_ = 0;
     uint32_t announced_ = 0;  // of those that have not begun

@@ -32,6 +32,19 @@ public:
     // holds is unspecified.
     virtual Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const = 0;
 
+    // Pages whose parts lie side by side in the source: all first parts, from this page's to that of the page before
+    // `end`, then all second ones. Read in that order, the source is read in long pieces.
+    struct Row {
+        PageId end;
+        uint32_t parts;
+    };
+    virtual Row row(PageId page) const { return {page + 1, 1}; }
+    // One part of read(), in any order; threads may read different parts of a page at once. All of them make the page.
+    virtual Result<void> readPart(PageId page, uint32_t, std::span<std::byte> into,
+                                  std::vector<std::byte>& scratch) const {
+        return read(page, into, scratch);
+    }
+
     // Whether pages may change; if so write() keeps what read() then gives.
     virtual bool writable() const { return false; }
     virtual Result<void> write(PageId, std::span<const std::byte>) { return {}; }

@@ -65,17 +65,15 @@ public:
     }
 
     void announce(uint64_t offset, uint64_t bytes) const override {
-        if (bytes == 0) return;
-        if (offset < source_->size()) return source_->announce(offset, bytes);
-        const View& view = viewAt(offset);
-        const uint64_t width = formatBytes(view.format, 1);
-        source_->announce(view.source + (offset - view.begin) / 2 * width, bytes / 2 * width);
+        const auto [from, count] = stored(offset, bytes);
+        if (count != 0) source_->announce(from, count);
+    }
+    void forget(uint64_t offset, uint64_t bytes) const override {
+        const auto [from, count] = stored(offset, bytes);
+        if (count != 0) source_->forget(from, count);
     }
 
-    uint64_t storedBytes(uint64_t offset, uint64_t bytes) const override {
-        if (offset < source_->size() || bytes == 0) return bytes;
-        return bytes / 2 * formatBytes(viewAt(offset).format, 1);
-    }
+    uint64_t storedBytes(uint64_t offset, uint64_t bytes) const override { return stored(offset, bytes).second; }
 
 private:
     struct View {
@@ -83,6 +81,14 @@ private:
         uint64_t source;        // where its values begin
         WeightFormat format;    // of them
     };
+
+    // Where the bytes of a range are kept, and how many.
+    std::pair<uint64_t, uint64_t> stored(uint64_t offset, uint64_t bytes) const {
+        if (offset < source_->size() || bytes == 0) return {offset, bytes};
+        const View& view = viewAt(offset);
+        const uint64_t width = formatBytes(view.format, 1);
+        return {view.source + (offset - view.begin) / 2 * width, bytes / 2 * width};
+    }
 
     const View& viewAt(uint64_t offset) const {
         return *std::prev(std::upper_bound(views_.begin(), views_.end(), offset,

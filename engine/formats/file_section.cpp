@@ -21,6 +21,9 @@ public:
     void announce(uint64_t offset, uint64_t bytes) const override {
         if (checkRange(offset, bytes)) file_->announce(offset_ + offset, bytes);
     }
+    void forget(uint64_t offset, uint64_t bytes) const override {
+        if (checkRange(offset, bytes)) file_->forget(offset_ + offset, bytes);
+    }
 
 private:
     std::string name_;

@@ -41,17 +41,24 @@ public:
     }
 
     void announce(uint64_t offset, uint64_t bytes) const override {
+        eachPart(offset, bytes, [](const ByteSource& part, uint64_t at, uint64_t count) { part.announce(at, count); });
+    }
+    void forget(uint64_t offset, uint64_t bytes) const override {
+        eachPart(offset, bytes, [](const ByteSource& part, uint64_t at, uint64_t count) { part.forget(at, count); });
+    }
+
+private:
+    template <class Use>
+    void eachPart(uint64_t offset, uint64_t bytes, const Use& use) const {
         if (!checkRange(offset, bytes)) return;
         while (bytes > 0) {
             const size_t part = partAt(offset);
             const uint64_t at = offset - starts_[part], count = std::min(bytes, parts_[part]->size() - at);
-            parts_[part]->announce(at, count);
+            use(*parts_[part], at, count);
             bytes -= count;
             offset += count;
         }
     }
-
-private:
     size_t partAt(uint64_t offset) const {
         return size_t(std::upper_bound(starts_.begin(), starts_.end(), offset) - starts_.begin()) - 1;
     }

@@ -47,37 +47,22 @@ void transform(const PagePart& part, const TensorSlice& slice, std::byte* from, 
     fastest(kernels().pack_panels)(&params, words(constants), {0, (target + kWorkgroup - 1) / kWorkgroup});
 }
 
-// One tensor into its place. Returns the bytes of the place.
-Result<uint64_t> readPart(const formats::LayerSource& source, const PagePart& part, std::span<std::byte> page,
-                          std::vector<std::byte>& scratch) {
-    uint64_t begin = uint64_t{part.at} * 4, at = begin, bad = 0, first = 0;
+// One tensor into its place, and zeros from there to the next part's place.
+Result<void> readTensor(const formats::LayerSource& source, const PagePart& part, std::span<std::byte> place,
+                        std::vector<std::byte>& scratch) {
+    FloatEnvironment environment;
+    uint64_t at = 0, bad = 0, first = 0;
     for (const TensorSlice& slice : slicesOf(part)) {
         if (scratch.size() < slice.bytes()) scratch.resize(slice.bytes());
         VKMOE_CHECK(slice.read(*source.bytes, scratch));
         uint32_t status[2] = {};
-        transform(part, slice, scratch.data(), page.data() + at, {status});
+        transform(part, slice, scratch.data(), place.data() + at, {status});
         if (bad == 0 && status[0] != 0) first = slice.element(~status[1]);
         bad += status[0];
         at += packedBytes(part, slice.rows);
     }
     if (bad != 0) return formats::notFinite(*source.bytes, *part.tensor, bad, first);
-    return at - begin;
-}
-
-// All tensors, and zeros between them.
-Result<void> readParts(const formats::LayerSource& source, std::span<const PagePart> parts, std::span<std::byte> page,
-                       std::vector<std::byte>& scratch) {
-    FloatEnvironment environment;
-    uint64_t end = 0;
-    auto zeroUpTo = [&](uint64_t to) {
-        std::fill(page.begin() + ptrdiff_t(end), page.begin() + ptrdiff_t(to), std::byte{0});
-    };
-    for (const PagePart& part : parts) {
-        zeroUpTo(uint64_t{part.at} * 4);
-        VKMOE_TRY(bytes, readPart(source, part, page, scratch));
-        end = uint64_t{part.at} * 4 + bytes;
-    }
-    zeroUpTo(page.size());
+    std::fill(place.begin() + ptrdiff_t(at), place.end(), std::byte{0});
     return {};
 }
 
@@ -127,9 +112,24 @@ void ExpertStore::announce(PageId page) const try {
 } catch (const std::bad_alloc&) {  // it is read without
 }
 
-Result<void> ExpertStore::read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const try {
+Result<void> ExpertStore::read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const {
+    for (uint32_t part = 0; part < partsOf(page).size(); ++part) VKMOE_CHECK(readPart(page, part, into, scratch));
+    return {};
+}
+
+PageStore::Row ExpertStore::row(PageId page) const {
+    const Layer& layer = layerOf(page);
+    return {layer.first_page + PageId(layer.parts.size()), uint32_t(partsOf(page).size())};
+}
+
+Result<void> ExpertStore::readPart(PageId page, uint32_t part, std::span<std::byte> into,
+                                   std::vector<std::byte>& scratch) const try {
     assert(into.size() == pageBytes(page));
-    return readParts(layerOf(page).source, partsOf(page), into, scratch);
+    const std::vector<PagePart>& parts = partsOf(page);
+    const bool is_last = part + 1 == parts.size();
+    const uint64_t begin = part == 0 ? 0 : uint64_t{parts[part].at} * 4;
+    const uint64_t end = is_last ? into.size() : uint64_t{parts[part + 1].at} * 4;
+    return readTensor(layerOf(page).source, parts[part], into.subspan(begin, end - begin), scratch);
 } catch (const std::bad_alloc&) {
     return Error{ErrorCode::out_of_memory,
                  fmt::format("{}: no memory to read an expert", layerOf(page).source.bytes->name())};

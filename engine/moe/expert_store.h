@@ -32,6 +32,10 @@ public:
     uint64_t sourceBytes(PageId page) const override;
     void announce(PageId page) const override;
     Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const override;
+    // A layer's experts, whose tensors are stacked; the parts are tensors.
+    Row row(PageId page) const override;
+    Result<void> readPart(PageId page, uint32_t part, std::span<std::byte> into,
+                          std::vector<std::byte>& scratch) const override;
 
 private:
     struct Layer {

@@ -51,6 +51,11 @@ void TensorSlice::announce(const ByteSource& source) const {
     if (scaleBytes() != 0) source.announce(scalesOffset(), scaleBytes());
 }
 
+void TensorSlice::forget(const ByteSource& source) const {
+    source.forget(valuesOffset(), valueBytes());
+    if (scaleBytes() != 0) source.forget(scalesOffset(), scaleBytes());
+}
+
 Result<void> TensorSlice::read(const ByteSource& source, std::span<std::byte> into) const {
     VKMOE_CHECK(source.read(valuesOffset(), into.subspan(0, valueBytes())));
     if (scaleBytes() == 0) return {};

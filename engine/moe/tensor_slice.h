@@ -20,6 +20,7 @@ struct TensorSlice {
 
     uint64_t storedBytes(const ByteSource& source) const;  // that read() takes from where they are kept
     void announce(const ByteSource& source) const;         // that it will be read soon
+    void forget(const ByteSource& source) const;           // that it was
     Result<void> read(const ByteSource& source, std::span<std::byte> into) const;
 
     // The element of the tensor that a kernel calls `index` in this slice.

@@ -13,6 +13,7 @@ inline namespace v1 {
 namespace {
 
 constexpr uint64_t kSlotBytes = uint64_t{8} << 20;
+constexpr uint64_t kSmall = uint64_t{1} << 20;
 
 uint64_t wholeBlocks(uint64_t bytes) { return (bytes + 15) / 16 * 16; }
 
@@ -122,6 +123,11 @@ Result<void> WeightLoader::finish() {
         return done;
     }
     return checkStatus();
+}
+
+void WeightLoader::forgetSmall() const {
+    for (const Work& work : work_)
+        if (work.slice.tensor->bytes <= kSmall) work.slice.forget(*source_->bytes);
 }
 
 }  // namespace v1

@@ -22,6 +22,10 @@ public:
     // Does all that was asked for, and reports the first tensor with values that are not finite.
     Result<void> finish();
 
+    // Where experts' pages will be read from the same file: what the system keeps of small tensors between them would
+    // cut the long pieces in which it reads ahead.
+    void forgetSmall() const;
+
 private:
     struct Work {
         TensorSlice slice;

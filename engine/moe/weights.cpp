@@ -117,7 +117,11 @@ Result<void> Weights::fill(Engine& engine, const LayerSource& source) const {
         VKMOE_CHECK(loadExpert(loader, source, "shared", formats, sharedShape(d, shared_up_format, shared_down_format),
                                shared, pages[d.experts]));
     }
-    if (paged) return loader.finish();
+    if (paged) {
+        VKMOE_CHECK(loader.finish());
+        loader.forgetSmall();
+        return {};
+    }
     VKMOE_TRY(formats, readFormats(source, "experts.0"));
     ExpertShape shape = routedShape(d, up_format, down_format);
     for (uint32_t e = 0; e < d.experts; ++e)

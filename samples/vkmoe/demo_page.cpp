@@ -19,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 double secondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr uint32_t kDim = 512, kTokens = 64;
-constexpr int kTurns = 3;
+constexpr int kTurns = 5;
 
 // The file leaves the system's cache, so that the next reads come from the disk.
 void forgetFile(const std::string& path) {

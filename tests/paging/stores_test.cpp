@@ -4,6 +4,7 @@
 #include <catch2/catch_get_random_seed.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <filesystem>
+#include <latch>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -137,6 +138,132 @@ TEST_CASE("the disk hears of every page that is read once, and of a few that wai
     CHECK(store.done == wanted);
     CHECK(store.most_ahead > 0);
     CHECK(store.most_ahead < 60);  // with those that were given up
+}
+
+namespace {
+
+// 100 pages in rows of 30, three parts each; read() and parts are written down. The first read of all waits until go().
+class RowStore final : public PageStore {
+public:
+    struct Read {
+        PageId page;
+        int part;  // -1: the whole page
+        bool operator==(const Read&) const = default;
+    };
+    uint32_t pages() const override { return 100; }
+    uint64_t pageBytes(PageId) const override { return kBytes; }
+    uint64_t sourceBytes(PageId) const override { return uint64_t{4} << 20; }
+    Row row(PageId page) const override { return {(page / 30 + 1) * 30, 3}; }
+    Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const override {
+        note({page, -1});
+        for (uint32_t part = 0; part < 3; ++part) VKMOE_CHECK(fill(page, part, into));
+        return static_cast<void>(scratch), Result<void>();
+    }
+    Result<void> readPart(PageId page, uint32_t part, std::span<std::byte> into,
+                          std::vector<std::byte>&) const override {
+        note({page, int(part)});
+        return fill(page, part, into);
+    }
+    void go() { going_.count_down(); }
+    static bool isRead(PageId page, const Page& bytes) {
+        for (uint32_t i = 0; i < kBytes; ++i)
+            if (bytes[i] != std::byte(page + i / (kBytes / 3))) return false;
+        return true;
+    }
+    std::vector<Read> reads() const {
+        std::lock_guard lock(mutex_);
+        return reads_;
+    }
+    PageId broken = UINT32_MAX;  // its second part
+
+private:
+    void note(Read read) const {
+        {
+            std::lock_guard lock(mutex_);
+            reads_.push_back(read);
+        }
+        going_.wait();
+    }
+    Result<void> fill(PageId page, uint32_t part, std::span<std::byte> into) const {
+        if (page == broken && part == 1) return Error{ErrorCode::io, "its second part"};
+        auto bytes = into.subspan(part * (kBytes / 3), kBytes / 3);
+        std::fill(bytes.begin(), bytes.end(), std::byte(page + part));
+        return {};
+    }
+
+    mutable std::mutex mutex_;
+    mutable std::vector<Read> reads_;
+    mutable std::latch going_{1};
+};
+
+}  // namespace
+
+TEST_CASE("neighbours that are needed are read part by part, as far as their row goes and not too many", "[paging]") {
+    RowStore store;
+    store.broken = 20;
+    std::vector<Page> into(store.pages(), Page(kBytes));
+    {
+        PageReader reader(store, 1);
+        reader.request(99, into[99], PageReader::Urgency::needed);  // holds the thread up
+        while (store.reads().empty()) std::this_thread::yield();
+        auto request = [&](PageId from, PageId to, PageReader::Urgency urgency) {
+            for (PageId page = from; page < to; ++page) reader.request(page, into[page], urgency);
+        };
+        request(0, 70, PageReader::Urgency::needed);
+        request(70, 80, PageReader::Urgency::ahead);
+        CHECK(reader.cancel(40));
+        reader.hurry(70);
+        store.go();
+        CHECK(reader.wait(99));
+        for (PageId page = 0; page < 80; ++page) {
+            if (page == 40) continue;
+            auto outcome = reader.wait(page);
+            CHECK(bool(outcome) == (page != 20));
+            if (outcome) CHECK(RowStore::isRead(page, into[page]));
+        }
+        CHECK(reader.work().pages == 80);
+    }
+    std::vector<RowStore::Read> expected{{99, -1}};
+    auto run = [&](PageId from, PageId to) {
+        for (int part = 0; part < 3; ++part)
+            for (PageId page = from; page < to; ++page) expected.push_back({page, part});
+    };
+    auto one_by_one = [&](PageId from, PageId to) {
+        for (PageId page = from; page < to; ++page) expected.push_back({page, -1});
+    };
+    run(0, 16);  // 64 MiB
+    run(16, 30);
+    run(30, 40);
+    run(41, 57);
+    one_by_one(57, 60);
+    run(60, 71);
+    one_by_one(71, 80);  // read ahead
+    CHECK(store.reads() == expected);
+}
+
+TEST_CASE("threads share the parts of a run, each of which is read once", "[paging]") {
+    uint32_t seed = Catch::getSeed();
+    CAPTURE(seed);
+    std::mt19937 random(seed);
+    for (int round = 0; round < 50; ++round) {
+        RowStore store;
+        store.go();
+        std::vector<Page> into(store.pages(), Page(kBytes));
+        std::vector<int> wanted(store.pages());
+        PageReader reader(store, 8);
+        for (PageId page = 0; page < store.pages(); ++page)
+            if ((wanted[page] = random() % 8 != 0))
+                reader.request(page, into[page],
+                               random() % 30 ? PageReader::Urgency::needed : PageReader::Urgency::ahead);
+        for (PageId page = 0; page < store.pages(); ++page) {
+            if (!wanted[page] || (random() % 8 == 0 && reader.cancel(page))) continue;
+            REQUIRE(reader.wait(page));
+            CHECK(RowStore::isRead(page, into[page]));
+        }
+        std::vector<int> parts(store.pages());
+        for (const auto& read : store.reads()) parts[read.page] += read.part < 0 ? 3 : 1;
+        for (int count : parts) CHECK((count == 0 || count == 3));
+    }
 }
 
 TEST_CASE("a full disk is an error that names the page, and no page is taken for what it is not", "[paging]") {
