@@ -24,9 +24,11 @@ float* scratch(size_t floats) {
 const float* packInput(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t col,
                        uint32_t columns) {
     float* memory = scratch<0>(size_t{slots.end - slots.first} * kGradSide);
-    for (uint32_t slot = slots.first; slot < slots.end; ++slot)
-        roundOperands(gradInput(p, c, slot) + col, memory + size_t{slot - slots.first} * kGradSide, columns,
-                      c.operand_bits);
+    for (uint32_t slot = slots.first; slot < slots.end; ++slot) {
+        const float* from = gradInput(p, c, slot) + col;
+        for (uint32_t i = kGradSide; i < 2 * kGradSide; i += kPanel) __builtin_prefetch(from + i, 0, 2);
+        roundOperands(from, memory + size_t{slot - slots.first} * kGradSide, columns, c.operand_bits);
+    }
     return memory;
 }
 

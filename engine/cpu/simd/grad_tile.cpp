@@ -19,7 +19,7 @@ constexpr uint32_t kGradRows = 6;
 HWY_INLINE void fetch(const Ahead& ahead) {
     for (uint32_t line = 0; line < ahead.lines; ++line)
         for (uint32_t run = 0; run < ahead.runs; ++run)
-            __builtin_prefetch(ahead.at + run * ahead.step + line * kPanel, 0, 2);
+            __builtin_prefetch(ahead.at + run * ahead.step + line * kPanel, 0, 3);
 }
 
 // A block of 1 to 32 terms: totals += (start + products in ascending order).
