@@ -5,9 +5,9 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <deque>
+#include <mutex>
 #include <new>
 #include <unordered_map>
 
@@ -44,33 +44,35 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
 }
 
 // Hands out the groups of a dispatch from `first` on in ranges, long ones first: inside a range a kernel uses again
-// what neighbouring groups share (rows, weights), and at the end short ranges keep all threads busy.
+// what neighbouring groups share (rows, weights), and at the end short ranges keep all threads busy. Every other thread
+// begins at the end: what a thread had in its caches the last time, it is then likely to get again.
 class GroupRanges {
 public:
     GroupRanges(uint64_t first, uint64_t groups, uint64_t threads)
-        : groups_(groups),
+        : first_(first),
+          last_(groups),
           threads_(threads),
-          next_(first),
           unit_(groups >= 32 * kUnit ? kUnit
                 : groups >= kUnit    ? 4
                                      : 1) {}
 
     // False when there are no more.
-    bool take(uint64_t& begin, uint64_t& end) {
-        begin = next_.load(std::memory_order_relaxed);
-        do {
-            if (begin >= groups_) return false;
-            uint64_t units = ((groups_ - begin) / (2 * threads_) + unit_ - 1) / unit_;
-            end = threads_ == 1 ? groups_ : std::min(groups_, (begin / unit_ + std::max<uint64_t>(units, 1)) * unit_);
-        } while (!next_.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+    bool take(bool from_end, uint64_t& begin, uint64_t& end) {
+        std::lock_guard lock(mutex_);
+        if (first_ >= last_) return false;
+        const uint64_t units = std::max<uint64_t>(((last_ - first_) / (2 * threads_) + unit_ - 1) / unit_, 1);
+        const uint64_t last_unit = (last_ - 1) / unit_;
+        begin = from_end ? std::max(first_, (last_unit + 1 - std::min(units, last_unit + 1)) * unit_) : first_;
+        end = from_end ? last_ : std::min(last_, (first_ / unit_ + units) * unit_);
+        (from_end ? last_ : first_) = from_end ? begin : end;
         return true;
     }
 
 private:
     static constexpr uint64_t kUnit = 16;  // ranges of many groups begin at multiples of it
-    uint64_t groups_, threads_;
-    std::atomic<uint64_t> next_;
-    uint64_t unit_;
+    std::mutex mutex_;
+    uint64_t first_, last_;  // not handed out
+    uint64_t threads_, unit_;
 };
 
 class CpuDevice final : public Device {
@@ -194,7 +196,8 @@ private:
         GroupRanges ranges(first, groups, threads_);
         auto work = [&](size_t) {
             FloatEnvironment environment;
-            for (uint64_t begin = 0, end = 0; ranges.take(begin, end);) run_range(begin, end);
+            const bool from_end = tbb::this_task_arena::current_thread_index() % 2 != 0;
+            for (uint64_t begin = 0, end = 0; ranges.take(from_end, begin, end);) run_range(begin, end);
         };
         arena_.execute([&] { tbb::parallel_for(size_t{0}, threads_, work, tbb::simple_partitioner()); });
     }
