@@ -17,36 +17,79 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 constexpr size_t kAhead = 512;  // words that are fetched ahead: four streams are more than the processor follows well
+constexpr size_t kSideBySide = 4;  // vectors, line by line: one alone waits for its long chain of quotients and roots
 
-// The formulas of adamw.h. Quotients and roots are the vector's own, which IEEE rounds correctly: under the state rule
-// only the last quotient may be subnormal, and the rule makes it zero. `below(move, 1)`: a move of zero.
+struct Rates {
+    V scale, clip, beta1, rest1, correction1, beta2, rest2, correction2, epsilon, rate, decay;
+
+    explicit Rates(const Adamw& p)
+        : scale(hn::Set(D(), p.grad_scale)),
+          clip(hn::Set(D(), p.clip)),
+          beta1(hn::Set(D(), p.beta1)),
+          rest1(hn::Set(D(), p.one_minus_beta1)),
+          correction1(hn::Set(D(), p.correction1)),
+          beta2(hn::Set(D(), p.beta2)),
+          rest2(hn::Set(D(), p.one_minus_beta2)),
+          correction2(hn::Set(D(), p.correction2)),
+          epsilon(hn::Set(D(), p.epsilon)),
+          rate(hn::Set(D(), p.learning_rate)),
+          decay(hn::Set(D(), p.weight_decay)) {}
+};
+
+void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
+    for (uint64_t j = begin; j < end; ++j)
+        if (out_of_range(p.first.at[j]) || out_of_range(p.second.at[j]) || out_of_range(p.weights.at[j]))
+            flag(p.status, uint32_t(j));
+}
+
+// The formulas of adamw.h on the `count` elements from `at` on, kVectors vectors at most. Quotients and roots are the
+// vector's own, which IEEE rounds correctly: under the state rule only the last quotient may be subnormal, and the rule
+// makes it zero. `below(move, 1)`: a move of zero.
+template <size_t kVectors>
+HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t count) {
+    V g[kVectors], w[kVectors], m[kVectors], v[kVectors], step[kVectors];
+    const auto each = [](const auto& line) {
+        VKMOE_UNROLL
+        for (size_t i = 0; i < kVectors; ++i) line(i, i * kLanes);
+    };
+    each([&](size_t i, size_t j) { g[i] = loadSome(p.grads.at + at + j, count - j, 0.0f); });
+    each([&](size_t i, size_t j) { m[i] = loadSome(p.first.at + at + j, count - j, 0.0f); });
+    each([&](size_t i, size_t j) { v[i] = loadSome(p.second.at + at + j, count - j, 0.0f); });
+    each([&](size_t i, size_t) { g[i] = stateRule(hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip)); });
+    each([&](size_t i, size_t) {
+        V square = stateRule(hn::Mul(stateRule(hn::Mul(r.rest2, g[i])), g[i]));
+        v[i] = stateRule(hn::Add(stateRule(hn::Mul(r.beta2, v[i])), square));
+    });
+    each([&](size_t i, size_t) {
+        m[i] = stateRule(hn::Add(stateRule(hn::Mul(r.beta1, m[i])), stateRule(hn::Mul(r.rest1, g[i]))));
+    });
+    each([&](size_t i, size_t) { step[i] = hn::Add(hn::Sqrt(hn::Mul(v[i], r.correction2)), r.epsilon); });
+    each([&](size_t i, size_t) { step[i] = stateRule(hn::Div(hn::Mul(m[i], r.correction1), step[i])); });
+    each([&](size_t i, size_t j) { w[i] = loadSome(p.weights.at + at + j, count - j, 0.0f); });
+    each([&](size_t i, size_t) {
+        V move = stateRule(hn::Mul(r.rate, hn::Add(step[i], stateRule(hn::Mul(r.decay, w[i])))));
+        w[i] = hn::IfThenElse(below(move, 1), w[i], operandRule(hn::Sub(w[i], move)));
+    });
+    VI seen = hn::Zero(DI());
+    each([&](size_t i, size_t j) {
+        storeSome(m[i], p.first.at + at + j, count - j);
+        storeSome(v[i], p.second.at + at + j, count - j);
+        storeSome(w[i], p.weights.at + at + j, count - j);
+        seen = largest(largest(largest(seen, m[i]), v[i]), w[i]);
+    });
+    if (outOfRange(seen)) flagRange(p, at, at + std::min(count, kVectors * kLanes));
+}
+
 void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
-    const D d;
-    const V scale = hn::Set(d, p.grad_scale), clip = hn::Set(d, p.clip), rate = hn::Set(d, p.learning_rate);
-    const V beta1 = hn::Set(d, p.beta1), rest1 = hn::Set(d, p.one_minus_beta1), correction1 = hn::Set(d, p.correction1);
-    const V beta2 = hn::Set(d, p.beta2), rest2 = hn::Set(d, p.one_minus_beta2), correction2 = hn::Set(d, p.correction2);
-    const V epsilon = hn::Set(d, p.epsilon), decay = hn::Set(d, p.weight_decay);
-    for (uint64_t i = begin; i < end; i += kLanes) {
-        const size_t count = end - i;
-        for (const float* from : {p.grads.at, p.weights.at, p.first.at, p.second.at}) hwy::Prefetch(from + i + kAhead);
-        V g = loadSome(p.grads.at + i, count, 0.0f), w = loadSome(p.weights.at + i, count, 0.0f);
-        V m = loadSome(p.first.at + i, count, 0.0f), v = loadSome(p.second.at + i, count, 0.0f);
-        g = stateRule(hn::Mul(stateRule(hn::Mul(g, scale)), clip));
-        m = stateRule(hn::Add(stateRule(hn::Mul(beta1, m)), stateRule(hn::Mul(rest1, g))));
-        V square = stateRule(hn::Mul(stateRule(hn::Mul(rest2, g)), g));
-        v = stateRule(hn::Add(stateRule(hn::Mul(beta2, v)), square));
-        V root = hn::Add(hn::Sqrt(hn::Mul(v, correction2)), epsilon);
-        V step = stateRule(hn::Div(hn::Mul(m, correction1), root));
-        V move = stateRule(hn::Mul(rate, hn::Add(step, stateRule(hn::Mul(decay, w)))));
-        w = hn::IfThenElse(below(move, 1), w, operandRule(hn::Sub(w, move)));
-        storeSome(m, p.first.at + i, count);
-        storeSome(v, p.second.at + i, count);
-        storeSome(w, p.weights.at + i, count);
-        if (!outOfRange(largest(largest(magnitudeBits(m), v), w))) continue;
-        for (uint64_t j = i; j < std::min(end, i + kLanes); ++j)
-            if (out_of_range(p.first.at[j]) || out_of_range(p.second.at[j]) || out_of_range(p.weights.at[j]))
-                flag(p.status, uint32_t(j));
+    constexpr size_t kStep = kSideBySide * kLanes;
+    const Rates rates(p);
+    uint64_t at = begin;
+    for (; at + kStep <= end; at += kStep) {
+        for (const float* from : {p.grads.at, p.weights.at, p.first.at, p.second.at})
+            for (size_t i = 0; i < kStep; i += 16) hwy::Prefetch(from + at + i + kAhead);
+        adamwVectors<kSideBySide>(p, rates, at, kStep);
     }
+    for (; at < end; at += kLanes) adamwVectors<1>(p, rates, at, end - at);
 }
 
 }  // namespace HWY_NAMESPACE
