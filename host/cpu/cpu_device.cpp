@@ -1,18 +1,17 @@
-// The CPU device: operations run in order at submit, each dispatch over all threads.
+// The CPU device: operations run at submit, those between two barriers together, over all threads.
 #include <fmt/format.h>
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
-#include <mutex>
 #include <new>
-#include <unordered_map>
+#include <vector>
 
 #include "host/clock.h"
 #include "host/cpu/float_environment.h"
+#include "host/cpu/team.h"
+#include "host/cpu/work_list.h"
 #include "host/device.h"
 #include "host/faults.h"
 #include "host/host_memory.h"
@@ -43,44 +42,12 @@ DeviceInfo cpuInfo(const DeviceOptions& options, int threads) {
     return info;
 }
 
-// Hands out the groups of a dispatch from `first` on in ranges, long ones first: inside a range a kernel uses again
-// what neighbouring groups share (rows, weights), and at the end short ranges keep all threads busy. Every other thread
-// begins at the end: what a thread had in its caches the last time, it is then likely to get again.
-class GroupRanges {
-public:
-    GroupRanges(uint64_t first, uint64_t groups, uint64_t threads)
-        : first_(first),
-          last_(groups),
-          threads_(threads),
-          unit_(groups >= 32 * kUnit ? kUnit
-                : groups >= kUnit    ? 4
-                                     : 1) {}
-
-    // False when there are no more.
-    bool take(bool from_end, uint64_t& begin, uint64_t& end) {
-        std::lock_guard lock(mutex_);
-        if (first_ >= last_) return false;
-        const uint64_t units = std::max<uint64_t>(((last_ - first_) / (2 * threads_) + unit_ - 1) / unit_, 1);
-        const uint64_t last_unit = (last_ - 1) / unit_;
-        begin = from_end ? std::max(first_, (last_unit + 1 - std::min(units, last_unit + 1)) * unit_) : first_;
-        end = from_end ? last_ : std::min(last_, (first_ / unit_ + units) * unit_);
-        (from_end ? last_ : first_) = from_end ? begin : end;
-        return true;
-    }
-
-private:
-    static constexpr uint64_t kUnit = 16;  // ranges of many groups begin at multiples of it
-    std::mutex mutex_;
-    uint64_t first_, last_;  // not handed out
-    uint64_t threads_, unit_;
-};
-
 class CpuDevice final : public Device {
 public:
     CpuDevice(const DeviceOptions& options, int threads)
         : Device(cpuInfo(options, threads)),
-          arena_(threads),
-          threads_(size_t(threads)),
+          team_(size_t(threads)),
+          work_(size_t(threads)),
           faults_(options.faults),
           simd_(options.simd),
           backwards_(options.backwards) {
@@ -118,12 +85,7 @@ private:
 
     Result<uint64_t> submitWork(const Commands& commands) override {
         runTransfers(commands.awaitedTransfer());
-        auto begin = commands.operations().begin(), end = commands.operations().end();
-        while (begin != end) {
-            auto barrier = std::find_if(begin, end, [](const auto& o) { return o.kind == Commands::Kind::barrier; });
-            runBetweenBarriers({begin, barrier});
-            begin = barrier == end ? end : barrier + 1;
-        }
+        team_.lead([&] { runAll(commands); });
         return ++value_;
     }
 
@@ -136,8 +98,18 @@ private:
 
     void runTransfers(uint64_t last) {
         for (; transferred_ < last; ++transferred_) {
-            runBetweenBarriers(transfers_.front().operations());
+            team_.lead([&] { runAll(transfers_.front()); });
             transfers_.pop_front();
+        }
+    }
+
+    void runAll(const Commands& commands) {
+        FloatEnvironment environment;
+        auto begin = commands.operations().begin(), end = commands.operations().end();
+        while (begin != end) {
+            auto barrier = std::find_if(begin, end, [](const auto& o) { return o.kind == Commands::Kind::barrier; });
+            runBetweenBarriers({begin, barrier});
+            begin = barrier == end ? end : barrier + 1;
         }
     }
 
@@ -146,29 +118,38 @@ private:
     }
 
     void runBetweenBarriers(std::span<const Commands::Operation> operations) {
-        for (size_t i = 0; i < operations.size(); ++i) run(operations[backwards_ ? operations.size() - 1 - i : i]);
+        work_.clear();
+        for (size_t i = 0; i < operations.size(); ++i) add(operations[backwards_ ? operations.size() - 1 - i : i]);
+        if (team_.threads() == 1) return work_.run(false);
+        const double expected = work_.seconds();
+        if (expected <= kShared && !work_.runFor(kShared)) return;
+        team_.share(expected > kShared ? size_t(expected / kShared) : team_.threads(),
+                    [this] { work_.run(Team::place() % 2 != 0); });
     }
 
-    void run(const Commands::Operation& operation) {
+    void add(const Commands::Operation& operation) {
         switch (operation.kind) {
             case Commands::Kind::dispatch:
-                runGroups(operation, operation.groups);
+                addGroups(operation, operation.groups);
                 break;
             case Commands::Kind::dispatch_indirect: {
                 uint32_t sizes[3];
                 std::memcpy(sizes, bytesOf(operation.from, operation.from_offset), sizeof sizes);
-                runGroups(operation, uint64_t(sizes[0]) * sizes[1] * sizes[2]);
+                addGroups(operation, uint64_t(sizes[0]) * sizes[1] * sizes[2]);
                 break;
             }
             case Commands::Kind::copy:
-                copy(bytesOf(operation.from, operation.from_offset), bytesOf(operation.to, operation.to_offset),
-                     operation.bytes);
+                addPieces(copied_seconds_, operation, [&operation](uint64_t begin, uint64_t end) {
+                    std::memcpy(bytesOf(operation.to, operation.to_offset + begin),
+                                bytesOf(operation.from, operation.from_offset + begin), end - begin);
+                });
                 break;
-            case Commands::Kind::fill: {
-                auto* words = reinterpret_cast<uint32_t*>(bytesOf(operation.to, operation.to_offset));
-                fill(words, operation.bytes / 4, operation.word);
+            case Commands::Kind::fill:
+                addPieces(filled_seconds_, operation, [&operation](uint64_t begin, uint64_t end) {
+                    auto* words = reinterpret_cast<uint32_t*>(bytesOf(operation.to, operation.to_offset));
+                    std::fill(words + begin / 4, words + end / 4, operation.word);
+                });
                 break;
-            }
             case Commands::Kind::update:
                 std::memcpy(bytesOf(operation.to, operation.to_offset), operation.params.data(), operation.bytes);
                 break;
@@ -177,75 +158,39 @@ private:
         }
     }
 
-    void runGroups(const Commands::Operation& operation, uint64_t groups) {
+    void addGroups(const Commands::Operation& operation, uint64_t groups) {
         const KernelCode& code = *operation.kernel->code;
         CpuKernel kernel = simd_ && code.simd ? code.simd : code.cpu;
-        auto run_range = [&](uint64_t begin, uint64_t end) {
+        work_.add(groups, secondsOf(operation.kernel, groups), [kernel, &operation](uint64_t begin, uint64_t end) {
             kernel(operation.params.data(), operation.kernel->constants, {begin, end});
-        };
-        const double start = secondsNow();
-        double& group_seconds = group_seconds_[operation.kernel];
-        bool together = groups > 1 && threads_ > 1 && double(groups) * group_seconds > kLong;
-        uint64_t first = together ? 0 : runAlone(groups, run_range);
-        if (first < groups) runTogether(first, groups, run_range);
-        if (groups > 0) group_seconds = (secondsNow() - start) / double(groups);
-    }
-
-    template <class RunRange>
-    void runTogether(uint64_t first, uint64_t groups, const RunRange& run_range) {
-        GroupRanges ranges(first, groups, threads_);
-        auto work = [&](size_t) {
-            FloatEnvironment environment;
-            const bool from_end = tbb::this_task_arena::current_thread_index() % 2 != 0;
-            for (uint64_t begin = 0, end = 0; ranges.take(from_end, begin, end);) run_range(begin, end);
-        };
-        arena_.execute([&] { tbb::parallel_for(size_t{0}, threads_, work, tbb::simple_partitioner()); });
-    }
-
-    // Runs groups in this thread until they have taken about as long as waking the others would; returns how many.
-    template <class RunRange>
-    uint64_t runAlone(uint64_t groups, const RunRange& run_range) {
-        FloatEnvironment environment;
-        if (groups <= 1 || threads_ == 1) return run_range(0, groups), groups;
-        const double start = secondsNow();
-        uint64_t done = 0;
-        for (uint64_t step = 1; done < groups; step *= 2) {
-            uint64_t end = std::min(groups, done + step);
-            run_range(done, end);
-            done = end;
-            if (secondsNow() - start > kWaking) break;
-        }
-        return done;
-    }
-
-    // body(begin, end) for all of `bytes`, in pieces on all threads if they are many.
-    template <class Body>
-    void inPieces(uint64_t bytes, const Body& body) {
-        if (bytes <= kPiece || threads_ == 1) return body(uint64_t{0}, bytes);
-        arena_.execute([&] {
-            tbb::parallel_for(tbb::blocked_range<uint64_t>(0, (bytes + kPiece - 1) / kPiece), [&](const auto& pieces) {
-                body(pieces.begin() * kPiece, std::min(bytes, pieces.end() * kPiece));
-            });
         });
     }
 
-    void copy(const std::byte* from, std::byte* to, uint64_t bytes) {
-        inPieces(bytes, [&](uint64_t begin, uint64_t end) { std::memcpy(to + begin, from + begin, end - begin); });
+    // What a group took the last time. Dispatches that meet in one place mislead each other, no more.
+    double& secondsOf(const Kernel* kernel, uint64_t groups) {
+        return group_seconds_[(std::hash<const Kernel*>{}(kernel) / alignof(Kernel) * 31 + groups) %
+                              group_seconds_.size()];
     }
 
-    void fill(uint32_t* words, uint64_t count, uint32_t word) {
-        inPieces(count * 4, [&](uint64_t begin, uint64_t end) { std::fill(words + begin / 4, words + end / 4, word); });
+    // run(begin, end) for all of the operation's bytes.
+    template <class Run>
+    void addPieces(double& piece_seconds, const Commands::Operation& operation, Run run) {
+        work_.add((operation.bytes + kPiece - 1) / kPiece, piece_seconds,
+                  [run, bytes = operation.bytes](uint64_t begin, uint64_t end) {
+                      run(begin * kPiece, std::min(bytes, end * kPiece));
+                  });
     }
 
-    static constexpr double kWaking = 5e-6, kLong = 10 * kWaking;  // seconds
-    static constexpr uint64_t kPiece = uint64_t{1} << 18;          // bytes
+    static constexpr double kShared = 2e-6;                // seconds; what takes longer is shared
+    static constexpr uint64_t kPiece = uint64_t{1} << 14;  // bytes
+    static constexpr size_t kEstimates = 4096;
 
-    tbb::task_arena arena_;
-    size_t threads_;
+    Team team_;
+    WorkList work_;
     std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
-    // Of each kernel's last dispatch, the time divided by the groups: what is long is not begun by one thread alone.
-    std::unordered_map<const Kernel*, double> group_seconds_;
+    double copied_seconds_ = 0, filled_seconds_ = 0;                       // of a piece, the last time
+    std::vector<double> group_seconds_ = std::vector<double>(kEstimates);  // see secondsOf
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet
     uint64_t transfer_value_ = 0, transferred_ = 0, asked_ = 0;

@@ -17,7 +17,7 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 constexpr size_t kAhead = 512;  // words that are fetched ahead: four streams are more than the processor follows well
-constexpr size_t kSideBySide = 4;  // vectors, line by line: one alone waits for its long chain of quotients and roots
+constexpr size_t kSideBySide = 8;  // vectors, line by line: one alone waits for its long chain of quotients and roots
 
 struct Rates {
     V scale, clip, beta1, rest1, correction1, beta2, rest2, correction2, epsilon, rate, decay;
@@ -44,7 +44,7 @@ void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
 
 // The formulas of adamw.h on the `count` elements from `at` on, kVectors vectors at most. Quotients and roots are the
 // vector's own, which IEEE rounds correctly: under the state rule only the last quotient may be subnormal, and the rule
-// makes it zero. `below(move, 1)`: a move of zero.
+// makes it zero. `second` needs no rule of its own: neither of what is added is negative.
 template <size_t kVectors>
 HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t count) {
     V g[kVectors], w[kVectors], m[kVectors], v[kVectors], step[kVectors];
@@ -58,7 +58,7 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
     each([&](size_t i, size_t) { g[i] = stateRule(hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip)); });
     each([&](size_t i, size_t) {
         V square = stateRule(hn::Mul(stateRule(hn::Mul(r.rest2, g[i])), g[i]));
-        v[i] = stateRule(hn::Add(stateRule(hn::Mul(r.beta2, v[i])), square));
+        v[i] = hn::Add(stateRule(hn::Mul(r.beta2, v[i])), square);
     });
     each([&](size_t i, size_t) {
         m[i] = stateRule(hn::Add(stateRule(hn::Mul(r.beta1, m[i])), stateRule(hn::Mul(r.rest1, g[i]))));
@@ -68,7 +68,7 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
     each([&](size_t i, size_t j) { w[i] = loadSome(p.weights.at + at + j, count - j, 0.0f); });
     each([&](size_t i, size_t) {
         V move = stateRule(hn::Mul(r.rate, hn::Add(step[i], stateRule(hn::Mul(r.decay, w[i])))));
-        w[i] = hn::IfThenElse(below(move, 1), w[i], operandRule(hn::Sub(w[i], move)));
+        w[i] = hn::IfThenElse(hn::Eq(move, hn::Zero(D())), w[i], operandRule(hn::Sub(w[i], move)));
     });
     VI seen = hn::Zero(DI());
     each([&](size_t i, size_t j) {

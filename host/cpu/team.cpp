@@ -1,0 +1,101 @@
+#include "host/cpu/team.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "host/cpu/float_environment.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr int kSpins = 2000;  // before a helper sleeps, or a leader lets others run
+
+void pause() {
+#if defined(__SSE2__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
+#endif
+}
+
+}  // namespace
+
+void Team::share(size_t helpers, const std::function<void()>& loop) {
+    callHelpers();
+    {
+        tbb::spin_mutex::scoped_lock lock(mutex_);
+        loop_ = &loop;
+        places_ = std::min(helpers, threads_ - 1);
+    }
+    announce();
+    run(loop);
+    for (int i = 0; helping_.load(std::memory_order_acquire) != 0; ++i)
+        i < kSpins ? pause() : std::this_thread::yield();
+    if (failed_) std::rethrow_exception(std::exchange(failed_, nullptr));
+}
+
+void Team::callHelpers() {
+    if (std::exchange(called_, true)) return;
+    over_ = false;
+    for (size_t i = 1; i < threads_; ++i) helpers_.run([this] { follow(); });
+}
+
+void Team::dismiss() {
+    if (!std::exchange(called_, false)) return;
+    over_ = true;
+    announce();
+    helpers_.wait();
+}
+
+void Team::announce() {
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+}
+
+void Team::follow() {
+    FloatEnvironment environment;
+    for (;;) {
+        int seen = round_.load(std::memory_order_acquire);
+        if (over_) return;
+        if (const auto* loop = join()) {
+            run(*loop);
+            helping_.fetch_sub(1, std::memory_order_release);
+        }
+        await(seen);
+    }
+}
+
+// The loop that the calling thread now works in, null if there is none with a place for it.
+const std::function<void()>* Team::join() {
+    if (places_.load(std::memory_order_relaxed) == 0) return nullptr;
+    tbb::spin_mutex::scoped_lock lock(mutex_);
+    if (!loop_ || places_ == 0) return nullptr;
+    --places_;
+    ++helping_;
+    return loop_;
+}
+
+void Team::run(const std::function<void()>& loop) {
+    std::exception_ptr failed;
+    try {
+        loop();
+    } catch (...) {
+        failed = std::current_exception();
+    }
+    tbb::spin_mutex::scoped_lock lock(mutex_);
+    loop_ = nullptr;
+    if (failed) failed_ = failed;
+}
+
+void Team::await(int seen) const {
+    for (int i = 0; i < kSpins; ++i) {
+        if (round_.load(std::memory_order_acquire) != seen) return;
+        pause();
+    }
+    round_.wait(seen, std::memory_order_acquire);
+}
+
+}  // namespace v1
+}  // namespace vkmoe

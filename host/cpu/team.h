@@ -1,0 +1,78 @@
+// Team: threads that work on one loop after another with the thread that leads them.
+//
+// A step of a small model is dozens of loops of a few microseconds, and to start a loop on threads that wait for tasks
+// takes as long as most of them. So helpers (tasks of oneTBB) are called once for a whole list of loops and watch for
+// the next one. The leader waits for none but those that work with it: a helper that is late, or that the system never
+// runs, costs nothing. Between loops helpers spin for some tens of microseconds, then they sleep.
+#pragma once
+
+#include <tbb/spin_mutex.h>
+#include <tbb/task_arena.h>
+#include <tbb/task_group.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <functional>
+
+namespace vkmoe {
+inline namespace v1 {
+
+class Team {
+public:
+    // Of `threads` threads, one or more, with the leader.
+    explicit Team(size_t threads) : arena_(int(threads)), threads_(threads) {}
+    ~Team() noexcept {}
+
+    size_t threads() const { return threads_; }
+
+    // Runs work(), in which this thread may share loops; one thread leads at a time.
+    template <class Work>
+    void lead(const Work& work) {
+        if (threads_ == 1) return work();
+        arena_.execute([&] {
+            Ending ending(*this);
+            work();
+        });
+    }
+
+    // Inside lead: calls loop() here and in up to `helpers` other threads, which divide its work among themselves, and
+    // returns once all have returned. One that finds nothing to do is not alone in it: then no more join. What one of
+    // them throws is thrown here.
+    void share(size_t helpers, const std::function<void()>& loop);
+
+    // Of the calling thread: 0 below the number of threads. The same thread mostly has the same one again.
+    static size_t place() { return size_t(std::max(0, tbb::this_task_arena::current_thread_index())); }
+
+private:
+    // Sends the helpers away, and waits until they have gone.
+    struct Ending {
+        explicit Ending(Team& t) : team(t) {}
+        ~Ending() { team.dismiss(); }
+        Team& team;
+    };
+
+    void callHelpers();
+    void dismiss();
+    void announce();
+    void follow();
+    const std::function<void()>* join();
+    void run(const std::function<void()>& loop);
+    void await(int seen) const;
+
+    tbb::task_arena arena_;
+    tbb::task_group helpers_;
+    const size_t threads_;
+    bool called_ = false;
+
+    alignas(64) std::atomic<int> round_ = 0;  // changes with every loop, and when the helpers may go
+    std::atomic<bool> over_ = false;
+    std::atomic<size_t> places_ = 0;               // for helpers in this loop
+    std::atomic<size_t> helping_ = 0;              // helpers in this loop
+    tbb::spin_mutex mutex_;                        // of what follows
+    const std::function<void()>* loop_ = nullptr;  // null: none may join
+    std::exception_ptr failed_;
+};
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,83 @@
+#include "host/cpu/work_list.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "host/clock.h"
+
+namespace vkmoe {
+inline namespace v1 {
+namespace {
+
+constexpr uint64_t kUnit = 16;
+constexpr double kUnknown = 1e-6;  // seconds of a group that never ran
+
+uint64_t unitOf(uint64_t groups) { return groups >= 32 * kUnit ? kUnit : groups >= kUnit ? 4 : 1; }
+
+}  // namespace
+
+void WorkList::add(uint64_t groups, double& group_seconds, Run run) {
+    if (groups == 0) return;
+    const double expected = group_seconds > 0 ? group_seconds : kUnknown;
+    pieces_.push_back({0, groups, unitOf(groups), expected, &group_seconds, std::move(run)});
+    back_ = pieces_.size();
+    seconds_ += expected * double(groups);
+}
+
+void WorkList::run(bool from_end) {
+    while (runOne(from_end, ~uint64_t{0})) {
+    }
+}
+
+bool WorkList::runFor(double seconds) {
+    const double start = secondsNow();
+    for (uint64_t most = 1; runOne(false, most); most *= 2)
+        if (secondsNow() - start > seconds) return true;
+    return false;
+}
+
+bool WorkList::take(Range& range, bool from_end, uint64_t most) {
+    tbb::spin_mutex::scoped_lock lock(mutex_);
+    while (front_ < back_ && pieces_[front_].first == pieces_[front_].last) ++front_;
+    while (front_ < back_ && pieces_[back_ - 1].first == pieces_[back_ - 1].last) --back_;
+    if (front_ == back_) return false;
+    Piece& piece = pieces_[from_end ? back_ - 1 : front_];
+    const uint64_t left = piece.last - piece.first, unit = piece.unit;
+    const auto share =
+        uint64_t(std::min(double(left), std::max(seconds_, 0.0) / piece.expected / double(2 * threads_)));
+    const uint64_t units = std::max<uint64_t>((std::min(share, most) + unit - 1) / unit, 1);
+    const uint64_t last_unit = (piece.last - 1) / unit;
+    range.piece = &piece;
+    range.begin =
+        from_end ? std::max(piece.first, (last_unit + 1 - std::min(units, last_unit + 1)) * unit) : piece.first;
+    range.end = from_end ? piece.last : std::min(piece.last, (piece.first / unit + units) * unit);
+    (from_end ? piece.last : piece.first) = from_end ? range.begin : range.end;
+    seconds_ -= double(range.end - range.begin) * piece.expected;
+    return true;
+}
+
+bool WorkList::runOne(bool from_end, uint64_t most) {
+    Range range;
+    if (!take(range, from_end, most)) return false;
+    const double start = secondsNow();
+    range.piece->run(range.begin, range.end);
+    measured(range, secondsNow() - start);
+    return true;
+}
+
+void WorkList::measured(const Range& range, double seconds) {
+    tbb::spin_mutex::scoped_lock lock(mutex_);
+    Piece& piece = *range.piece;
+    piece.seconds += seconds;
+    piece.done += range.end - range.begin;
+    *piece.group_seconds = piece.seconds / double(piece.done);
+}
+
+void WorkList::clear() {
+    pieces_.clear();
+    front_ = back_ = 0;
+    seconds_ = 0;
+}
+
+}  // namespace v1
+}  // namespace vkmoe

@@ -1,0 +1,67 @@
+// WorkList: what lies between two barriers, as one loop that threads take ranges of.
+//
+// Pieces of work need not wait for each other: dispatches of one workgroup each keep all threads busy as one long
+// dispatch does. Ranges are long at first: inside one a kernel uses again what neighbouring workgroups share (rows,
+// weights); at the end short ones keep all threads busy. Every other thread begins at the end: what a thread had in its
+// caches the last time, it is then likely to get again.
+#pragma once
+
+#include <tbb/spin_mutex.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace vkmoe {
+inline namespace v1 {
+
+class WorkList {
+public:
+    using Run = std::function<void(uint64_t begin, uint64_t end)>;
+
+    explicit WorkList(size_t threads) : threads_(threads) {}
+
+    // Adds run(begin, end) for ranges that make up [0, groups). `group_seconds` is what a group takes one thread (0:
+    // not known), and gets what it took.
+    void add(uint64_t groups, double& group_seconds, Run run);
+
+    // What one thread would take for all that is left.
+    double seconds() const { return seconds_; }
+
+    // Runs ranges until none is left; several threads call it at once. `from_end`: takes them there.
+    void run(bool from_end);
+
+    // Runs ranges, short ones first, for about that long; whether something is left.
+    bool runFor(double seconds);
+
+    // Forgets everything.
+    void clear();
+
+private:
+    struct Piece {
+        uint64_t first, last;  // not handed out
+        uint64_t unit;         // ranges begin at multiples of it
+        double expected;       // seconds of a group
+        double* group_seconds;
+        Run run;
+        double seconds = 0;  // of the `done` groups
+        uint64_t done = 0;
+    };
+    struct Range {
+        Piece* piece = nullptr;
+        uint64_t begin = 0, end = 0;
+    };
+
+    bool take(Range& range, bool from_end, uint64_t most);
+    bool runOne(bool from_end, uint64_t most);
+    void measured(const Range& range, double seconds);
+
+    const size_t threads_;
+    tbb::spin_mutex mutex_;
+    std::vector<Piece> pieces_;
+    size_t front_ = 0, back_ = 0;  // pieces of which something is left are in [front_, back_)
+    double seconds_ = 0;
+};
+
+}  // namespace v1
+}  // namespace vkmoe
