@@ -11,7 +11,7 @@ inline namespace v1 {
 class Device;
 
 // The values of a kernel's specialization constants by id; ids a kernel does not use are ignored.
-using ConstantWords = std::array<uint32_t, 24>;
+using ConstantWords = std::array<uint32_t, 32>;
 
 // A range of workgroups.
 struct Groups {

@@ -28,7 +28,8 @@
     X(20, gather)         /* expert_weight_grad: 1: rows of x are found through token_of */             \
     X(21, carry)          /* expert_weight_grad: 1: a chunk of a micro-batch, accumulators are carried */ \
     X(22, gradients)      /* cross_entropy: 1: also the gradient of the logits */                       \
-    X(23, skip)           /* adamw: 1: pages that were never touched stay as they are */
+    X(23, skip)           /* adamw: 1: pages that were never touched stay as they are */                \
+    X(24, fresh)          /* expert_weight_grad: 1: gradients are assigned, else added to what is there */
 
 #ifdef __cplusplus
 #include <cstdint>

@@ -6,8 +6,9 @@
 //   in   grad_out [slots, rows] operands; x [slots, cols], or [tokens, cols] through token_of if c_gather, rounded to
 //        c_operand_bits, operand rule, as it is loaded; offsets [experts+1]
 //        c_dense: one sum over all `count` rows for dense_page
-//   out  the page of each expert: f32 panels [rows, cols] at `weight`, `bias` [rows]  (state rule); an expert without
-//        slots, or one of whose pages has no address, is left as it is. A value that may not be stored is counted by its word in the page.
+//   out  the page of each expert: f32 panels [rows, cols] at `weight`, `bias` [rows]  (state rule), assigned if c_fresh; an
+//        expert without slots (unless c_fresh), or one of whose pages has no address, is left as it is. A value that may
+//        not be stored is counted by its word in the page.
 // One workgroup 32 rows x 64 columns of an expert's matrix; (expert, column tile, row tile), row tiles fastest. Order R32
 // over the rank of a slot among those of its expert: ascending token ids. With c_fused grad_out has at most 16 bits, x 8.
 KERNEL(ExpertWeightGrad)
@@ -152,7 +153,7 @@ void main() {
     bias_total = bias_sum = nothing();
     if (c_carry != 0u) load_carried(has_row, bias);
     add_slots();
-    if (c_carry != 0u && p.last == 0u) {
+    if (!is_last()) {
         store_carried(has_row, bias);
     } else {
         U32 page = p.pages.at[number];

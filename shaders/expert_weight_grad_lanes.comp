@@ -139,13 +139,13 @@ void load_carried(uint row, uvec4 columns) {
 void keep(U64 page, uint word, vec2 pair) { page.at[word / 2u] = packed(vec2(normal_or_zero(pair.x), normal_or_zero(pair.y))); }
 
 void add_gradients(U64 page, uint word, vec2 total) {
-    vec2 sum = pair_at(page, word) + total;
+    vec2 sum = c_fresh != 0u ? total : pair_at(page, word) + total;
     page.at[word / 2u] = packed(vec2(stored_gradient(sum.x, word), stored_gradient(sum.y, word + 1u)));
 }
 
 // Adds finished totals of two rows to the gradient, or keeps both parts for the next chunk.
 void put(uint word, vec2 total, vec2 sum) {
-    if (c_carry == 0u || p.last != 0u) {
+    if (is_last()) {
         add_gradients(U64(p.pages.at[number]), word, c_carry == 0u ? total : total + sum);
         return;
     }

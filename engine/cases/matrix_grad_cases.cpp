@@ -165,17 +165,18 @@ std::vector<Constants> upForms(const DeviceLimits&) {
     return all;
 }
 
-// x by token, by slot and dense; whole micro-batches and chunks; mixed precision.
+// x by token, by slot and dense; whole micro-batches and chunks; mixed precision; gradients that were there and fresh
+// ones.
 std::vector<Constants> weightForms(const DeviceLimits&) {
     return {
-        {.operand_bits = 24, .gather = 1},
+        {.operand_bits = 24, .gather = 1, .fresh = 1},
         {.operand_bits = 24, .bias = kBias, .gather = 1, .carry = 1},
         {.operand_bits = 24, .bias = kBias},
-        {.operand_bits = 24, .carry = 1},
+        {.operand_bits = 24, .carry = 1, .fresh = 1},
         {.operand_bits = 24, .bias = kBias, .dense = 1},
         {.operand_bits = 24, .dense = 1, .carry = 1},
-        {.operand_bits = 8, .fused = 1, .gather = 1, .carry = 1},
-        {.operand_bits = 8, .fused = 1},
+        {.operand_bits = 8, .fused = 1, .bias = kBias, .gather = 1, .carry = 1, .fresh = 1},
+        {.operand_bits = 8, .fused = 1, .bias = kBias, .fresh = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .dense = 1},
     };
 }

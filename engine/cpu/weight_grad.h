@@ -13,9 +13,10 @@ struct GradSlots {
     uint32_t before = 0;                              // those of earlier chunks
     uint32_t *grads = 0, *totals = 0, *partials = 0;  // pages; the last two if constants.carry
     bool last = true;                                 // the gradient is added, not carried on
+    bool fresh = false;                               // and assigned: there was none
 
     uint32_t after() const { return before + (end - first); }
-    bool nothing() const { return first == end && (before == 0 || !last); }
+    bool nothing() const { return first == end && !(last && (before != 0 || fresh)); }
     // Which accumulators a number of slots leaves behind.
     static bool hasTotal(uint32_t slots) { return slots >= kBlock; }
     static bool hasPartial(uint32_t slots) { return slots % kBlock != 0; }
@@ -37,6 +38,7 @@ inline GradSlots findSlots(const ExpertWeightGrad& p, const Constants& c, uint32
     slots.first = c.dense != 0 ? 0 : p.offsets.at[expert];
     slots.end = c.dense != 0 ? p.count : p.offsets.at[expert + 1];
     slots.grads = p.pages.at[page].at;
+    slots.fresh = c.fresh != 0;
     if (c.carry == 0) return slots;
     slots.before = p.carried.at[c.dense != 0 ? p.experts : expert];
     slots.totals = p.totals.at[page].at;
@@ -56,8 +58,9 @@ inline uint32_t gradWord(const ExpertWeightGrad& p, uint32_t row, uint32_t col) 
 }
 
 // Adds a finished sum to a gradient, a word of the page.
-inline void addGradient(const ExpertWeightGrad& p, uint32_t* page, uint32_t word, float total) {
-    page[word] = floatBitsToUint(state_rule(checked(uintBitsToFloat(page[word]) + total, p.status, word)));
+inline void addGradient(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t word, float total) {
+    float sum = slots.fresh ? total : uintBitsToFloat(slots.grads[word]) + total;
+    slots.grads[word] = floatBitsToUint(state_rule(checked(sum, p.status, word)));
 }
 
 // The two accumulators of R32 for one word of a gradient, over the slots of a chunk. -0 is where a sum starts: -0 + s
@@ -80,7 +83,7 @@ public:
 
     // Into the gradient, or on to the next chunk.
     void finish(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t word) const {
-        if (slots.last) return addGradient(p, slots.grads, word, total_ + sum_);
+        if (slots.last) return addGradient(p, slots, word, total_ + sum_);
         if (GradSlots::hasTotal(rank_)) slots.totals[word] = floatBitsToUint(normal_or_zero(total_));
         if (GradSlots::hasPartial(rank_)) slots.partials[word] = floatBitsToUint(normal_or_zero(sum_));
     }

@@ -27,12 +27,12 @@ Result<LmMixtures> LmMixtures::create(Engine& engine, const LmConfig& config, st
         VKMOE_TRY(source, mixtureSource(config, parameters, l));
         VKMOE_TRY(layer, TrainableLayer::create(engine, source, precision, paging.has_value()));
         all.forwards_.push_back(&layer->forward());
-        all.backwards_.push_back(&layer->backward());
         all.touched_.push_back(layer->touched().address());
         all.layers_.push_back(std::move(layer));
     }
     all.chosen_.resize(config.layers);
     if (paging && config.layers != 0) VKMOE_CHECK(all.page(config, parameters, *paging, chunks));
+    VKMOE_CHECK(all.backward(nullptr, true));
     return all;
 }
 
@@ -77,23 +77,26 @@ LmPass::Mixture LmMixtures::again(const LmActivations& a) {
     };
 }
 
-LmPass::MixtureBackward LmMixtures::backward(const LmCarry* carry) {
-    return [this, carry](const BackwardPass::Recording& r, uint32_t l, const LmChunk& chunk) -> Result<void> {
-        if (carry) return chunkBackward(r, l, chunk, *carry);
-        if (paged_) return backwardInPages(*engine_, *layers_[l], *backwards_[l], r, chosen_[l][0]);
-        backwards_[l]->record(r);
-        return {};
-    };
+Result<LmPass::MixtureBackward> LmMixtures::backward(const LmCarry* carry, bool fresh) {
+    backwards_.clear();
+    for (auto& layer : layers_) {
+        VKMOE_TRY(pass, layer->backward(*engine_, {.carry = carry != nullptr, .fresh = fresh && !paged_}));
+        backwards_.push_back(pass);
+    }
+    return LmPass::MixtureBackward(
+        [this, carry](const BackwardPass::Recording& r, uint32_t l, const LmChunk& chunk) -> Result<void> {
+            if (carry) return chunkBackward(r, l, chunk, *carry);
+            if (paged_) return backwardInPages(*engine_, *layers_[l], *backwards_[l], r, chosen_[l][0]);
+            backwards_[l]->record(r);
+            return {};
+        });
 }
 
 // ---- chunks ---------------------------------------------------------------------------------------------------------
 
 Result<void> LmMixtures::prepareChunks(const LmCarry& carry) {
-    chunked_.clear();
+    if (!paged_) return {};
     for (auto& layer : layers_) {
-        VKMOE_TRY(pass, layer->chunkedBackward(*engine_));
-        chunked_.push_back(pass);
-        if (!paged_) continue;
         VKMOE_CHECK(layer->paged()->setOthers(PagedTraining::totals, carry.totals));
         VKMOE_CHECK(layer->paged()->setOthers(PagedTraining::partials, carry.partials));
     }
@@ -111,12 +114,12 @@ Result<void> LmMixtures::chunkBackward(const BackwardPass::Recording& r, uint32_
     batch.last = chunk.is_last;
     const BackwardPass::Recording in_chunk{r.commands, r.f, r.b, r.g, batch};
     if (!paged) {
-        chunked_[l]->record(in_chunk);
+        backwards_[l]->record(in_chunk);
         return {};
     }
     using Kind = PagedTraining::Chunk;
     const auto experts = chunk.is_last ? chosenInAll(l, chunk.index + 1) : chosen_[l][chunk.index];
-    return backwardInPages(*engine_, *layers_[l], *chunked_[l], in_chunk, experts,
+    return backwardInPages(*engine_, *layers_[l], *backwards_[l], in_chunk, experts,
                            chunk.is_last ? Kind::last : Kind::some);
 }
 

@@ -31,8 +31,9 @@ public:
     // chunk on its way forward.
     LmPass::Mixture forward(const LmActivations& a);
     LmPass::Mixture again(const LmActivations& a);
-    // `carry`: of a micro-batch in chunks, after prepareChunks with it; null: it is whole.
-    LmPass::MixtureBackward backward(const LmCarry* carry);
+    // `carry`: of a micro-batch in chunks, whose places prepareChunks was told; null: it is whole. `fresh`: gradients
+    // of experts on the device begin anew, else they are added to what is there. Its passes are made at the first call.
+    Result<LmPass::MixtureBackward> backward(const LmCarry* carry, bool fresh);
     Result<void> prepareChunks(const LmCarry& carry);
 
     // Other parameters in the place of these; every expert counts as used. Errors: as create.
@@ -50,7 +51,7 @@ private:
     std::vector<std::unique_ptr<TrainableLayer>> layers_;
     std::unique_ptr<PagedTraining> paged_;
     std::vector<const ForwardPass*> forwards_;
-    std::vector<const BackwardPass*> backwards_, chunked_;
+    std::vector<const BackwardPass*> backwards_;  // those of the last micro-batch
     std::vector<uint64_t> touched_;
     // [layers][chunks] experts with tokens in the last pass forward, ascending, in pages.
     std::vector<std::vector<std::vector<uint32_t>>> chosen_;

@@ -24,7 +24,7 @@ struct LmTrainer::State {
     Buffer trunk_table, counts, scratch;  // scratch: two of [T, D]
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
-    bool grads_are_zero = false;
+    bool accumulates = false;  // the next micro-batch adds its gradients to those that are there
     std::optional<Error> overflow;  // a scaled gradient of this step may not be stored
 
     Result<void> buildSet();

@@ -66,7 +66,8 @@ Result<void> LmTrainer::State::recordPasses(Commands& commands, const LmInputs& 
     pass->losses(commands, a, tokens, &gradients_at);
     LmPass::Mixture again;
     if (options.checkpoint_activations) again = mixtures->again(a);
-    VKMOE_CHECK(pass->backward(commands, a, again, mixtures->backward(gradients_at.carry), gradients_at, inputs));
+    VKMOE_TRY(mixtures_backward, mixtures->backward(gradients_at.carry, !accumulates));
+    VKMOE_CHECK(pass->backward(commands, a, again, mixtures_backward, gradients_at, inputs));
     if (options.loss_scaling && options.rescale_sums)
         VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
     pass->downloadResults(commands, a, tokens);
@@ -81,8 +82,8 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     LmActivations& a = *activations;
     pass->fill(a, inputs);
     Commands commands;
-    const bool scaled_before = grads_are_zero && options.loss_scaling && options.rescale_sums;
-    if (!grads_are_zero) VKMOE_CHECK(all->zeroGrads(commands));
+    const bool scaled_before = accumulates && options.loss_scaling && options.rescale_sums;
+    if (!accumulates) VKMOE_CHECK(all->zeroGrads(commands, tokens == 0));
     commands.fill(counts, 0, counts.size(), 0);
     auto used =
         uint32_t(std::count_if(sequences.begin(), sequences.end(), [](const auto& s) { return s.size() >= 2; }));
@@ -93,7 +94,7 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     }
     if (last) all->set().squares(commands, squaresScale(grad_scale));
     VKMOE_CHECK(submitAndWait(engine->device(), commands));
-    grads_are_zero = true;
+    accumulates = true;
     if (tokens == 0) return 0.0;
     VKMOE_CHECK(pass->check(a, tokens, mixtures->forwards()));
     VKMOE_CHECK(checkGradients(pass->checkBackward(a, tokens, mixtures->backwards()), scaled_before));
@@ -150,7 +151,7 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
     for (const auto& batch : micro_batches)
         sequences += uint64_t(std::count_if(batch.begin(), batch.end(), [](const auto& q) { return q.size() >= 2; }));
     if (sequences == 0) return Error{ErrorCode::bad_input, "a step has no sequence of two tokens or more"};
-    s.grads_are_zero = false;
+    s.accumulates = false;
     s.overflow.reset();
     double grad_scale = 1.0 / double(sequences);
     for (size_t i = 0; i < micro_batches.size(); ++i) {
@@ -168,7 +169,7 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
 Result<double> LmTrainer::accumulate(std::span<const Sequence> sequences, bool first) {
     Turn turn(*state_->engine);
     LmStep step;
-    state_->grads_are_zero = !first;
+    state_->accumulates = !first;
     state_->overflow.reset();
     VKMOE_TRY(loss, state_->microBatch(sequences, 1, false, step));
     if (state_->overflow) return *state_->overflow;

@@ -50,7 +50,8 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
                                .bias = bias ? kBias : 0,
                                .dense = dense,
                                .gather = gather,
-                               .carry = carry_},
+                               .carry = form_.carry,
+                               .fresh = form_.fresh && !dense},
                               rows, cols);
     };
     VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense, hidden_dim, model_dim));
@@ -62,8 +63,8 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
     return out;
 }
 
-Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights, Precision precision, bool carry) {
-    BackwardPass pass(weights, carry);
+Result<BackwardPass> BackwardPass::create(Engine& engine, const Weights& weights, Precision precision, Form form) {
+    BackwardPass pass(weights, form);
     const Description& d = weights.description;
     VKMOE_CHECK(pass.buildRouting(engine, precision));
     VKMOE_TRY(routed, pass.family(engine, weights.up_format, weights.down_format, d.gate_bias, d.up_bias, d.down_bias,

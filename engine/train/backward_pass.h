@@ -1,8 +1,9 @@
 // BackwardPass: records the kernels that turn the gradient of a layer's output into those of its input and parameters,
 // after a forward pass that kept its totals: ForwardPass in reverse.
 //
-// Gradients of parameters accumulate in pages with the layout of the f32 weights. Reduction order: R32 over a slot's
-// rank in its expert's list, over tokens for what every token touches (docs/numerics.md).
+// Gradients of parameters accumulate in pages with the layout of the f32 weights, or, of routed experts, take the place
+// of what is there (Form::fresh). Reduction order: R32 over a slot's rank in its expert's list, over tokens for what
+// every token touches (docs/numerics.md).
 #pragma once
 
 #include "engine/moe/workspace.h"
@@ -24,9 +25,13 @@ public:
     // The most tokens of one pass: no invocation of expert_weight_grad loops more than 32,768 times.
     static constexpr uint32_t kMostTokens = 12000;
 
+    struct Form {
+        bool carry = false;  // batches are chunks
+        bool fresh = false;  // gradients of routed experts are assigned, those of experts without tokens to zero
+    };
+
     // Kernels for these weights (f32, or bf16 in rounded precision), built and proved at first use.
-    // With `carry` its batches are chunks.
-    static Result<BackwardPass> create(Engine& engine, const Weights& weights, Precision precision, bool carry = false);
+    static Result<BackwardPass> create(Engine& engine, const Weights& weights, Precision precision, Form form);
 
     struct Batch {
         uint32_t tokens = 0;
@@ -101,7 +106,7 @@ private:
         size_t stage;
     };
 
-    BackwardPass(const Weights& weights, bool carry) : weights_(&weights), carry_(carry) {}
+    BackwardPass(const Weights& weights, Form form) : weights_(&weights), form_(form) {}
     Result<Family> family(Engine& engine, WeightFormat up, WeightFormat down, bool gate_bias, bool up_bias,
                           bool down_bias, bool dense, Precision precision) const;
     Result<void> buildRouting(Engine& engine, Precision precision);
@@ -122,7 +127,7 @@ private:
     bool hasSharedGate() const { return weights_->description.shared == Shared::sigmoid_gated; }
 
     const Weights* weights_;
-    bool carry_;
+    Form form_;
     uint32_t operand_bits_ = 24;  // of gradients that meet weights
     uint32_t lanes_ = 8;
     const Kernel *combine_ = nullptr, *gates_ = nullptr, *topk_ = nullptr, *losses_ = nullptr, *router_ = nullptr,

@@ -23,10 +23,10 @@ Result<void> BackwardPass::buildRouting(Engine& engine, Precision precision) {
                                                           .lanes = lanes_}));
     VKMOE_TRY(losses, engine.kernel(k.router_loss_backward, {.lanes = lanes_}));
     VKMOE_TRY(router, rowGradient(engine, k.router_logits_backward, {}, d.experts));
-    VKMOE_TRY(
-        router_grad,
-        weightGradient(engine, {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = carry_},
-                       d.experts, d.model_dim));
+    VKMOE_TRY(router_grad,
+              weightGradient(engine,
+                             {.operand_bits = 24, .bias = d.router_bias ? kBias : 0, .dense = 1, .carry = form_.carry},
+                             d.experts, d.model_dim));
     VKMOE_TRY(dispatch, engine.kernel(k.dispatch_backward, {.shared = order, .shared_gate = hasSharedGate()}));
     combine_ = combine;
     gates_ = gates;
@@ -93,7 +93,7 @@ void BackwardPass::routerBackward(const Recording& r) const {
     grad.count = r.batch.tokens;
     grad.dense_page = weights_->sharedPage() + 1;
     weightGrad(r, *router_grad_, grad);
-    if (hasSharedGate() && !carry_)
+    if (hasSharedGate() && !form_.carry)
         recordSharedGate(r.commands, r.b, r.g, r.b.memory.at<F32>(r.b.grad_shared_logits), r.f.memory.at<F32>(r.f.x),
                          r.batch.tokens);
 }

@@ -38,6 +38,8 @@ Result<LayerBatch> LayerBatch::create(Engine& engine, TrainableLayer& layer, con
     LayerBatch batch(engine, layer, set, max_chunk);
     VKMOE_TRY(gradients, layer.gradients(engine, set, 0));
     batch.gradients_ = gradients;
+    VKMOE_TRY(whole, batch.makeBackward(false));
+    batch.whole_ = whole;
     VKMOE_TRY(squared_error, engine.kernel(kernels().squared_error, {}));
     VKMOE_TRY(count, engine.kernel(kernels().count_tokens, {}));
     batch.squared_error_ = squared_error;
@@ -46,6 +48,11 @@ Result<LayerBatch> LayerBatch::create(Engine& engine, TrainableLayer& layer, con
                                                "tokens of each expert"));
     batch.counts_ = std::move(counts);
     return batch;
+}
+
+// In pages only experts with tokens are there, so the others' gradients must have been zeroed.
+Result<const BackwardPass*> LayerBatch::makeBackward(bool carry) const {
+    return layer_->backward(*engine_, {.carry = carry, .fresh = layer_->paged() == nullptr});
 }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
@@ -112,7 +119,7 @@ Result<void> LayerBatch::ensureCarry(uint64_t tokens) {
     if (carry_ && carry_tokens_ >= tokens) return {};
     carry_.reset();
     Device& device = engine_->device();
-    VKMOE_TRY(pass, layer_->chunkedBackward(*engine_));
+    VKMOE_TRY(pass, makeBackward(true));
     chunked_ = pass;
     Carry carry;
     for (auto* buffers : {&carry.totals, &carry.partials})
@@ -286,7 +293,8 @@ Result<void> LayerBatch::check(const Chunk& chunk) const {
         return Error{ErrorCode::bad_input,
                      fmt::format("the targets: {} differences to the outputs are not finite or not below 2^63 in size",
                                  loss[0])};
-    return layer_->backward().check(view<uint32_t>(download_, at_.backward, 2 * BackwardWorkspace::kStatusRows).data());
+    return backwardPass(chunk).check(
+        view<uint32_t>(download_, at_.backward, 2 * BackwardWorkspace::kStatusRows).data());
 }
 
 void LayerBatch::collect(const BatchWork& work, const Chunk& chunk, BatchResult& result) const {

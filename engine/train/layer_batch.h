@@ -1,5 +1,6 @@
 // LayerBatch: one batch of tokens through a layer's two passes, all at once or in chunks that fit the memory. The
-// gradients have the same bits either way.
+// gradients have the same bits either way. Those of routed experts begin anew with each batch, unless they are in
+// pages; others are added to what is there (ParameterSet::zeroGrads).
 #pragma once
 
 #include <functional>
@@ -76,7 +77,8 @@ private:
     void carryOn(Commands& commands, const Chunk& chunk, uint64_t tokens) const;
     void recordDownloads(Commands& commands, const BatchWork& work, const Chunk& chunk) const;
     BackwardPass::Batch backwardBatch(const BatchWork& work, const Chunk& chunk, uint64_t tokens) const;
-    const BackwardPass& backwardPass(const Chunk& chunk) const { return chunk.whole ? layer_->backward() : *chunked_; }
+    const BackwardPass& backwardPass(const Chunk& chunk) const { return chunk.whole ? *whole_ : *chunked_; }
+    Result<const BackwardPass*> makeBackward(bool carry) const;
     Result<void> runChunk(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
     Result<void> runPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens, BatchResult& result);
     Result<void> backwardPaged(const BatchWork& work, const Chunk& chunk, uint64_t tokens);
@@ -91,7 +93,7 @@ private:
     uint32_t max_chunk_;
     LayerGradients gradients_;
     const Kernel *squared_error_ = nullptr, *count_ = nullptr;
-    const BackwardPass* chunked_ = nullptr;
+    const BackwardPass *whole_ = nullptr, *chunked_ = nullptr;
     std::optional<Workspace> workspace_;
     std::optional<BackwardWorkspace> backward_;
     Buffer upload_, download_, losses_, counts_;  // losses: [T], [2] status, [T, model_dim] targets

@@ -122,7 +122,7 @@ Result<void> LayerTrainer::State::step(std::span<const float> x, std::span<const
     work.z_scale = float(2 * double(options.z_weight));
     auto scale = float(1.0 / double(tokens));
     Commands before;
-    VKMOE_CHECK(parameters->zeroGrads(before));
+    VKMOE_CHECK(parameters->zeroGrads(before, false));
     work.begin = [&](Commands& commands) { commands.append(before); };
     work.finish = [&](Commands& commands) { parameters->set().squares(commands, scale); };
     VKMOE_TRY(done, batch->run(work));
@@ -158,7 +158,7 @@ Result<LayerGradientResult> LayerTrainer::backward(std::span<const float> x, std
         return Error{ErrorCode::bad_input,
                      fmt::format("there are {} inputs, but {} output gradients", tokens, gradient_rows)};
     Commands commands;
-    VKMOE_CHECK(s.parameters->zeroGrads(commands));
+    VKMOE_CHECK(s.parameters->zeroGrads(commands, tokens == 0));
     VKMOE_CHECK(submitAndWait(s.engine->device(), commands));
     LayerGradientResult result;
     if (tokens != 0) {

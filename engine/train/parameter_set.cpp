@@ -16,9 +16,8 @@ namespace {
 
 bool owns(const Shard& shard, const ParameterTensor& tensor) { return tensor.position % shard.count == shard.index; }
 
-void zero(Commands& commands, const std::vector<Buffer>& buffers) {
-    for (const Buffer& buffer : buffers)
-        if (buffer) commands.fill(buffer, 0, buffer.size(), 0);
+void zero(Commands& commands, const Buffer& buffer) {
+    if (buffer) commands.fill(buffer, 0, buffer.size(), 0);
 }
 
 }  // namespace
@@ -111,7 +110,8 @@ Result<void> ParameterSet::allocate() {
     results_ = std::move(results);
     download_ = std::move(download);
     Commands commands;
-    for (const auto* buffers : {&grads_, &first_, &second_}) zero(commands, *buffers);
+    for (const auto* buffers : {&grads_, &first_, &second_})
+        for (const Buffer& buffer : *buffers) zero(commands, buffer);
     return submitAndWait(device, commands);
 }
 
@@ -127,9 +127,10 @@ Result<void> ParameterSet::build() {
     return {};
 }
 
-void ParameterSet::zeroGrads(Commands& commands) const {
+void ParameterSet::zeroGrads(Commands& commands, bool pages) const {
     commands.barrier();
-    zero(commands, grads_);
+    for (size_t i = 0; i < slabs_.size(); ++i)
+        if (pages || slabs_[i].page_words == 0) zero(commands, grads_[i]);
     commands.barrier();
 }
 

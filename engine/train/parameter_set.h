@@ -75,7 +75,8 @@ public:
     uint64_t step() const { return clock_.step(); }                  // those that adamw() recorded
     const AdamwClock& clock() const { return clock_; }
 
-    void zeroGrads(Commands& commands) const;
+    // With `pages` false those of slabs that are cut into pages stay: a backward pass that is `fresh` assigns them.
+    void zeroGrads(Commands& commands, bool pages = true) const;
 
     // Sums the squares of all gradients, each multiplied by `scale`, and brings them to the host. Pages are summed each
     // by itself: where they lie does not matter.

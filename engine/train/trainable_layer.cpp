@@ -61,8 +61,6 @@ Result<std::unique_ptr<TrainableLayer>> TrainableLayer::create(Engine& engine, c
     }
     VKMOE_TRY(forward, ForwardPass::create(engine, layer->compute(), precision, false, true));
     layer->forward_ = std::make_unique<ForwardPass>(std::move(forward));
-    VKMOE_TRY(backward, BackwardPass::create(engine, layer->compute(), precision));
-    layer->backward_ = std::make_unique<BackwardPass>(std::move(backward));
     return layer;
 }
 
@@ -128,12 +126,13 @@ Result<Buffer> TrainableLayer::pageTable(Engine& engine, std::span<const Buffer>
     return tableOf(engine, addresses);
 }
 
-Result<const BackwardPass*> TrainableLayer::chunkedBackward(Engine& engine) {
-    if (!chunked_) {
-        VKMOE_TRY(pass, BackwardPass::create(engine, compute(), precision_, true));
-        chunked_ = std::make_unique<BackwardPass>(std::move(pass));
+Result<const BackwardPass*> TrainableLayer::backward(Engine& engine, BackwardPass::Form form) {
+    auto& made = backward_[(form.carry ? 2 : 0) + (form.fresh ? 1 : 0)];
+    if (!made) {
+        VKMOE_TRY(pass, BackwardPass::create(engine, compute(), precision_, form));
+        made = std::make_unique<BackwardPass>(std::move(pass));
     }
-    return static_cast<const BackwardPass*>(chunked_.get());
+    return static_cast<const BackwardPass*>(made.get());
 }
 
 Result<LayerGradients> TrainableLayer::gradients(Engine& engine, const ParameterSet& set, size_t first) {

@@ -28,7 +28,6 @@ public:
     const Weights& compute() const { return rounded_ ? rounded_->weights() : master_; }  // what the passes multiply by
     const Buffer& touched() const { return touched_; }
     const ForwardPass& forward() const { return *forward_; }
-    const BackwardPass& backward() const { return *backward_; }
 
     // Null: the routed experts' memory is master()'s and a ParameterSet's.
     const PagedTraining::Layer* paged() const { return paged_ ? &*paged_ : nullptr; }
@@ -50,8 +49,8 @@ public:
     Result<LayerGradients> gradients(Engine& engine, const ParameterSet& set, size_t first);
     // The same table for other memory with the set's layout.
     Result<Buffer> pageTable(Engine& engine, std::span<const Buffer> slabs) const;
-    // The backward pass over chunks of a batch, made at the first call.
-    Result<const BackwardPass*> chunkedBackward(Engine& engine);
+    // The backward pass of a form, made at the first call.
+    Result<const BackwardPass*> backward(Engine& engine, BackwardPass::Form form);
     // Their values on the host, and those of the weights.
     Result<LayerMemory> downloadGradients(Engine& engine, const ParameterSet& set, size_t first) const;
     Result<LayerMemory> downloadWeights(Engine& engine) const;
@@ -65,7 +64,7 @@ private:
     std::optional<PagedTraining::Layer> paged_;
     std::optional<RoundedWeights> rounded_;
     std::unique_ptr<ForwardPass> forward_;
-    std::unique_ptr<BackwardPass> backward_, chunked_;
+    std::unique_ptr<BackwardPass> backward_[4];  // one a form
     Precision precision_ = Precision::exact;
     Buffer gradient_table_;
     Buffer touched_;  // [experts] tokens that the expert ever had, as count_tokens counts

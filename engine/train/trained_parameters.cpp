@@ -26,8 +26,8 @@ Result<void> TrainedParameters::inOrder(const Pages& pages, const Slabs& slabs) 
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-Result<void> TrainedParameters::zeroGrads(Commands& commands) {
-    set_.zeroGrads(commands);
+Result<void> TrainedParameters::zeroGrads(Commands& commands, bool experts) {
+    set_.zeroGrads(commands, experts);
     return paged_ ? paged_->zeroGradients() : Result<void>();
 }
 

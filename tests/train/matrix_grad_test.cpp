@@ -275,10 +275,10 @@ struct Batch {
             for (uint32_t c = 0; c <= cols; ++c) {  // the bias last
                 size_t at = size_t{e} * words + (c == cols ? bias + r : (r / 16 * cols + c) * 16 + r % 16);
                 Sum sum;
-                sum.add(first[at]);
+                if (constants.fresh == 0) sum.add(first[at]);
                 for (uint32_t slot = begin; slot < end; ++slot)
                     sum.add(double(grad_out[size_t{slot} * rows + r]) * (c == cols ? 1.0 : xAt(slot, c)));
-                bool unchanged = begin == end || (c == cols && constants.bias == 0);
+                bool unchanged = (begin == end && constants.fresh == 0) || (c == cols && constants.bias == 0);
                 wrong += (unchanged ? grads[at] == first[at] : within(grads[at], sum, end - begin)) ? 0 : 1;
             }
         return wrong;
@@ -323,7 +323,9 @@ struct Batch {
 
 const Constants kGradForms[] = {{.operand_bits = 24, .gather = 1},
                                 {.operand_bits = 24, .bias = kBias},
-                                {.operand_bits = 8, .fused = 1, .bias = kBias, .gather = 1}};
+                                {.operand_bits = 8, .fused = 1, .bias = kBias, .gather = 1},
+                                {.operand_bits = 24, .bias = kBias, .fresh = 1},
+                                {.operand_bits = 8, .fused = 1, .gather = 1, .fresh = 1}};
 
 }  // namespace
 
@@ -333,8 +335,8 @@ TEST_CASE("the gradient of a matrix is the sum over its expert's slots", "[backw
         for (auto [rows, cols] : kSizes)
             for (const Constants& c : kGradForms) {
                 test::Random random(++seed);
-                INFO(fmt::format("seed {} rows {} cols {} bits {} gather {}", seed, rows, cols, c.operand_bits,
-                                 c.gather));
+                INFO(fmt::format("seed {} rows {} cols {} bits {} gather {} fresh {}", seed, rows, cols, c.operand_bits,
+                                 c.gather, c.fresh));
                 Batch batch(counts, rows, cols, c, random);
                 auto params = [&] {
                     batch.restart();
@@ -367,8 +369,8 @@ TEST_CASE("the dense gradient of a matrix is the sum over all rows", "[backward]
 TEST_CASE("chunks of a micro-batch give the gradients of one piece, bit for bit", "[backward][simd]") {
     uint32_t seed = 1000;
     for (const Counts& counts : {Counts{65, 0, 131}, Counts{200}, Counts{1, 31, 32, 33}})
-        for (Constants c :
-             {kGradForms[0], kGradForms[1], kGradForms[2], Constants{.operand_bits = 24, .bias = kBias, .dense = 1}})
+        for (Constants c : {kGradForms[0], kGradForms[1], kGradForms[2], kGradForms[3], kGradForms[4],
+                            Constants{.operand_bits = 24, .bias = kBias, .dense = 1}})
             for (uint32_t chunks : {1u, 2u, 3u, 9u, 40u}) {
                 if (c.dense != 0 && counts.size() != 1) continue;
                 test::Random random(++seed);
@@ -382,6 +384,34 @@ TEST_CASE("chunks of a micro-batch give the gradients of one piece, bit for bit"
                     CHECK(std::memcmp(batch.grads.data(), whole.data(), 4 * whole.size()) == 0);
                 }
             }
+}
+
+TEST_CASE("a fresh gradient has the bits of one added to zeros, whatever was there", "[backward][simd]") {
+    test::Random random(8);
+    Constants c{.operand_bits = 24, .bias = kBias};
+    for (const Counts& counts : {Counts{40, 0, 1}, Counts{0, 0}}) {
+        Batch batch(counts, 37, 70, c, random);
+        for (auto* kernel : {cpu::expert_weight_grad, simd::expert_weight_grad}) {
+            batch.restart();
+            std::fill(batch.grads.begin(), batch.grads.end(), 0.0f);
+            c.fresh = 0;
+            runGroups(kernel, batch.params(), c, batch.groups(), 3);
+            std::vector<float> added = batch.grads;
+            std::fill(batch.grads.begin(), batch.grads.end(), NAN);
+            c.fresh = 1;
+            runGroups(kernel, batch.params(), c, batch.groups(), 3);
+            uint32_t wrong = 0;
+            for (uint32_t e = 0; e < counts.size(); ++e)
+                for (uint32_t r = 0; r < 37; ++r)
+                    for (uint32_t col = 0; col <= 70; ++col) {
+                        size_t at =
+                            size_t{e} * batch.words + (col == 70 ? batch.bias + r : (r / 16 * 70 + col) * 16 + r % 16);
+                        wrong += std::memcmp(&batch.grads[at], &added[at], 4) != 0 ? 1 : 0;
+                    }
+            CHECK(wrong == 0);
+            CHECK(batch.slots.status[0] == 0);
+        }
+    }
 }
 
 TEST_CASE("a gradient that may not be stored is counted by its word", "[backward][simd]") {

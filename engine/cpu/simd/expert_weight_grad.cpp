@@ -80,6 +80,7 @@ void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
     tile.slots = slots.end - slots.first;
     tile.before = slots.before;
     tile.last = slots.last;
+    tile.fresh = slots.fresh;
     tile.fused = c.fused != 0;
     tile.ahead = {};
     if (slots.last)
@@ -111,6 +112,16 @@ void addBias(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, ui
     for (uint32_t r = 0; r < rows; ++r) ChunkSum(totals[r], sums[r], slots.after()).finish(p, slots, word + r);
 }
 
+// Gradients that no slot adds to.
+void clearRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t row, uint32_t rows,
+               uint32_t col) {
+    const uint32_t columns = std::min(kGradSide, p.cols - col);
+    for (uint32_t r = 0; r < rows; r += kPanel)
+        for (uint32_t i = 0; i < columns; ++i)
+            std::fill_n(slots.grads + gradWord(p, row + r, col + i), std::min(uint32_t{kPanel}, rows - r), 0u);
+    if ((c.bias & kBias) != 0 && col == 0) std::fill_n(slots.grads + p.bias + row, rows, 0u);
+}
+
 // A part of the groups that belongs to one expert: tiles [first, end), row tiles fastest.
 struct Part {
     GradSlots slots;
@@ -131,6 +142,10 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
         uint32_t row = uint32_t(group % row_tiles) * kTileRows, col = uint32_t(group / row_tiles) * kGradSide;
         uint32_t end = std::min(p.rows, row + uint32_t(next - group) * kTileRows);
         group = next;
+        if (slots == 0 && part.slots.before == 0) {  // fresh, else there is nothing to do
+            clearRows(p, c, part.slots, row, end - row, col);
+            continue;
+        }
         const float* x = packInput(p, c, part.slots, col, std::min(kGradSide, p.cols - col));
         for (; row < end; row += kGradSide) {
             uint32_t rows = std::min(kGradSide, end - row);
@@ -148,7 +163,7 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
 void expert_weight_grad(const ExpertWeightGrad& p, const Constants& c, Groups groups) {
     const uint64_t of_expert = uint64_t{ceilDiv(p.rows, kTileRows)} * ceilDiv(p.cols, kGradSide);
     const uint64_t count = std::min(groups.end, gradExperts(p, c) * of_expert);
-    auto tile = std::make_unique<SlotTile>();
+    auto tile = std::make_unique_for_overwrite<SlotTile>();
     for (uint64_t group = groups.begin; group < count;) {
         uint64_t expert = group / of_expert, next = std::min(count, (expert + 1) * of_expert);
         Part part{findSlots(p, c, uint32_t(expert)), group - expert * of_expert, next - expert * of_expert};

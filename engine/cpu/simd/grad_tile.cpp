@@ -238,9 +238,11 @@ void runSlots(SlotTile& tile) {
 }
 
 // Adds a column's totals to its `rows` gradients; what was largest, with `seen`.
+template <bool kFresh>
 HWY_INLINE VI addColumn(const float* totals, float* grads, uint32_t rows, VI seen) {
     for (uint32_t i = 0; i < rows; i += kLanes) {
-        V sum = hn::Add(loadSome(grads + i, rows - i, 0.0f), hn::Load(D(), totals + i));
+        V sum = hn::Load(D(), totals + i);
+        if constexpr (!kFresh) sum = hn::Add(loadSome(grads + i, rows - i, 0.0f), sum);
         storeSome(stateRule(sum), grads + i, rows - i);
         seen = largest(seen, sum);
     }
@@ -254,7 +256,8 @@ void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols,
         const uint32_t rows = std::min(uint32_t{kPanel}, tile.rows - row);
         VI seen = hn::Zero(DI());
         for (uint32_t col = 0; col < tile.columns; ++col)
-            seen = addColumn(tile.totals[col] + row, grads + col * kPanel, rows, seen);
+            seen = tile.fresh ? addColumn<true>(tile.totals[col] + row, grads + col * kPanel, rows, seen)
+                              : addColumn<false>(tile.totals[col] + row, grads + col * kPanel, rows, seen);
         if (!outOfRange(seen)) continue;
         for (uint32_t col = 0; col < tile.columns; ++col)
             for (uint32_t i = col * kPanel; i < col * kPanel + rows; ++i) checked(grads[i], status, word + i);

@@ -45,6 +45,7 @@ struct SlotTile {
     uint32_t rows = 0, columns = 0;   // 1..64
     uint32_t slots = 0, before = 0;   // before: slots of earlier chunks
     bool last = true;                 // the sum of the unfinished block is added to totals, too
+    bool fresh = false;               // gradients are assigned
     bool fused = false;
     Ahead ahead;                                     // what comes after the products
     alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
@@ -55,7 +56,8 @@ struct SlotTile {
 // totals must be set if there were finished blocks before, start if there was an unfinished one.
 void run(SlotTile& tile);
 
-// grad = state_rule(checked(grad + total)): `word` is that of the tile's first element, of panels [cols][16].
+// grad = state_rule(checked(grad + total)), or of the total alone if the tile is fresh: `word` is that of the tile's
+// first element, of panels [cols][16].
 void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status);
 
 // as_operand of `count` values.
