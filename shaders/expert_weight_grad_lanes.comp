@@ -10,7 +10,7 @@ KERNEL(ExpertWeightGrad)
 #include "shaders/weight_grad.glsl"
 
 const uint kChunk = 16u;  // rows of a load
-const uint kSlots = 2u;   // of a loop trip
+const uint kSlots = 4u;   // of a loop trip
 #define EACH_ROW(DO) VKMOE_EACH_ROW(DO, 0) VKMOE_EACH_ROW(DO, 16)  // row i + j
 
 vec4 sums[kTileRows];  // of a block, the thread's four columns
@@ -36,24 +36,35 @@ vec4 load_grads(uint slot, uvec4 rows) {
     return grads;
 }
 
-// Rows 2i + j and the one after it, which lane i loaded: j is 0 or 16.
-#define GRAD_PAIR(i, j)                                                           \
-    if (2 * i + j < c_tile_rows) {                                                \
-        vec2 two = from_lane(j == 0 ? low : high, uint(i));                       \
-        sums[2 * i + j] = multiply_add(vec4(two.x), x, sums[2 * i + j]);          \
-        sums[2 * i + j + 1] = multiply_add(vec4(two.y), x, sums[2 * i + j + 1]);  \
+// Slot k + j of the trip; past the last one x is 1 and the gradients -0, which changes no sum.
+#define LOAD_SLOT(j)                                                  \
+    {                                                                 \
+        bool inside = k + j < count;                                  \
+        vec4 x = load_columns(from_lane(x_at, j), columns);           \
+        vec4 grads = load_grads(slot + min(k + j, count - 1u), rows); \
+        xs[j] = inside ? x : vec4(one());                             \
+        grads = inside ? grads : vec4(nothing());                     \
+        low[j] = packed(grads.xy);                                    \
+        high[j] = packed(grads.zw);                                   \
+        bias_sums = bias_sums + grads;                                \
     }
-#define GRAD_SLOT(j)                                                    \
-    {                                                                   \
-        bool inside = k + j < count;                                    \
-        vec4 x = load_columns(from_lane(x_at, j), columns);             \
-        vec4 grads = load_grads(slot + min(k + j, count - 1u), rows);   \
-        x = inside ? x : vec4(one());                                   \
-        grads = inside ? grads : vec4(nothing());                       \
-        uint64_t low = packed(grads.xy), high = packed(grads.zw);       \
-        VKMOE_EIGHT(GRAD_PAIR, 0)                                       \
-        VKMOE_EIGHT(GRAD_PAIR, 16)                                      \
-        bias_sums = bias_sums + grads;                                  \
+// Rows 2i + j and the one after it, which lane i loaded (j is 0 or 16): all slots of the trip, so that a sum is in a
+// register for all of them.
+#define ADD_SLOT(i, j, at)                                          \
+    {                                                               \
+        vec2 two = from_lane(j == 0 ? low[at] : high[at], uint(i)); \
+        even = multiply_add(vec4(two.x), xs[at], even);             \
+        odd = multiply_add(vec4(two.y), xs[at], odd);               \
+    }
+#define ADD_PAIR(i, j)                                          \
+    if (2 * i + j < c_tile_rows) {                              \
+        vec4 even = sums[2 * i + j], odd = sums[2 * i + j + 1]; \
+        ADD_SLOT(i, j, 0)                                       \
+        ADD_SLOT(i, j, 1)                                       \
+        ADD_SLOT(i, j, 2)                                       \
+        ADD_SLOT(i, j, 3)                                       \
+        sums[2 * i + j] = even;                                 \
+        sums[2 * i + j + 1] = odd;                              \
     }
 #define CLEAR_SUM(i, j) \
     if (i + j < c_tile_rows) sums[i + j] = vec4(nothing());
@@ -67,8 +78,14 @@ void add_slots(uint slot, uint count, uvec4 rows, uvec4 columns) {
     for (uint k = 0u; k < count; k += kSlots) {
         uint at = slot + min(k + lane_index() % kSlots, count - 1u);
         uint x_at = (c_gather != 0u ? p.token_of.at[at] : at) * p.cols;
-        GRAD_SLOT(0u)
-        GRAD_SLOT(1u)
+        vec4 xs[kSlots];
+        uint64_t low[kSlots], high[kSlots];
+        LOAD_SLOT(0u)
+        LOAD_SLOT(1u)
+        LOAD_SLOT(2u)
+        LOAD_SLOT(3u)
+        VKMOE_EIGHT(ADD_PAIR, 0)
+        VKMOE_EIGHT(ADD_PAIR, 16)
     }
 }
 
