@@ -23,11 +23,12 @@ void pause() {
 }  // namespace
 
 void Team::share(size_t helpers, const std::function<void()>& loop) {
-    callHelpers();
+    helpers = std::min(helpers, threads_ - 1);
+    call(helpers);
     {
         tbb::spin_mutex::scoped_lock lock(mutex_);
         loop_ = &loop;
-        places_ = std::min(helpers, threads_ - 1);
+        places_ = helpers;
     }
     announce();
     run(loop);
@@ -36,14 +37,13 @@ void Team::share(size_t helpers, const std::function<void()>& loop) {
     if (failed_) std::rethrow_exception(std::exchange(failed_, nullptr));
 }
 
-void Team::callHelpers() {
-    if (std::exchange(called_, true)) return;
+void Team::call(size_t helpers) {
     over_ = false;
-    for (size_t i = 1; i < threads_; ++i) helpers_.run([this] { follow(); });
+    for (; called_ < helpers; ++called_) helpers_.run([this] { follow(); });
 }
 
 void Team::dismiss() {
-    if (!std::exchange(called_, false)) return;
+    if (std::exchange(called_, 0) == 0) return;
     over_ = true;
     announce();
     helpers_.wait();

@@ -1,9 +1,10 @@
 // Team: threads that work on one loop after another with the thread that leads them.
 //
 // A step of a small model is dozens of loops of a few microseconds, and to start a loop on threads that wait for tasks
-// takes as long as most of them. So helpers (tasks of oneTBB) are called once for a whole list of loops and watch for
-// the next one. The leader waits for none but those that work with it: a helper that is late, or that the system never
-// runs, costs nothing. Between loops helpers spin for some tens of microseconds, then they sleep.
+// takes as long as most of them. So helpers (tasks of oneTBB) are called once for a whole list of loops, as many as a
+// loop has work for, and watch for the next one. The leader waits for none but those that work with it: a helper that
+// is late, or that the system never runs, costs nothing. Between loops helpers spin for some tens of microseconds, then
+// they sleep.
 #pragma once
 
 #include <tbb/spin_mutex.h>
@@ -52,7 +53,7 @@ private:
         Team& team;
     };
 
-    void callHelpers();
+    void call(size_t helpers);
     void dismiss();
     void announce();
     void follow();
@@ -63,7 +64,7 @@ private:
     tbb::task_arena arena_;
     tbb::task_group helpers_;
     const size_t threads_;
-    bool called_ = false;
+    size_t called_ = 0;  // helpers that are on their way or here
 
     alignas(64) std::atomic<int> round_ = 0;  // changes with every loop, and when the helpers may go
     std::atomic<bool> over_ = false;
