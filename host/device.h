@@ -51,7 +51,8 @@ struct DeviceOptions {
     std::optional<DeviceLimits> clamp;  // the smaller of each limit and this holds
     uint32_t threads = 0;               // CPU: 0 = all
     bool simd = true;                   // CPU: use the SIMD twins
-    bool backwards = false;  // CPU: run what stands between two barriers in reverse order (shows a missing barrier)
+    // CPU: run what stands between two barriers one by one, the last first (shows a missing barrier).
+    bool backwards = false;
     // For tests: transfers where there is no queue for them. Vulkan: they go to the one queue, with their own timeline.
     // CPU: they run as late as what is told of them allows (shows work that should have awaited one).
     bool emulate_transfer_queue = false;

@@ -104,6 +104,7 @@ public:
     }
 
     void forget(uint64_t offset, uint64_t bytes) const override {
+        if (bytes == 0) return;                                            // to the system it means: to the end
         const auto unit = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));  // part of one is not dropped
         const uint64_t from = offset / unit * unit, to = (offset + bytes + unit - 1) / unit * unit;
         ::posix_fadvise(descriptor_.number(), static_cast<off_t>(from), static_cast<off_t>(to - from),

@@ -154,10 +154,13 @@ void PageReader::begin(PageId page, uint32_t parts) {
     if (job.announced) --announced_;
 }
 
-// Of one part.
-void PageReader::end(PageId page, Result<void> outcome) {
+// Of one part. A page's error is that of its first part that has one.
+void PageReader::end(PageId page, uint32_t part, Result<void> outcome) {
     Job& job = jobs_.at(page);
-    if (job.so_far) job.so_far = std::move(outcome);
+    if (!outcome && part < job.failed_part) {
+        job.failed_part = part;
+        job.so_far = std::move(outcome);
+    }
     if (--job.parts_left > 0) return;
     ++total_.pages;
     total_.bytes += store_.sourceBytes(page);
@@ -194,7 +197,7 @@ void PageReader::read(std::unique_lock<std::mutex>& lock, PageId page, std::vect
     Result<void> outcome = store_.read(page, job.into, scratch);
     lock.lock();
     count(false);
-    end(page, std::move(outcome));
+    end(page, 0, std::move(outcome));
 }
 
 void PageReader::readOfRun(std::unique_lock<std::mutex>& lock, std::vector<std::byte>& scratch) {
@@ -210,7 +213,7 @@ void PageReader::readOfRun(std::unique_lock<std::mutex>& lock, std::vector<std::
     Result<void> outcome = store_.readPart(page, part, into, scratch);
     lock.lock();
     count(false);
-    end(page, std::move(outcome));
+    end(page, part, std::move(outcome));
 }
 
 }  // namespace v1

@@ -25,7 +25,7 @@ public:
 
     // Fewer threads where the system refuses them; with none, whoever waits for a page reads it.
     PageReader(const PageStore& store, uint32_t threads);
-    ~PageReader();  // drops what has not begun, waits for what has
+    ~PageReader();  // drops what no thread has taken, waits for the rest
     PageReader(const PageReader&) = delete;
     PageReader& operator=(const PageReader&) = delete;
 
@@ -54,6 +54,7 @@ private:
         Urgency urgency;
         bool announced = false, begun = false;
         uint32_t parts_left = 1;  // once it has begun
+        uint32_t failed_part = UINT32_MAX;
         Result<void> so_far = {};
         std::optional<Result<void>> outcome = {};
     };
@@ -69,7 +70,7 @@ private:
     Run runFrom(PageId first) const;
     std::optional<PageId> announceNext();
     void begin(PageId page, uint32_t parts);
-    void end(PageId page, Result<void> outcome);
+    void end(PageId page, uint32_t part, Result<void> outcome);
     void count(bool begins);
     void read(std::unique_lock<std::mutex>& lock, PageId page, std::vector<std::byte>& scratch);
     void readOfRun(std::unique_lock<std::mutex>& lock, std::vector<std::byte>& scratch);

@@ -120,9 +120,9 @@ struct ExpertUpBackward {
     uint32_t dense_page;
 };
 
-// One matrix of every expert: grad[row, col] += (with constants.fresh =) sum over the expert's slots of grad_out[slot, row] * x[slot, col], and of
-// its bias: sum of grad_out[slot, row]. With constants.dense the same of one page over all rows of grad_out (the shared
-// expert, the router, a tied head).
+// One matrix of every expert: grad[row, col] += sum over the expert's slots of grad_out[slot, row] * x[slot, col], and of
+// its bias: sum of grad_out[slot, row]. With constants.fresh both are assigned. With constants.dense the same of one page
+// over all rows of grad_out (the shared expert, the router, a tied head).
 struct ExpertWeightGrad {
     F32 grad_out;     // [slots, rows] operands
     F32 x;            // [slots, cols]; [tokens, cols] if constants.gather; rounded to operand_bits as it is loaded

@@ -137,7 +137,8 @@ Case expertWeightGrad(const KernelCode& code, const Constants& c, const Shape& s
     uint32_t experts = c.dense != 0 ? 1 : shape.experts;
     test.threads = uint64_t{experts} * ceilDiv(p.cols, tileOutputs(code)) * ceilDiv(p.rows, kTileRows) * kWorkgroup;
     test.flops = 2.0 * slots * p.rows * p.cols;
-    test.bytes = 4.0 * slots * (double(p.rows) + p.cols) + 8.0 * std::min(experts, slots) * p.rows * p.cols;
+    const double matrices = c.fresh != 0 ? 4.0 * experts : 8.0 * std::min(experts, slots);
+    test.bytes = 4.0 * slots * (double(p.rows) + p.cols) + matrices * p.rows * p.cols;
     return test;
 }
 
@@ -169,6 +170,7 @@ std::vector<Constants> upForms(const DeviceLimits&) {
 // ones.
 std::vector<Constants> weightForms(const DeviceLimits&) {
     return {
+        {.operand_bits = 24, .gather = 1},
         {.operand_bits = 24, .gather = 1, .fresh = 1},
         {.operand_bits = 24, .bias = kBias, .gather = 1, .carry = 1},
         {.operand_bits = 24, .bias = kBias},
@@ -176,6 +178,7 @@ std::vector<Constants> weightForms(const DeviceLimits&) {
         {.operand_bits = 24, .bias = kBias, .dense = 1},
         {.operand_bits = 24, .dense = 1, .carry = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .gather = 1, .carry = 1, .fresh = 1},
+        {.operand_bits = 8, .fused = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .fresh = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .dense = 1},
     };

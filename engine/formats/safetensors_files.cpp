@@ -59,6 +59,7 @@ private:
             offset += count;
         }
     }
+
     size_t partAt(uint64_t offset) const {
         return size_t(std::upper_bound(starts_.begin(), starts_.end(), offset) - starts_.begin()) - 1;
     }

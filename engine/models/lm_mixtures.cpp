@@ -32,7 +32,7 @@ Result<LmMixtures> LmMixtures::create(Engine& engine, const LmConfig& config, st
     }
     all.chosen_.resize(config.layers);
     if (paging && config.layers != 0) VKMOE_CHECK(all.page(config, parameters, *paging, chunks));
-    VKMOE_CHECK(all.backward(nullptr, true));
+    VKMOE_CHECK(all.prepare(false, true));
     return all;
 }
 
@@ -77,12 +77,17 @@ LmPass::Mixture LmMixtures::again(const LmActivations& a) {
     };
 }
 
-Result<LmPass::MixtureBackward> LmMixtures::backward(const LmCarry* carry, bool fresh) {
+Result<void> LmMixtures::prepare(bool carry, bool fresh) {
     backwards_.clear();
     for (auto& layer : layers_) {
-        VKMOE_TRY(pass, layer->backward(*engine_, {.carry = carry != nullptr, .fresh = fresh && !paged_}));
+        VKMOE_TRY(pass, layer->backward(*engine_, {.carry = carry, .fresh = fresh && !paged_}));
         backwards_.push_back(pass);
     }
+    return {};
+}
+
+Result<LmPass::MixtureBackward> LmMixtures::backward(const LmCarry* carry, bool fresh) {
+    VKMOE_CHECK(prepare(carry != nullptr, fresh));
     return LmPass::MixtureBackward(
         [this, carry](const BackwardPass::Recording& r, uint32_t l, const LmChunk& chunk) -> Result<void> {
             if (carry) return chunkBackward(r, l, chunk, *carry);

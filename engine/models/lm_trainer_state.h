@@ -24,7 +24,8 @@ struct LmTrainer::State {
     Buffer trunk_table, counts, scratch;  // scratch: two of [T, D]
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
-    bool accumulates = false;  // the next micro-batch adds its gradients to those that are there
+    bool fresh = true;              // a step's only micro-batch: gradients of experts are assigned
+    bool accumulates = false;       // the next micro-batch adds its gradients to those that are there
     std::optional<Error> overflow;  // a scaled gradient of this step may not be stored
 
     Result<void> buildSet();
@@ -45,6 +46,8 @@ struct LmTrainer::State {
     Result<void> recordPasses(Commands& commands, const LmInputs& inputs, uint32_t sequences);
     void countTokens(LmStep& step, uint32_t tokens) const;
     Result<void> checkGradients(Result<void> checked, bool scaled_before);
+    // Of a step; `alone`: of one micro-batch. Makes what passes need.
+    Result<void> begin(bool alone);
     // Records and runs one micro-batch; `last` adds what ends a step's first half. Returns the loss summed over
     // sequences.
     Result<double> microBatch(std::span<const Sequence> sequences, double grad_scale, bool last, LmStep& step);

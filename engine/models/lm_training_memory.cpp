@@ -97,6 +97,7 @@ Result<void> LmTrainer::State::allocate(uint32_t tokens) {
     if (chunk < tokens) {
         VKMOE_TRY(sums, LmCarry::create(*engine, carriedModel(), tokens));
         VKMOE_CHECK(mixtures->prepareChunks(sums));
+        VKMOE_CHECK(mixtures->prepare(true, fresh));
         carry = std::move(sums);
     }
     activations = std::move(made);

@@ -66,7 +66,7 @@ Result<void> LmTrainer::State::recordPasses(Commands& commands, const LmInputs& 
     pass->losses(commands, a, tokens, &gradients_at);
     LmPass::Mixture again;
     if (options.checkpoint_activations) again = mixtures->again(a);
-    VKMOE_TRY(mixtures_backward, mixtures->backward(gradients_at.carry, !accumulates));
+    VKMOE_TRY(mixtures_backward, mixtures->backward(gradients_at.carry, fresh));
     VKMOE_CHECK(pass->backward(commands, a, again, mixtures_backward, gradients_at, inputs));
     if (options.loss_scaling && options.rescale_sums)
         VKMOE_CHECK(all->scaleGradients(commands, *scale, float(scaler.scale()), 1.0f));
@@ -83,7 +83,7 @@ Result<double> LmTrainer::State::microBatch(std::span<const Sequence> sequences,
     pass->fill(a, inputs);
     Commands commands;
     const bool scaled_before = accumulates && options.loss_scaling && options.rescale_sums;
-    if (!accumulates) VKMOE_CHECK(all->zeroGrads(commands, tokens == 0));
+    if (!accumulates) VKMOE_CHECK(all->zeroGrads(commands, !fresh || tokens == 0));
     commands.fill(counts, 0, counts.size(), 0);
     auto used =
         uint32_t(std::count_if(sequences.begin(), sequences.end(), [](const auto& s) { return s.size() >= 2; }));
@@ -141,18 +141,26 @@ Result<void> LmTrainer::State::finishStep(double grad_scale, LmStep& step) {
                       });
 }
 
+// Before memory goes to activations, and before anything is timed.
+Result<void> LmTrainer::State::begin(bool alone) {
+    fresh = alone;
+    accumulates = false;
+    overflow.reset();
+    VKMOE_CHECK(mixtures->prepare(false, fresh));
+    return carry ? mixtures->prepare(true, fresh) : Result<void>();
+}
+
 Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batches) {
     State& s = *state_;
     Turn turn(*s.engine);
     LmStep step;
-    DeviceCounters before = s.engine->device().counters();
-    auto start = Clock::now();
     uint64_t sequences = 0;
     for (const auto& batch : micro_batches)
         sequences += uint64_t(std::count_if(batch.begin(), batch.end(), [](const auto& q) { return q.size() >= 2; }));
     if (sequences == 0) return Error{ErrorCode::bad_input, "a step has no sequence of two tokens or more"};
-    s.accumulates = false;
-    s.overflow.reset();
+    VKMOE_CHECK(s.begin(micro_batches.size() == 1));
+    DeviceCounters before = s.engine->device().counters();
+    auto start = Clock::now();
     double grad_scale = 1.0 / double(sequences);
     for (size_t i = 0; i < micro_batches.size(); ++i) {
         VKMOE_TRY(loss, s.microBatch(micro_batches[i], grad_scale, i + 1 == micro_batches.size(), step));
@@ -169,8 +177,8 @@ Result<LmStep> LmTrainer::step(std::span<const std::vector<Sequence>> micro_batc
 Result<double> LmTrainer::accumulate(std::span<const Sequence> sequences, bool first) {
     Turn turn(*state_->engine);
     LmStep step;
+    VKMOE_CHECK(state_->begin(false));
     state_->accumulates = !first;
-    state_->overflow.reset();
     VKMOE_TRY(loss, state_->microBatch(sequences, 1, false, step));
     if (state_->overflow) return *state_->overflow;
     return loss;

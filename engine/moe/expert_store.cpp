@@ -29,6 +29,16 @@ uint64_t packedBytes(const PagePart& part, uint32_t rows) {
     return packedWords(rows, uint32_t(part.tensor->shape[1]), part.widen ? WeightFormat::f32 : part.tensor->format) * 4;
 }
 
+// Whether each tensor of an expert is followed by that of the next one (or by another one's rows, if two are fused).
+bool areStacked(const std::vector<std::vector<PagePart>>& experts) {
+    for (size_t e = 1; e < experts.size(); ++e)
+        for (size_t i = 0; i < experts[e].size(); ++i) {
+            const formats::TensorRange &before = *experts[e - 1][i].tensor, &next = *experts[e][i].tensor;
+            if (next.offset <= before.offset || next.offset - before.offset > 2 * before.bytes) return false;
+        }
+    return true;
+}
+
 // A slice that was read, `from`, to its place in the page.
 void transform(const PagePart& part, const TensorSlice& slice, std::byte* from, std::byte* to, U32 status) {
     const auto format = uint32_t(slice.tensor->format);
@@ -80,6 +90,7 @@ Result<void> ExpertStore::describe(Layer& layer, bool widen) {
         VKMOE_TRY(parts, expertParts(source, expertPrefix(e), formats, layer.shape, layer.layout));
         layer.parts.push_back(std::move(parts));
     }
+    layer.stacked = areStacked(layer.parts);
     for (const PagePart& part : layer.parts.front())
         for (const TensorSlice& slice : slicesOf(part)) layer.source_bytes += slice.storedBytes(*source.bytes);
     return {};
@@ -119,7 +130,8 @@ Result<void> ExpertStore::read(PageId page, std::span<std::byte> into, std::vect
 
 PageStore::Row ExpertStore::row(PageId page) const {
     const Layer& layer = layerOf(page);
-    return {layer.first_page + PageId(layer.parts.size()), uint32_t(partsOf(page).size())};
+    const PageId end = layer.stacked ? layer.first_page + PageId(layer.parts.size()) : page + 1;
+    return {end, uint32_t(partsOf(page).size())};
 }
 
 Result<void> ExpertStore::readPart(PageId page, uint32_t part, std::span<std::byte> into,

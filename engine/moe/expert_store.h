@@ -32,7 +32,7 @@ public:
     uint64_t sourceBytes(PageId page) const override;
     void announce(PageId page) const override;
     Result<void> read(PageId page, std::span<std::byte> into, std::vector<std::byte>& scratch) const override;
-    // A layer's experts, whose tensors are stacked; the parts are tensors.
+    // A layer's experts, where their tensors are stacked in the file; the parts are tensors.
     Row row(PageId page) const override;
     Result<void> readPart(PageId page, uint32_t part, std::span<std::byte> into,
                           std::vector<std::byte>& scratch) const override;
@@ -44,6 +44,7 @@ private:
         PageLayout layout;
         PageId first_page = 0;
         uint64_t source_bytes = 0;                 // of each page in the file
+        bool stacked = false;                      // each tensor of all experts lies together
         std::vector<std::vector<PagePart>> parts;  // of each expert; they point into `source`
     };
 

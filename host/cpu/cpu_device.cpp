@@ -120,11 +120,15 @@ private:
     void runBetweenBarriers(std::span<const Commands::Operation> operations) {
         work_.clear();
         for (size_t i = 0; i < operations.size(); ++i) add(operations[backwards_ ? operations.size() - 1 - i : i]);
-        if (team_.threads() == 1) return work_.run(false);
-        const double expected = work_.seconds();
-        if (expected <= kShared && !work_.runFor(kShared)) return;
-        team_.share(expected > kShared ? size_t(expected / kShared) : team_.threads(),
-                    [this] { work_.run(Team::place() % 2 != 0); });
+        if (backwards_ || team_.threads() == 1) return work_.run(false);
+        auto threads = double(team_.threads());
+        if (const double expected = work_.seconds(); expected > kShared)
+            threads = std::min(threads, 1 + expected / kShared);
+        else
+            work_.runFor(kShared);  // longer than expected, if something is left
+        if (work_.left() <= 1) return work_.run(false);
+        threads = std::min(threads, double(work_.left()));
+        team_.share(size_t(threads) - 1, [this] { work_.run(Team::place() % 2 != 0); });
     }
 
     void add(const Commands::Operation& operation) {
@@ -151,7 +155,9 @@ private:
                 });
                 break;
             case Commands::Kind::update:
-                std::memcpy(bytesOf(operation.to, operation.to_offset), operation.params.data(), operation.bytes);
+                work_.add(1, updated_seconds_, [&operation](uint64_t, uint64_t) {
+                    std::memcpy(bytesOf(operation.to, operation.to_offset), operation.params.data(), operation.bytes);
+                });
                 break;
             case Commands::Kind::barrier:
                 break;
@@ -189,8 +195,8 @@ private:
     WorkList work_;
     std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
-    double copied_seconds_ = 0, filled_seconds_ = 0;                       // of a piece, the last time
-    std::vector<double> group_seconds_ = std::vector<double>(kEstimates);  // see secondsOf
+    double copied_seconds_ = 0, filled_seconds_ = 0, updated_seconds_ = 0;  // of a piece, the last time
+    std::vector<double> group_seconds_ = std::vector<double>(kEstimates);   // see secondsOf
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet
     uint64_t transfer_value_ = 0, transferred_ = 0, asked_ = 0;

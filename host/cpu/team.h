@@ -2,9 +2,9 @@
 //
 // A step of a small model is dozens of loops of a few microseconds, and to start a loop on threads that wait for tasks
 // takes as long as most of them. So helpers (tasks of oneTBB) are called once for a whole list of loops, as many as a
-// loop has work for, and watch for the next one. The leader waits for none but those that work with it: a helper that
-// is late, or that the system never runs, costs nothing. Between loops helpers spin for some tens of microseconds, then
-// they sleep.
+// loop has work for, and watch for the next one. The leader waits for none but those that work with it, and at the
+// list's end for those that have begun: a helper that the system never runs costs nothing. Between loops helpers spin
+// for some tens of microseconds, then they sleep.
 #pragma once
 
 #include <tbb/spin_mutex.h>
@@ -23,11 +23,13 @@ class Team {
 public:
     // Of `threads` threads, one or more, with the leader.
     explicit Team(size_t threads) : arena_(int(threads)), threads_(threads) {}
-    ~Team() noexcept {}
+    ~Team() noexcept {}  // task_group's could throw, which it does if nobody waited
 
     size_t threads() const { return threads_; }
 
-    // Runs work(), in which this thread may share loops; one thread leads at a time.
+    // Runs work(), in which this thread may share loops; one thread leads at a time. Nothing in it, nor in a loop, may
+    // wait for tasks of oneTBB's: a helper that ran inside such a wait would watch for a loop that its own thread
+    // should begin.
     template <class Work>
     void lead(const Work& work) {
         if (threads_ == 1) return work();

@@ -22,6 +22,7 @@ void WorkList::add(uint64_t groups, double& group_seconds, Run run) {
     pieces_.push_back({0, groups, unitOf(groups), expected, &group_seconds, std::move(run)});
     back_ = pieces_.size();
     seconds_ += expected * double(groups);
+    left_ += groups;
 }
 
 void WorkList::run(bool from_end) {
@@ -29,11 +30,9 @@ void WorkList::run(bool from_end) {
     }
 }
 
-bool WorkList::runFor(double seconds) {
+void WorkList::runFor(double seconds) {
     const double start = secondsNow();
-    for (uint64_t most = 1; runOne(false, most); most *= 2)
-        if (secondsNow() - start > seconds) return true;
-    return false;
+    for (uint64_t most = 1; runOne(false, most) && secondsNow() - start <= seconds;) most *= 2;
 }
 
 bool WorkList::take(Range& range, bool from_end, uint64_t most) {
@@ -43,9 +42,9 @@ bool WorkList::take(Range& range, bool from_end, uint64_t most) {
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    const auto share =
-        uint64_t(std::min(double(left), std::max(seconds_, 0.0) / piece.expected / double(2 * threads_)));
-    const uint64_t units = std::max<uint64_t>((std::min(share, most) + unit - 1) / unit, 1);
+    auto share = double(left);  // of one thread: a cut would make some kernels prepare again
+    if (threads_ > 1) share = std::min(share, std::max(seconds_, 0.0) / piece.expected / double(2 * threads_));
+    const uint64_t units = std::max<uint64_t>((std::min(uint64_t(share), most) + unit - 1) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;
     range.begin =
@@ -53,6 +52,7 @@ bool WorkList::take(Range& range, bool from_end, uint64_t most) {
     range.end = from_end ? piece.last : std::min(piece.last, (piece.first / unit + units) * unit);
     (from_end ? piece.last : piece.first) = from_end ? range.begin : range.end;
     seconds_ -= double(range.end - range.begin) * piece.expected;
+    left_ -= range.end - range.begin;
     return true;
 }
 
@@ -77,6 +77,7 @@ void WorkList::clear() {
     pieces_.clear();
     front_ = back_ = 0;
     seconds_ = 0;
+    left_ = 0;
 }
 
 }  // namespace v1

@@ -25,14 +25,15 @@ public:
     // not known), and gets what it took.
     void add(uint64_t groups, double& group_seconds, Run run);
 
-    // What one thread would take for all that is left.
+    // What one thread would take for all that is left, and how many groups that are.
     double seconds() const { return seconds_; }
+    uint64_t left() const { return left_; }
 
     // Runs ranges until none is left; several threads call it at once. `from_end`: takes them there.
     void run(bool from_end);
 
-    // Runs ranges, short ones first, for about that long; whether something is left.
-    bool runFor(double seconds);
+    // Runs ranges, short ones first, for about that long.
+    void runFor(double seconds);
 
     // Forgets everything.
     void clear();
@@ -61,6 +62,7 @@ private:
     std::vector<Piece> pieces_;
     size_t front_ = 0, back_ = 0;  // pieces of which something is left are in [front_, back_)
     double seconds_ = 0;
+    uint64_t left_ = 0;
 };
 
 }  // namespace v1

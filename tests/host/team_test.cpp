@@ -2,12 +2,17 @@
 #include "host/cpu/team.h"
 
 #include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
 
+#include <atomic>
 #include <catch2/catch_test_macros.hpp>
+#include <cfenv>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <thread>
 
+#include "host/clock.h"
 #include "host/cpu/work_list.h"
 #include "tests/must.h"
 
@@ -53,15 +58,58 @@ TEST_CASE("threads share loops: each group runs once", "[host]") {
                 for (int i = 0; i < 50; ++i) {
                     work.clear();
                     Loop loop(random, work);
-                    if (random() % 4 != 0 || work.runFor(1e-7)) {
-                        if (threads == 1) work.run(false);
-                        if (threads > 1) team.share(random() % 10, [&] { work.run(Team::place() % 2 != 0); });
-                    }
-                    if (!loop.eachOnce() || std::abs(work.seconds()) > 1e-9) ++wrong;
+                    if (random() % 4 == 0) work.runFor(1e-7);
+                    if (threads == 1) work.run(false);
+                    if (threads > 1) team.share(random() % 10, [&] { work.run(Team::place() % 2 != 0); });
+                    if (!loop.eachOnce() || work.left() != 0 || std::abs(work.seconds()) > 1e-9) ++wrong;
                 }
             });
         CHECK(wrong == 0);
     }
+}
+
+TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {
+    global_control more_than_cores(global_control::max_allowed_parallelism, 8);
+    std::fesetround(FE_UPWARD);  // what oneTBB takes over from the thread that makes an arena
+    Team team(2);
+    const auto leader = std::this_thread::get_id();
+    std::atomic<bool> came = false, nearest = true;
+    const double start = secondsNow();
+    while (!came && secondsNow() - start < 20)
+        team.lead([&] {
+            for (int i = 0; i < 1000 && !came; ++i)
+                team.share(1, [&] {
+                    if (std::this_thread::get_id() == leader) return std::this_thread::yield();
+                    if (std::fegetround() != FE_TONEAREST) nearest = false;
+                    came = true;
+                });
+        });
+    std::fesetround(FE_TONEAREST);
+    CHECK(came);
+    CHECK(nearest);
+}
+
+TEST_CASE("threads share loops: where no helper may come, and inside a caller's tasks", "[host]") {
+    auto count = [](size_t threads) {
+        Team team(threads);
+        WorkList work(threads);
+        uint32_t ran = 0;
+        double seconds = 0;
+        team.lead([&] {
+            work.add(100, seconds, [&](uint64_t begin, uint64_t end) {
+                std::atomic_ref(ran).fetch_add(uint32_t(end - begin), std::memory_order_relaxed);
+            });
+            team.share(threads - 1, [&] { work.run(Team::place() % 2 != 0); });
+        });
+        return ran;
+    };
+    {
+        global_control alone(global_control::max_allowed_parallelism, 1);
+        CHECK(count(4) == 100);
+    }
+    std::atomic<uint32_t> all = 0;
+    tbb::parallel_for(0, 40, [&](int) { all += count(3); });
+    CHECK(all == 4000);
 }
 
 TEST_CASE("threads share loops: what one of them throws, the leader throws, and the next loop runs", "[host]") {
@@ -93,9 +141,14 @@ TEST_CASE("threads share loops: what one of them throws, the leader throws, and 
 TEST_CASE("a work list learns what a group takes", "[host]") {
     WorkList work(2);
     double seconds = 0;
-    work.add(4, seconds, [](uint64_t, uint64_t) {});
+    work.add(4, seconds, [](uint64_t, uint64_t) {
+        for (double start = secondsNow(); secondsNow() == start;) {
+        }
+    });
     CHECK(work.seconds() == 4e-6);  // not known: a microsecond each
+    CHECK(work.left() == 4);
     work.run(true);
+    CHECK(work.left() == 0);
     CHECK(work.seconds() < 1e-12);
     CHECK(seconds > 0);
     CHECK(seconds < 1e-3);

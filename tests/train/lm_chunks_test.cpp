@@ -97,6 +97,38 @@ TEST_CASE("a chunk may be a token", "[train][lm]") {
     }
 }
 
+// Gradients of experts are assigned in a step of one micro-batch, and added up in others.
+TEST_CASE("a step of one micro-batch has the bits of one with empty ones beside it", "[train][lm]") {
+    using Step = std::vector<std::vector<Sequence>>;
+    for (Engine* engine : {test::engines()[0], test::engines()[1]})
+        for (uint32_t chunk : {0u, 30u}) {
+            CAPTURE(engine->device().info().name, chunk);
+            LmTrainerOptions options = chunkOptions(Precision::exact, false);
+            options.max_chunk = chunk;
+            auto trained = [&](auto&& arrange) {
+                auto trainer = must(LmTrainer::create(*engine, chunkModel(kShape), options));
+                for (uint32_t i = 0; i < 3; ++i) must(trainer.step(arrange(stepOf(i, 3)[0])));
+                LmTrainerState state = must(trainer.state());
+                return test::LmRun{.values = {state.parameters, state.first, state.second}};
+            };
+            const std::vector<Sequence> none{{3}};
+            const test::LmRun alone = trained([&](const auto& some) { return Step{some}; });
+            test::checkSame(trained([&](const auto& some) { return Step{some, none}; }), alone);
+            test::checkSame(trained([&](const auto& some) { return Step{none, some}; }), alone);
+        }
+}
+
+TEST_CASE("no step depends on the order of work between barriers", "[train][lm]") {
+    auto backwards = must(Engine::open({.device = "cpu", .device_options = {.backwards = true}}));
+    for (Precision precision : {Precision::exact, Precision::rounded})
+        for (uint32_t chunk : {0u, 30u}) {
+            CAPTURE(name(precision), chunk);
+            LmTrainerOptions options = chunkOptions(precision, true);
+            options.max_chunk = chunk;
+            test::checkSame(runIn(*backwards, options, 2), runIn(*test::engines()[1], options, 2));
+        }
+}
+
 TEST_CASE("gradients of chunks pass through float16 as those of whole micro-batches", "[train][lm]") {
     Engine& engine = *test::engines()[1];
     for (bool rescale : {false, true})
