@@ -89,7 +89,7 @@ TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {
     CHECK(nearest);
 }
 
-TEST_CASE("threads share loops: where no helper may come, and inside a caller's tasks", "[host]") {
+TEST_CASE("a team leads where no helper may come, and inside a caller's tasks", "[host]") {
     auto count = [](size_t threads) {
         Team team(threads);
         WorkList work(threads);
