@@ -105,6 +105,7 @@ private:
 
     void runAll(const Commands& commands) {
         FloatEnvironment environment;
+        alone_seconds_ = 0;
         auto begin = commands.operations().begin(), end = commands.operations().end();
         while (begin != end) {
             auto barrier = std::find_if(begin, end, [](const auto& o) { return o.kind == Commands::Kind::barrier; });
@@ -120,13 +121,14 @@ private:
     void runBetweenBarriers(std::span<const Commands::Operation> operations) {
         work_.clear();
         for (size_t i = 0; i < operations.size(); ++i) add(operations[backwards_ ? operations.size() - 1 - i : i]);
-        if (backwards_ || team_.threads() == 1) return work_.run(false);
-        auto threads = double(team_.threads());
-        if (const double expected = work_.seconds(); expected > kShared)
-            threads = std::min(threads, 1 + expected / kShared);
-        else
-            work_.runFor(kShared);  // longer than expected, if something is left
-        if (work_.left() <= 1) return work_.run(false);
+        if (backwards_ || team_.threads() == 1 || work_.left() <= 1) return work_.runHere(false);
+        const double expected = work_.seconds(),
+                     least = team_.called() ? kShared : std::max(kShared, kCalled - alone_seconds_);
+        if (expected <= least) {
+            if (expected > kShared) alone_seconds_ += expected;
+            return work_.runHere(true);
+        }
+        double threads = std::min(double(team_.threads()), 1 + std::max(1.0, expected / kShared));
         threads = std::min(threads, double(work_.left()));
         team_.share(size_t(threads) - 1, [this] { work_.run(Team::place() % 2 != 0); });
     }
@@ -187,7 +189,8 @@ private:
                   });
     }
 
-    static constexpr double kShared = 2e-6;                // seconds; what takes longer is shared
+    // Seconds: what takes longer is shared, but helpers are called only once a list of commands has that much to share.
+    static constexpr double kShared = 2e-6, kCalled = 5e-6;
     static constexpr uint64_t kPiece = uint64_t{1} << 14;  // bytes
     static constexpr size_t kEstimates = 4096;
 
@@ -197,6 +200,7 @@ private:
     bool simd_, backwards_;
     double copied_seconds_ = 0, filled_seconds_ = 0, updated_seconds_ = 0;  // of a piece, the last time
     std::vector<double> group_seconds_ = std::vector<double>(kEstimates);   // see secondsOf
+    double alone_seconds_ = 0;  // of a list of commands, that helpers could have shared
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet
     uint64_t transfer_value_ = 0, transferred_ = 0, asked_ = 0;

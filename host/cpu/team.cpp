@@ -38,15 +38,18 @@ void Team::share(size_t helpers, const std::function<void()>& loop) {
 }
 
 void Team::call(size_t helpers) {
+    if (called_ >= helpers) return;
     over_ = false;
-    for (; called_ < helpers; ++called_) helpers_.run([this] { follow(); });
+    arena_.execute([&] {
+        for (; called_ < helpers; ++called_) helpers_.run([this] { follow(); });
+    });
 }
 
 void Team::dismiss() {
     if (std::exchange(called_, 0) == 0) return;
     over_ = true;
     announce();
-    helpers_.wait();
+    arena_.execute([&] { helpers_.wait(); });
 }
 
 void Team::announce() {

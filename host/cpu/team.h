@@ -26,17 +26,15 @@ public:
     ~Team() noexcept {}  // task_group's could throw, which it does if nobody waited
 
     size_t threads() const { return threads_; }
+    bool called() const { return called_ != 0; }  // there are helpers, who cost nothing more
 
     // Runs work(), in which this thread may share loops; one thread leads at a time. Nothing in it, nor in a loop, may
     // wait for tasks of oneTBB's: a helper that ran inside such a wait would watch for a loop that its own thread
     // should begin.
     template <class Work>
     void lead(const Work& work) {
-        if (threads_ == 1) return work();
-        arena_.execute([&] {
-            Ending ending(*this);
-            work();
-        });
+        Ending ending(*this);
+        work();
     }
 
     // Inside lead: calls loop() here and in up to `helpers` other threads, which divide its work among themselves, and

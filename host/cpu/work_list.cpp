@@ -18,33 +18,39 @@ uint64_t unitOf(uint64_t groups) { return groups >= 32 * kUnit ? kUnit : groups 
 
 void WorkList::add(uint64_t groups, double& group_seconds, Run run) {
     if (groups == 0) return;
-    const double expected = group_seconds > 0 ? group_seconds : kUnknown;
-    pieces_.push_back({0, groups, unitOf(groups), expected, &group_seconds, std::move(run)});
+    const bool known = group_seconds > 0;
+    const double expected = known ? group_seconds : kUnknown;
+    pieces_.push_back({0, groups, unitOf(groups), known, expected, &group_seconds, std::move(run)});
     back_ = pieces_.size();
     seconds_ += expected * double(groups);
     left_ += groups;
 }
 
 void WorkList::run(bool from_end) {
-    while (runOne(from_end, ~uint64_t{0})) {
+    for (Range range; take(range, from_end);) {
+        const double start = secondsNow();
+        range.piece->run(range.begin, range.end);
+        measured(range, secondsNow() - start);
     }
 }
 
-void WorkList::runFor(double seconds) {
-    const double start = secondsNow();
-    for (uint64_t most = 1; runOne(false, most) && secondsNow() - start <= seconds;) most *= 2;
+void WorkList::runHere(bool learn) {
+    const double start = learn ? secondsNow() : 0;
+    for (Piece& piece : pieces_) piece.run(piece.first, piece.last);
+    if (!learn) return;
+    const double slower = (secondsNow() - start) / seconds_;
+    for (Piece& piece : pieces_) piece.learn(piece.expected * slower);
 }
 
-bool WorkList::take(Range& range, bool from_end, uint64_t most) {
+bool WorkList::take(Range& range, bool from_end) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     while (front_ < back_ && pieces_[front_].first == pieces_[front_].last) ++front_;
     while (front_ < back_ && pieces_[back_ - 1].first == pieces_[back_ - 1].last) --back_;
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    auto share = double(left);  // of one thread: a cut would make some kernels prepare again
-    if (threads_ > 1) share = std::min(share, std::max(seconds_, 0.0) / piece.expected / double(2 * threads_));
-    const uint64_t units = std::max<uint64_t>((std::min(uint64_t(share), most) + unit - 1) / unit, 1);
+    const double share = std::min(double(left), std::max(seconds_, 0.0) / piece.expected / double(2 * threads_));
+    const uint64_t units = std::max<uint64_t>((uint64_t(share) + unit - 1) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;
     range.begin =
@@ -56,21 +62,16 @@ bool WorkList::take(Range& range, bool from_end, uint64_t most) {
     return true;
 }
 
-bool WorkList::runOne(bool from_end, uint64_t most) {
-    Range range;
-    if (!take(range, from_end, most)) return false;
-    const double start = secondsNow();
-    range.piece->run(range.begin, range.end);
-    measured(range, secondsNow() - start);
-    return true;
-}
-
 void WorkList::measured(const Range& range, double seconds) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     Piece& piece = *range.piece;
     piece.seconds += seconds;
     piece.done += range.end - range.begin;
-    *piece.group_seconds = piece.seconds / double(piece.done);
+    piece.learn(piece.seconds / double(piece.done));
+}
+
+void WorkList::Piece::learn(double took) {
+    *group_seconds = !known || took > expected ? took : expected + (took - expected) / 4;
 }
 
 void WorkList::clear() {

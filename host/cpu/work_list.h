@@ -22,7 +22,7 @@ public:
     explicit WorkList(size_t threads) : threads_(threads) {}
 
     // Adds run(begin, end) for ranges that make up [0, groups). `group_seconds` is what a group takes one thread (0:
-    // not known), and gets what it took.
+    // not known), and learns what it took: more at once, less by and by, for some dispatches that look alike are not.
     void add(uint64_t groups, double& group_seconds, Run run);
 
     // What one thread would take for all that is left, and how many groups that are.
@@ -32,8 +32,9 @@ public:
     // Runs ranges until none is left; several threads call it at once. `from_end`: takes them there.
     void run(bool from_end);
 
-    // Runs ranges, short ones first, for about that long.
-    void runFor(double seconds);
+    // Runs everything here, in the order in which it was added. With `learn` the groups are measured, all together: to
+    // ask for the time takes as long as small pieces do.
+    void runHere(bool learn);
 
     // Forgets everything.
     void clear();
@@ -42,19 +43,21 @@ private:
     struct Piece {
         uint64_t first, last;  // not handed out
         uint64_t unit;         // ranges begin at multiples of it
+        bool known;            // what is expected is what was measured
         double expected;       // seconds of a group
         double* group_seconds;
         Run run;
         double seconds = 0;  // of the `done` groups
         uint64_t done = 0;
+
+        void learn(double took);
     };
     struct Range {
         Piece* piece = nullptr;
         uint64_t begin = 0, end = 0;
     };
 
-    bool take(Range& range, bool from_end, uint64_t most);
-    bool runOne(bool from_end, uint64_t most);
+    bool take(Range& range, bool from_end);
     void measured(const Range& range, double seconds);
 
     const size_t threads_;
