@@ -53,7 +53,7 @@ private:
     std::vector<std::unique_ptr<TrainableLayer>> layers_;
     std::unique_ptr<PagedTraining> paged_;
     std::vector<const ForwardPass*> forwards_;
-    std::vector<const BackwardPass*> backwards_;  // those of the last micro-batch
+    std::vector<const BackwardPass*> backwards_;  // those prepared last
     std::vector<uint64_t> touched_;
     // [layers][chunks] experts with tokens in the last pass forward, ascending, in pages.
     std::vector<std::vector<std::vector<uint32_t>>> chosen_;

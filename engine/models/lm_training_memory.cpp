@@ -90,6 +90,7 @@ Result<void> LmTrainer::State::allocate(uint32_t tokens) {
     const Description d = mixtureDescription(trunk.config);
     Device& device = engine->device();
     const uint32_t chunk = chunkOf(tokens);
+    if (chunk < tokens) VKMOE_CHECK(mixtures->prepare(true, fresh));  // pipelines, before memory is gone
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
     VKMOE_TRY(made, LmActivations::create(device, trunk.config, d, tokens, chunk, keep, false));
     VKMOE_TRY(back, BackwardWorkspace::create(device, d, chunk));
@@ -97,7 +98,6 @@ Result<void> LmTrainer::State::allocate(uint32_t tokens) {
     if (chunk < tokens) {
         VKMOE_TRY(sums, LmCarry::create(*engine, carriedModel(), tokens));
         VKMOE_CHECK(mixtures->prepareChunks(sums));
-        VKMOE_CHECK(mixtures->prepare(true, fresh));
         carry = std::move(sums);
     }
     activations = std::move(made);

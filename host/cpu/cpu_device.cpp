@@ -3,6 +3,8 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdlib>
 #include <deque>
 #include <new>
@@ -47,7 +49,6 @@ public:
     CpuDevice(const DeviceOptions& options, int threads)
         : Device(cpuInfo(options, threads)),
           team_(size_t(threads)),
-          work_(size_t(threads)),
           faults_(options.faults),
           simd_(options.simd),
           backwards_(options.backwards) {
@@ -130,7 +131,8 @@ private:
         }
         double threads = std::min(double(team_.threads()), 1 + std::max(1.0, expected / kShared));
         threads = std::min(threads, double(work_.left()));
-        team_.share(size_t(threads) - 1, [this] { work_.run(Team::place() % 2 != 0); });
+        work_.divide(size_t(threads));
+        team_.share(size_t(threads) - 1, [this](size_t place) { work_.run(place % 2 != 0); });
     }
 
     void add(const Commands::Operation& operation) {
@@ -174,16 +176,32 @@ private:
         });
     }
 
-    // What a group took the last time. Dispatches that meet in one place mislead each other, no more.
+    using PieceSeconds = std::array<double, 65>;  // of a copy or a fill, by the bits of how many there are
+
+    // What a group is thought to take.
+    struct Estimate {
+        const Kernel* kernel = nullptr;
+        uint64_t groups = 0;
+        double seconds = 0;
+    };
+
+    // A dispatch that finds no place near its own takes another's, which is measured anew then.
     double& secondsOf(const Kernel* kernel, uint64_t groups) {
-        return group_seconds_[(std::hash<const Kernel*>{}(kernel) / alignof(Kernel) * 31 + groups) %
-                              group_seconds_.size()];
+        const size_t first = std::hash<const Kernel*>{}(kernel) / alignof(Kernel) * 31 + groups;
+        for (size_t i = 0; i < 4; ++i) {
+            Estimate& there = estimates_[(first + i) % kEstimates];
+            if (!there.kernel) there = {kernel, groups};
+            if (there.kernel == kernel && there.groups == groups) return there.seconds;
+        }
+        estimates_[first % kEstimates] = {kernel, groups};
+        return estimates_[first % kEstimates].seconds;
     }
 
     // run(begin, end) for all of the operation's bytes.
     template <class Run>
-    void addPieces(double& piece_seconds, const Commands::Operation& operation, Run run) {
-        work_.add((operation.bytes + kPiece - 1) / kPiece, piece_seconds,
+    void addPieces(PieceSeconds& seconds, const Commands::Operation& operation, Run run) {
+        const uint64_t pieces = (operation.bytes + kPiece - 1) / kPiece;
+        work_.add(pieces, seconds[size_t(std::bit_width(pieces))],
                   [run, bytes = operation.bytes](uint64_t begin, uint64_t end) {
                       run(begin * kPiece, std::min(bytes, end * kPiece));
                   });
@@ -198,8 +216,9 @@ private:
     WorkList work_;
     std::shared_ptr<Faults> faults_;
     bool simd_, backwards_;
-    double copied_seconds_ = 0, filled_seconds_ = 0, updated_seconds_ = 0;  // of a piece, the last time
-    std::vector<double> group_seconds_ = std::vector<double>(kEstimates);   // see secondsOf
+    PieceSeconds copied_seconds_{}, filled_seconds_{};
+    double updated_seconds_ = 0;
+    std::vector<Estimate> estimates_ = std::vector<Estimate>(kEstimates);  // see secondsOf
     double alone_seconds_ = 0;  // of a list of commands, that helpers could have shared
     uint64_t value_ = 0;
     std::deque<Commands> transfers_;  // not run yet

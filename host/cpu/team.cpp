@@ -6,6 +6,20 @@
 
 #include "host/cpu/float_environment.h"
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+// TSan does not see how oneTBB, which is not instrumented, hands a task to another thread.
+#if defined(__SANITIZE_THREAD__)
+#define VKMOE_TELL_TSAN(what) what(this)
+#else
+#define VKMOE_TELL_TSAN(what)
+#endif
+
 namespace vkmoe {
 inline namespace v1 {
 namespace {
@@ -22,7 +36,7 @@ void pause() {
 
 }  // namespace
 
-void Team::share(size_t helpers, const std::function<void()>& loop) {
+void Team::share(size_t helpers, const Loop& loop) {
     helpers = std::min(helpers, threads_ - 1);
     call(helpers);
     {
@@ -31,7 +45,7 @@ void Team::share(size_t helpers, const std::function<void()>& loop) {
         places_ = helpers;
     }
     announce();
-    run(loop);
+    run(loop, 0);
     for (int i = 0; helping_.load(std::memory_order_acquire) != 0; ++i)
         i < kSpins ? pause() : std::this_thread::yield();
     if (failed_) std::rethrow_exception(std::exchange(failed_, nullptr));
@@ -40,6 +54,7 @@ void Team::share(size_t helpers, const std::function<void()>& loop) {
 void Team::call(size_t helpers) {
     if (called_ >= helpers) return;
     over_ = false;
+    VKMOE_TELL_TSAN(__tsan_release);
     arena_.execute([&] {
         for (; called_ < helpers; ++called_) helpers_.run([this] { follow(); });
     });
@@ -58,12 +73,13 @@ void Team::announce() {
 }
 
 void Team::follow() {
+    VKMOE_TELL_TSAN(__tsan_acquire);
     FloatEnvironment environment;
     for (;;) {
         int seen = round_.load(std::memory_order_acquire);
         if (over_) return;
         if (const auto* loop = join()) {
-            run(*loop);
+            run(*loop, size_t(std::max(1, tbb::this_task_arena::current_thread_index())));
             helping_.fetch_sub(1, std::memory_order_release);
         }
         await(seen);
@@ -71,7 +87,7 @@ void Team::follow() {
 }
 
 // The loop that the calling thread now works in, null if there is none with a place for it.
-const std::function<void()>* Team::join() {
+const Team::Loop* Team::join() {
     if (places_.load(std::memory_order_relaxed) == 0) return nullptr;
     tbb::spin_mutex::scoped_lock lock(mutex_);
     if (!loop_ || places_ == 0) return nullptr;
@@ -80,10 +96,10 @@ const std::function<void()>* Team::join() {
     return loop_;
 }
 
-void Team::run(const std::function<void()>& loop) {
+void Team::run(const Loop& loop, size_t place) {
     std::exception_ptr failed;
     try {
-        loop();
+        loop(place);
     } catch (...) {
         failed = std::current_exception();
     }

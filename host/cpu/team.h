@@ -21,6 +21,8 @@ inline namespace v1 {
 
 class Team {
 public:
+    using Loop = std::function<void(size_t place)>;
+
     // Of `threads` threads, one or more, with the leader.
     explicit Team(size_t threads) : arena_(int(threads)), threads_(threads) {}
     ~Team() noexcept {}  // task_group's could throw, which it does if nobody waited
@@ -28,22 +30,19 @@ public:
     size_t threads() const { return threads_; }
     bool called() const { return called_ != 0; }  // there are helpers, who cost nothing more
 
-    // Runs work(), in which this thread may share loops; one thread leads at a time. Nothing in it, nor in a loop, may
-    // wait for tasks of oneTBB's: a helper that ran inside such a wait would watch for a loop that its own thread
-    // should begin.
+    // Runs work(), in which this thread may share loops; one thread leads at a time. No loop may wait for tasks of
+    // oneTBB's: a helper in such a wait could take up another helper's task, and would be there until the leader has
+    // finished.
     template <class Work>
     void lead(const Work& work) {
         Ending ending(*this);
         work();
     }
 
-    // Inside lead: calls loop() here and in up to `helpers` other threads, which divide its work among themselves, and
-    // returns once all have returned. One that finds nothing to do is not alone in it: then no more join. What one of
-    // them throws is thrown here.
-    void share(size_t helpers, const std::function<void()>& loop);
-
-    // Of the calling thread: 0 below the number of threads. The same thread mostly has the same one again.
-    static size_t place() { return size_t(std::max(0, tbb::this_task_arena::current_thread_index())); }
+    // Inside lead: calls loop(place) here (place 0) and in up to `helpers` other threads (places from 1 on, mostly the
+    // same ones again), which divide its work among themselves, and returns once all have returned. One that finds
+    // nothing to do is not alone in it: then no more join. What one of them throws is thrown here.
+    void share(size_t helpers, const Loop& loop);
 
 private:
     // Sends the helpers away, and waits until they have gone.
@@ -57,8 +56,8 @@ private:
     void dismiss();
     void announce();
     void follow();
-    const std::function<void()>* join();
-    void run(const std::function<void()>& loop);
+    const Loop* join();
+    void run(const Loop& loop, size_t place);
     void await(int seen) const;
 
     tbb::task_arena arena_;
@@ -68,10 +67,10 @@ private:
 
     alignas(64) std::atomic<int> round_ = 0;  // changes with every loop, and when the helpers may go
     std::atomic<bool> over_ = false;
-    std::atomic<size_t> places_ = 0;               // for helpers in this loop
-    std::atomic<size_t> helping_ = 0;              // helpers in this loop
-    tbb::spin_mutex mutex_;                        // of what follows
-    const std::function<void()>* loop_ = nullptr;  // null: none may join
+    std::atomic<size_t> places_ = 0;   // for helpers in this loop
+    std::atomic<size_t> helping_ = 0;  // helpers in this loop
+    tbb::spin_mutex mutex_;            // of what follows
+    const Loop* loop_ = nullptr;       // null: none may join
     std::exception_ptr failed_;
 };
 

@@ -71,7 +71,9 @@ void WorkList::measured(const Range& range, double seconds) {
 }
 
 void WorkList::Piece::learn(double took) {
-    *group_seconds = !known || took > expected ? took : expected + (took - expected) / 4;
+    // A thread may have been interrupted: no more than so much at once.
+    const double most = known ? std::min(took, 8 * expected) : took;
+    *group_seconds = !known || most > expected ? most : expected + (most - expected) / 16;
 }
 
 void WorkList::clear() {

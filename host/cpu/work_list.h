@@ -19,13 +19,14 @@ class WorkList {
 public:
     using Run = std::function<void(uint64_t begin, uint64_t end)>;
 
-    explicit WorkList(size_t threads) : threads_(threads) {}
+    // For how many threads ranges are cut.
+    void divide(size_t threads) { threads_ = threads; }
 
     // Adds run(begin, end) for ranges that make up [0, groups). `group_seconds` is what a group takes one thread (0:
     // not known), and learns what it took: more at once, less by and by, for some dispatches that look alike are not.
     void add(uint64_t groups, double& group_seconds, Run run);
 
-    // What one thread would take for all that is left, and how many groups that are.
+    // What one thread would take for all that is left, and how many groups that are. (runHere leaves it as it was.)
     double seconds() const { return seconds_; }
     uint64_t left() const { return left_; }
 
@@ -60,7 +61,7 @@ private:
     bool take(Range& range, bool from_end);
     void measured(const Range& range, double seconds);
 
-    const size_t threads_;
+    size_t threads_ = 1;
     tbb::spin_mutex mutex_;
     std::vector<Piece> pieces_;
     size_t front_ = 0, back_ = 0;  // pieces of which something is left are in [front_, back_)

@@ -4,9 +4,11 @@
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch_test_macros.hpp>
 #include <cfenv>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -14,7 +16,6 @@
 
 #include "host/clock.h"
 #include "host/cpu/work_list.h"
-#include "tests/must.h"
 
 using namespace vkmoe;
 
@@ -51,7 +52,8 @@ TEST_CASE("threads share loops: each group runs once", "[host]") {
         INFO(threads << " threads");
         std::mt19937 random(7);
         Team team(threads);
-        WorkList work(threads);
+        WorkList work;
+        work.divide(threads);
         size_t wrong = 0, lists = 200;
         for (size_t list = 0; list < lists; ++list)
             team.lead([&] {
@@ -60,7 +62,7 @@ TEST_CASE("threads share loops: each group runs once", "[host]") {
                     Loop loop(random, work);
                     const bool here = threads == 1 || random() % 4 == 0;
                     if (here) work.runHere(random() % 2 == 0);
-                    if (!here) team.share(random() % 10, [&] { work.run(Team::place() % 2 != 0); });
+                    if (!here) team.share(random() % 10, [&](size_t place) { work.run(place % 2 != 0); });
                     if (!loop.eachOnce()) ++wrong;
                     if (!here && (work.left() != 0 || std::abs(work.seconds()) > 1e-9)) ++wrong;
                 }
@@ -73,14 +75,13 @@ TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {
     global_control more_than_cores(global_control::max_allowed_parallelism, 8);
     std::fesetround(FE_UPWARD);  // what oneTBB takes over from the thread that makes an arena
     Team team(2);
-    const auto leader = std::this_thread::get_id();
     std::atomic<bool> came = false, nearest = true;
     const double start = secondsNow();
     while (!came && secondsNow() - start < 20)
         team.lead([&] {
             for (int i = 0; i < 1000 && !came; ++i)
-                team.share(1, [&] {
-                    if (std::this_thread::get_id() == leader) return std::this_thread::yield();
+                team.share(1, [&](size_t place) {
+                    if (place == 0) return std::this_thread::yield();
                     if (std::fegetround() != FE_TONEAREST) nearest = false;
                     came = true;
                 });
@@ -93,14 +94,15 @@ TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {
 TEST_CASE("a team leads where no helper may come, and inside a caller's tasks", "[host]") {
     auto count = [](size_t threads) {
         Team team(threads);
-        WorkList work(threads);
+        WorkList work;
+        work.divide(threads);
         uint32_t ran = 0;
         double seconds = 0;
         team.lead([&] {
             work.add(100, seconds, [&](uint64_t begin, uint64_t end) {
                 std::atomic_ref(ran).fetch_add(uint32_t(end - begin), std::memory_order_relaxed);
             });
-            team.share(threads - 1, [&] { work.run(Team::place() % 2 != 0); });
+            team.share(threads - 1, [&](size_t place) { work.run(place % 2 != 0); });
         });
         return ran;
     };
@@ -116,46 +118,84 @@ TEST_CASE("a team leads where no helper may come, and inside a caller's tasks", 
 TEST_CASE("threads share loops: what one of them throws, the leader throws, and the next loop runs", "[host]") {
     global_control more_than_cores(global_control::max_allowed_parallelism, 8);
     Team team(4);
-    WorkList work(4);
-    for (int round = 0; round < 200; ++round) {
+    WorkList work;
+    work.divide(4);
+    std::atomic<bool> helper_threw = false;
+    const double start = secondsNow();
+    auto lead = [&](bool helper_throws) {
         std::vector<uint32_t> ran(64);
         double seconds = 0;
-        auto lead = [&](size_t failing) {
-            team.lead([&] {
-                work.clear();
-                work.add(ran.size(), seconds, [&](uint64_t begin, uint64_t end) {
-                    for (uint64_t i = begin; i < end; ++i) {
-                        if (i == failing) throw std::runtime_error("group");
-                        ++ran[i];
-                    }
-                });
-                team.share(3, [&] { work.run(Team::place() % 2 != 0); });
+        team.lead([&] {
+            work.clear();
+            work.add(ran.size(), seconds, [&](uint64_t begin, uint64_t end) {
+                for (uint64_t i = begin; i < end; ++i) ++ran[i];
             });
-        };
-        CHECK_THROWS_AS(lead(size_t(round) % ran.size()), std::runtime_error);
-        ran.assign(ran.size(), 0);
-        lead(ran.size());
-        CHECK(std::accumulate(ran.begin(), ran.end(), 0u) == ran.size());
+            team.share(3, [&](size_t place) {
+                if (place == 0 && !helper_throws) throw std::runtime_error("leader");
+                if (place == 0)
+                    for (int i = 0; i < 1000 && !helper_threw; ++i) std::this_thread::yield();
+                if (place != 0 && helper_throws) {
+                    helper_threw = true;
+                    throw std::runtime_error("helper");
+                }
+                work.run(place % 2 != 0);
+            });
+        });
+        return std::accumulate(ran.begin(), ran.end(), 0u);
+    };
+    CHECK_THROWS_AS(lead(false), std::runtime_error);
+    while (!helper_threw && secondsNow() - start < 20) {
+        uint32_t done = 0;
+        bool thrown = false;
+        try {
+            done = lead(true);
+        } catch (const std::runtime_error&) {
+            thrown = true;
+        }
+        CHECK(thrown == helper_threw);
+        CHECK((thrown || done == 64));
     }
+    CHECK(helper_threw);
+    helper_threw = false;
+    uint32_t ran = 0;
+    team.lead([&] { team.share(3, [&](size_t place) { ran += place == 0 ? 1 : 0; }); });
+    CHECK(ran == 1);
 }
 
-TEST_CASE("a work list learns what a group takes", "[host]") {
-    WorkList work(2);
+TEST_CASE("a work list learns what a group takes: at once if more, by and by if less", "[host]") {
+    WorkList work;
+    work.divide(2);
     double seconds = 0;
-    work.add(4, seconds, [](uint64_t, uint64_t) {
-        for (double start = secondsNow(); secondsNow() == start;) {
+    auto slow = [](uint64_t, uint64_t) {
+        for (double start = secondsNow(); secondsNow() - start < 1e-4;) {
         }
-    });
+    };
+    auto quick = [](uint64_t, uint64_t) {};
+    work.add(4, seconds, slow);
     CHECK(work.seconds() == 4e-6);  // not known: a microsecond each
     CHECK(work.left() == 4);
+    const double start = secondsNow();
     work.run(true);
     CHECK(work.left() == 0);
     CHECK(work.seconds() < 1e-12);
-    CHECK(seconds > 0);
-    CHECK(seconds < 1e-3);
+    CHECK(seconds >= 1e-4 / 4);
+    CHECK(seconds <= secondsNow() - start);
+
     work.clear();
     seconds = 0.5;
-    work.add(3, seconds, [](uint64_t, uint64_t) {});
-    work.add(0, seconds, [](uint64_t, uint64_t) {});
+    work.add(3, seconds, quick);
+    work.add(0, seconds, quick);
     CHECK(work.seconds() == 1.5);
+    work.runHere(false);
+    CHECK(seconds == 0.5);
+    work.clear();
+    work.add(3, seconds, quick);
+    work.runHere(true);
+    CHECK(seconds > 0.4);
+    CHECK(seconds < 0.5);
+    work.clear();
+    seconds = 1e-9;
+    work.add(1, seconds, slow);
+    work.runHere(true);
+    CHECK(std::abs(seconds - 8e-9) < 1e-12);  // it may have been interrupted: no more than so much at once
 }

@@ -98,7 +98,7 @@ public:
 
     // Adds one micro-batch's gradients to those of earlier calls, or, if it is the `first`, to zero; returns its loss
     // summed over sequences. gradients() are the sums so far, in canonical order. step() starts from zero, and what it
-    // leaves there means nothing.
+    // leaves there means nothing; after an error the sums mean nothing either: begin anew with `first`.
     Result<double> accumulate(std::span<const Sequence> sequences, bool first = true);
     Result<std::vector<float>> gradients();
 
