@@ -27,7 +27,7 @@ public:
 
     // Those of pages at once, the rest by `commands`; so do all that record.
     // With `experts` false those of routed experts on the device stay: see ParameterSet::zeroGrads.
-    Result<void> zeroGrads(Commands& commands, bool experts = true);
+    Result<void> zeroGrads(Commands& commands, bool experts);
     // `kernel` is scale_gradients.
     Result<void> scaleGradients(Commands& commands, const Kernel& kernel, float before, float after);
     // Of all gradients times `scale`. What set().squares recorded with it has run.

@@ -129,8 +129,7 @@ private:
             if (expected > kShared) alone_seconds_ += expected;
             return work_.runHere(true);
         }
-        double threads = std::min(double(team_.threads()), 1 + std::max(1.0, expected / kShared));
-        threads = std::min(threads, double(work_.left()));
+        const double threads = std::min({double(team_.threads()), 1 + expected / kShared, double(work_.left())});
         work_.divide(size_t(threads));
         team_.share(size_t(threads) - 1, [this](size_t place) { work_.run(place % 2 != 0); });
     }

@@ -9,12 +9,10 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
-#if defined(__SANITIZE_THREAD__)
-#include <sanitizer/tsan_interface.h>
-#endif
 
 // TSan does not see how oneTBB, which is not instrumented, hands a task to another thread.
 #if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
 #define VKMOE_TELL_TSAN(what) what(this)
 #else
 #define VKMOE_TELL_TSAN(what)

@@ -11,7 +11,6 @@
 #include <tbb/task_arena.h>
 #include <tbb/task_group.h>
 
-#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <functional>

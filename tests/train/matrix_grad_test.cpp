@@ -268,12 +268,17 @@ struct Batch {
         return as_operand(x[size_t{row} * cols + col], constants.operand_bits);
     }
 
+    // Where element `col` of a row of expert e is; the bias is the last.
+    size_t wordAt(uint32_t e, uint32_t row, uint32_t col) const {
+        return size_t{e} * words + (col == cols ? bias + row : (row / 16 * cols + col) * 16 + row % 16);
+    }
+
     // Wrong values of the gradients of expert e, whose slots are [begin, end).
     uint32_t wrongOf(uint32_t e, uint32_t begin, uint32_t end) const {
         uint32_t wrong = 0;
         for (uint32_t r = 0; r < rows; ++r)
-            for (uint32_t c = 0; c <= cols; ++c) {  // the bias last
-                size_t at = size_t{e} * words + (c == cols ? bias + r : (r / 16 * cols + c) * 16 + r % 16);
+            for (uint32_t c = 0; c <= cols; ++c) {
+                size_t at = wordAt(e, r, c);
                 Sum sum;
                 if (constants.fresh == 0) sum.add(first[at]);
                 for (uint32_t slot = begin; slot < end; ++slot)
@@ -404,8 +409,7 @@ TEST_CASE("a fresh gradient has the bits of one added to zeros, whatever was the
             for (uint32_t e = 0; e < counts.size(); ++e)
                 for (uint32_t r = 0; r < 37; ++r)
                     for (uint32_t col = 0; col <= 70; ++col) {
-                        size_t at =
-                            size_t{e} * batch.words + (col == 70 ? batch.bias + r : (r / 16 * 70 + col) * 16 + r % 16);
+                        size_t at = batch.wordAt(e, r, col);
                         wrong += std::memcmp(&batch.grads[at], &added[at], 4) != 0 ? 1 : 0;
                     }
             CHECK(wrong == 0);

@@ -114,11 +114,11 @@ void addBias(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, ui
 
 // Gradients that no slot adds to.
 void clearRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t row, uint32_t rows,
-               uint32_t col) {
-    const uint32_t columns = std::min(kGradSide, p.cols - col);
-    for (uint32_t r = 0; r < rows; r += kPanel)
-        for (uint32_t i = 0; i < columns; ++i)
-            std::fill_n(slots.grads + gradWord(p, row + r, col + i), std::min(uint32_t{kPanel}, rows - r), 0u);
+               uint32_t col, SlotTile& tile) {
+    tile.rows = rows;
+    tile.columns = std::min(kGradSide, p.cols - col);
+    eachPanel(p, row, col, tile,
+              [&](uint32_t, uint32_t, uint32_t count, uint32_t word) { std::fill_n(slots.grads + word, count, 0u); });
     if ((c.bias & kBias) != 0 && col == 0) std::fill_n(slots.grads + p.bias + row, rows, 0u);
 }
 
@@ -143,7 +143,7 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
         uint32_t end = std::min(p.rows, row + uint32_t(next - group) * kTileRows);
         group = next;
         if (slots == 0 && part.slots.before == 0) {  // fresh, else there is nothing to do
-            clearRows(p, c, part.slots, row, end - row, col);
+            clearRows(p, c, part.slots, row, end - row, col, tile);
             continue;
         }
         const float* x = packInput(p, c, part.slots, col, std::min(kGradSide, p.cols - col));
