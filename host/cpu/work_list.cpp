@@ -49,7 +49,7 @@ bool WorkList::take(Range& range, bool from_end) {
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    const double share = std::min(double(left), std::max(seconds_, 0.0) / piece.expected / double(2 * threads_));
+    const double share = std::min(double(left), std::max(seconds_, 0.0) / piece.expected / (1.5 * double(threads_)));
     const uint64_t units = std::max<uint64_t>((uint64_t(share) + unit - 1) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;

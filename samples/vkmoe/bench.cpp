@@ -156,9 +156,9 @@ Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat for
         if (i > 0) best = std::min(best, result.seconds);
     }
     double expert = 3.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k);
-    return BenchRow{
-        "layer", layerForm(format, precision, of), precision == Precision::rounded,
-        best,    2 * expert * tokens * o.top_k,    experts * double(formats::formatBytes(format, 32)) / 32 * expert};
+    double block = double(formats::formatBytes(format, kBlock)) + (format == WeightFormat::mxfp4 ? 1 : 0);  // its scale
+    return BenchRow{"layer", layerForm(format, precision, of), precision == Precision::rounded,
+                    best,    2 * expert * tokens * o.top_k,    experts * expert / kBlock * block};
 }
 
 // Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.

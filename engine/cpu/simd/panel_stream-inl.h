@@ -48,20 +48,24 @@ template <uint32_t kFormat, bool kFused, uint32_t kColumn, size_t kRows, size_t 
 HWY_INLINE void addColumn(Streams<kRows, kPanels>& streams, const uint32_t* const* rows, const VU* words,
                           const float* x) {
     constexpr bool kProducts = kFormat == kMxfp4 && kCodeTable && kRows == 1;
+    if constexpr (kProducts) {
+        const V table = hn::Mul(hn::Set(D(), x[kColumn]), hn::Load(D(), kDoubledCodes));
+        V products[kPanels * kPerPanel];
+        VKMOE_UNROLL
+        for (size_t v = 0; v < kPanels * kPerPanel; ++v) products[v] = lookUp(table, codeOf<kColumn>(words[v]));
+        VKMOE_UNROLL
+        for (size_t v = 0; v < kPanels * kPerPanel; ++v) streams.sums[0][v] = hn::Add(streams.sums[0][v], products[v]);
+        return;
+    }
     V factor[kRows];
     VKMOE_UNROLL
     for (size_t r = 0; r < kRows; ++r) factor[r] = hn::Set(D(), x[r * kBlock + kColumn]);
-    if constexpr (kProducts) factor[0] = hn::Mul(factor[0], hn::Load(D(), kDoubledCodes));
     VKMOE_UNROLL
     for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
-        if constexpr (kProducts) {
-            streams.sums[0][v] = hn::Add(streams.sums[0][v], lookUp(factor[0], codeOf<kColumn>(words[v])));
-        } else {
-            V weight = decodeRow<kFormat, kColumn>(rows[v], words[v]);
-            VKMOE_UNROLL
-            for (size_t r = 0; r < kRows; ++r)
-                streams.sums[r][v] = accumulate<kFused>(factor[r], weight, streams.sums[r][v]);
-        }
+        V weight = decodeRow<kFormat, kColumn>(rows[v], words[v]);
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r)
+            streams.sums[r][v] = accumulate<kFused>(factor[r], weight, streams.sums[r][v]);
     }
 }
 
@@ -93,6 +97,24 @@ HWY_INLINE void addCodes(Streams<1, kPanels>& streams, const VU* words, const fl
     }
 }
 
+// Adds the columns of the row of words at `at`, as far as there are `columns`; x starts at the first one's.
+template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
+HWY_INLINE void addWords(Streams<kRows, kPanels>& streams, uint64_t at, const float* x, uint32_t columns) {
+    const uint32_t* rows[kPanels * kPerPanel];
+    VU words[kPanels * kPerPanel];
+    const uint64_t next = ahead(streams, at);
+    VKMOE_UNROLL
+    for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
+        rows[v] = streams.panels[v / kPerPanel] + at + v % kPerPanel * kLanes;
+        words[v] = hn::LoadU(DU(), rows[v]);
+        if (v % kPerPanel == 0) hwy::Prefetch(streams.panels[v / kPerPanel] + next);
+    }
+    if constexpr (kFormat == kMxfp4 && kByteTables)
+        addCodes<kFused>(streams, words, x);
+    else
+        addColumns<kFormat, kFused, 0>(streams, rows, words, x, columns);
+}
+
 // Sums of the block [k0, k1), whose x starts at `x`. -0 is where a sum starts: -0 + p is p, bit for bit.
 template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
 HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint32_t k0, uint32_t k1) {
@@ -100,47 +122,54 @@ HWY_INLINE void sumBlock(Streams<kRows, kPanels>& streams, const float* x, uint3
     VKMOE_UNROLL
     for (size_t i = 0; i < kRows * kPanels * kPerPanel; ++i)
         streams.sums[i / (kPanels * kPerPanel)][i % (kPanels * kPerPanel)] = fromBits(0x80000000u);
-    for (uint32_t k = k0; k < k1; k += kColumns) {
-        const uint32_t* rows[kPanels * kPerPanel];
-        VU words[kPanels * kPerPanel];
-        uint64_t at = firstWord<kFormat>(k), next = ahead(streams, at);
-        VKMOE_UNROLL
-        for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
-            rows[v] = streams.panels[v / kPerPanel] + at + v % kPerPanel * kLanes;
-            words[v] = hn::LoadU(DU(), rows[v]);
-            if (v % kPerPanel == 0) hwy::Prefetch(streams.panels[v / kPerPanel] + next);
-        }
-        if constexpr (kFormat == kMxfp4 && kByteTables)
-            addCodes<kFused>(streams, words, x + (k - k0));
-        else if (kColumns == 1 || k + kColumns <= k1)
-            addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), kColumns);
+    uint64_t at = firstWord<kFormat>(k0);
+    for (uint32_t k = k0; k < k1; k += kColumns, at += kPanel, x += kColumns) {
+        if (kColumns == 1 || kFormat == kMxfp4 || k + kColumns <= k1)  // MXFP4's blocks are whole
+            addWords<kFormat, kFused>(streams, at, x, kColumns);
         else
-            addColumns<kFormat, kFused, 0>(streams, rows, words, x + (k - k0), k1 - k);
+            addWords<kFormat, kFused>(streams, at, x, k1 - k);
+    }
+}
+
+// The block's sums to the rows' totals; MXFP4's multiplied by their scales.
+template <uint32_t kFormat, size_t kRows, size_t kPanels>
+HWY_INLINE void addBlock(PanelTile& tile, size_t panel, const Streams<kRows, kPanels>& streams,
+                         [[maybe_unused]] VU* scales) {
+    const D d;
+    VKMOE_UNROLL
+    for (size_t v = 0; v < kPanels * kPerPanel; ++v) {
+        [[maybe_unused]] V scale;
+        if constexpr (kFormat == kMxfp4) {
+            scale = blockScale(scales[v]);
+            scales[v] = hn::ShiftRight<8>(scales[v]);
+        }
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r) {
+            float* total = tile.totals[r] + panel * kPanel + v * kLanes;
+            V s = streams.sums[r][v];
+            if constexpr (kFormat == kMxfp4) s = hn::Mul(s, scale);
+            hn::Store(hn::Add(hn::Load(d, total), s), d, total);
+        }
     }
 }
 
 template <uint32_t kFormat, bool kFused, size_t kRows, size_t kPanels>
 HWY_INLINE void streamPanels(PanelTile& tile, size_t panel) {
-    constexpr size_t kVectors = kPanels * kPerPanel;
-    const D d;
     Streams<kRows, kPanels> streams;
     for (size_t i = 0; i < kPanels; ++i) streams.panels[i] = tile.panels[panel + i];
     streams.words = uint64_t{panelSteps(tile.cols, kFormat)} * kPanel;
-    for (uint32_t k0 = 0; k0 < tile.cols; k0 += kBlock) {
-        const float* x = tile.x.at + k0 / kBlock * tile.x.step;
-        sumBlock<kFormat, kFused>(streams, x, k0, std::min(k0 + kBlock, tile.cols));
-        VKMOE_UNROLL
-        for (size_t v = 0; v < kVectors; ++v) {
-            V scale = fromBits(0x3f800000u);
-            if constexpr (kFormat == kMxfp4)
-                scale = blockScale(streams.panels[v / kPerPanel], k0, v % kPerPanel * kLanes);
+    for (uint32_t k0 = 0; k0 < tile.cols;) {
+        VU scales[kPanels * kPerPanel];
+        if constexpr (kFormat == kMxfp4) {
             VKMOE_UNROLL
-            for (size_t r = 0; r < kRows; ++r) {
-                float* total = tile.totals[r] + panel * kPanel + v * kLanes;
-                V s = streams.sums[r][v];
-                if constexpr (kFormat == kMxfp4) s = hn::Mul(s, scale);
-                hn::Store(hn::Add(hn::Load(d, total), s), d, total);
-            }
+            for (size_t v = 0; v < kPanels * kPerPanel; ++v)
+                scales[v] = groupScales(streams.panels[v / kPerPanel], k0, v % kPerPanel * kLanes);
+        }
+        const uint32_t end = std::min(k0 + kGroupColumns, tile.cols);
+        for (; k0 < end; k0 += kBlock) {
+            const float* x = tile.x.at + k0 / kBlock * tile.x.step;
+            sumBlock<kFormat, kFused>(streams, x, k0, std::min(k0 + kBlock, end));
+            addBlock<kFormat>(tile, panel, streams, scales);
         }
     }
 }

@@ -144,6 +144,7 @@ HWY_INLINE void storeColumns(VU words, float* out) {
 // The block from column k0 on: weights as floats, what to fetch next.
 template <uint32_t kFormat>
 HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
+    [[maybe_unused]] const int shift = int(k0 / kBlock % kScaleGroup * 8);  // of its scale
     block.x = tile.x.at + k0 / kBlock * tile.x.step;
     block.terms = std::min(uint32_t{kBlock}, tile.cols - k0);
     const bool last = k0 + kBlock >= tile.cols;
@@ -159,7 +160,8 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
                 storeColumns<kFormat, 0>(hn::LoadU(DU(), words + v), block.decoded[i] + k * kPanel + v);
         if constexpr (kFormat == kMxfp4)
             for (size_t v = 0; v < kPanel; v += kLanes)
-                hn::Store(blockScale(tile.panels[i], k0, v), D(), block.scales + i * kPanel + v);
+                hn::Store(blockScale(hn::ShiftRightSame(groupScales(tile.panels[i], k0, v), shift)), D(),
+                          block.scales + i * kPanel + v);
     }
 }
 

@@ -131,15 +131,31 @@ HWY_INLINE V decodeRow([[maybe_unused]] const uint32_t* row, VU words) {
     return decode<kFormat, kColumn>(words);
 }
 
-// What the totals of the block that starts at column k are multiplied by: mxfp4_half_scale.
-HWY_INLINE V blockScale(const uint32_t* panel, uint32_t k, size_t lane) {
-    const DI di;
-    VU words = hn::LoadU(DU(), panel + uint64_t{mxfp4ScaleStep(k)} * kPanel + lane);
-    words = hn::ShiftRightSame(words, int(k / kBlock % kScaleGroup * 8));
-    VI s = hn::BitCast(di, hn::And(words, hn::Set(DU(), 255u)));
-    VI bits = hn::ShiftLeft<23>(hn::Sub(s, hn::Set(di, 1)));
-    bits = hn::IfThenElseZero(hn::Gt(s, hn::Set(di, 66)), bits);
-    return hn::BitCast(D(), hn::IfThenElse(hn::Eq(s, hn::Set(di, 255)), hn::Set(di, 0x7fc00000), bits));
+constexpr uint32_t kGroupColumns = kScaleGroup * kBlock;  // whose scales share a row of words
+
+// The halved scales of the blocks from column k, where a group starts, on: a byte each, the first block's lowest. 0 is
+// zero, 255 NaN.
+HWY_INLINE VU groupScales(const uint32_t* panel, uint32_t k, size_t lane) {
+    const VU scales = hn::LoadU(DU(), panel + uint64_t{mxfp4ScaleStep(k)} * kPanel + lane);
+#if HWY_TARGET == HWY_SCALAR
+    uint32_t halves = 0;
+    for (uint32_t shift = 0; shift < 32; shift += 8) {
+        uint32_t s = hn::GetLane(scales) >> shift & 255;
+        halves |= (s == 255 ? s : s > 66 ? s - 1 : 0) << shift;
+    }
+    return hn::Set(DU(), halves);
+#else
+    const hn::Repartition<uint8_t, DU> bytes;
+    const auto s = hn::BitCast(bytes, scales), nan = hn::Set(bytes, uint8_t{255});
+    const auto halves = hn::IfThenElse(hn::Eq(s, nan), s, hn::Sub(s, hn::Set(bytes, uint8_t{1})));
+    return hn::BitCast(DU(), hn::IfThenElseZero(hn::Gt(s, hn::Set(bytes, uint8_t{66})), halves));
+#endif
+}
+
+// What the totals of a block are multiplied by, its halved scale lowest in the words: mxfp4_half_scale.
+HWY_INLINE V blockScale(VU halves) {
+    const VU infinity = hn::Set(DU(), 0x7f800000u), bits = hn::And(hn::ShiftLeft<23>(halves), infinity);
+    return hn::BitCast(D(), hn::IfThenElse(hn::Eq(bits, infinity), hn::Set(DU(), 0x7fc00000u), bits));
 }
 
 }  // namespace HWY_NAMESPACE
