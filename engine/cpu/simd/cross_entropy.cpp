@@ -18,13 +18,10 @@ struct Exponentials {
     const float* logits;
     float largest;
 
-    HWY_INLINE V strided(uint32_t first, uint32_t step, size_t count) const {
-        return exactExp(hn::Sub(loadStrided(logits + first, step, count), hn::Set(D(), largest)));
-    }
     HWY_INLINE V from(uint32_t v, size_t count) const {
         return exactExp(hn::Sub(loadSome(logits + v, count, 0.0f), hn::Set(D(), largest)));
     }
-    float at(uint32_t v) const { return exact_exp(logits[v] - largest); }
+    HWY_INLINE V at(uint32_t, uint32_t v, size_t count) const { return from(v, count); }
 };
 
 // Of both zeros, +0; NaN if there is one: exactExp takes none.
@@ -67,7 +64,8 @@ void entropyRange(const CrossEntropy& p, bool gradients, uint64_t begin, uint64_
         const float* logits = p.logits.at + row;
         const float weight = checked(p.weights.at[token], p.status, row + target);
         Exponentials e{logits, largestOf(logits, p.vocab)};
-        float sum = magnitude_bits(e.largest) < 0x7f800000u ? rowSum(e, p.vocab) : canonical_nan();
+        float sum = canonical_nan();
+        if (magnitude_bits(e.largest) < 0x7f800000u) rowSums(e, 1, p.vocab, &sum);
         float loss = cross_entropy_loss(sum, e.largest, logits[target]);
         p.losses.at[token] = state_rule(checked(loss, p.status, row + target));
         if (gradients) storeGradients(e, sum, weight, target, p.vocab, grad);

@@ -3,8 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/rows-inl.h"
-#include "shaders/language.h"
+#include "engine/cpu/simd/language-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -15,20 +14,33 @@ namespace HWY_NAMESPACE {
 // What is squared and summed.
 struct Squares {
     const float* x;
+    uint32_t dim;
 
-    HWY_INLINE V strided(uint32_t first, uint32_t step, size_t count) const {
-        V v = operandRule(loadStrided(x + first, step, count));
+    HWY_INLINE V at(uint32_t row, uint32_t column, size_t count) const {
+        V v = operandRule(loadSome(x + uint64_t{row} * dim + column, count, 0.0f));
         return hn::Mul(v, v);
     }
-    float at(uint32_t i) const { return rms_square(x[i]); }
 };
 
+// Of at most kRowsAtOnce tokens from `token` on: what their rows are divided by, stored, and its inverses.
+HWY_INLINE void findRoots(const RmsNorm& p, uint32_t token, uint32_t tokens, float* inverses) {
+    HWY_ALIGN float squares[kRowsAtOnce] = {}, roots[kRowsAtOnce];
+    rowSums(Squares{p.x.at + uint64_t{token} * p.model_dim, p.model_dim}, tokens, p.model_dim, squares);
+    for (uint32_t i = 0; i < kRowsAtOnce; i += kLanes) {
+        V root = rmsRoot(hn::Load(D(), squares + i), p.model_dim, p.epsilon);
+        hn::Store(root, D(), roots + i);
+        hn::Store(rmsInverse(root), D(), inverses + i);
+    }
+    for (uint32_t i = 0; i < tokens; ++i)
+        p.roots.at[token + i] = state_rule(checked(roots[i], p.status, (token + i) * p.model_dim));
+}
+
 void normRange(const RmsNorm& p, uint64_t begin, uint64_t end) {
+    HWY_ALIGN float inverses[kRowsAtOnce];
     for (uint64_t token = begin; token < end; ++token) {
-        const uint32_t row = uint32_t(token) * p.model_dim;
-        float root = rms_root(rowSum(Squares{p.x.at + row}, p.model_dim), p.model_dim, p.epsilon);
-        p.roots.at[token] = state_rule(checked(root, p.status, row));
-        const V inverse = hn::Set(D(), rms_inverse(root));
+        const uint32_t nth = uint32_t(token - begin) % kRowsAtOnce, row = uint32_t(token) * p.model_dim;
+        if (nth == 0) findRoots(p, uint32_t(token), uint32_t(std::min<uint64_t>(end - token, kRowsAtOnce)), inverses);
+        const V inverse = hn::Set(D(), inverses[nth]);
         for (uint32_t c = 0; c < p.model_dim; c += kLanes) {
             size_t count = p.model_dim - c;
             V weight = operandRule(loadSome(p.weight.at + c, count, 0.0f));

@@ -3,8 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/rows-inl.h"
-#include "shaders/language.h"
+#include "engine/cpu/simd/language-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -12,31 +11,42 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-// The gradient of x / root, and its products with x, which are summed.
-struct Gradients {
+// Products of x and the gradient of x / root, which are summed.
+struct SlopeTerms {
     const float *weight, *grad_y, *x;
+    uint32_t dim;
 
-    HWY_INLINE V gradient(uint32_t c, size_t count) const {
-        return stateRule(hn::Mul(loadSome(weight + c, count, 0.0f), loadSome(grad_y + c, count, 0.0f)));
+    HWY_INLINE V at(uint32_t row, uint32_t column, size_t count) const {
+        const uint64_t from = uint64_t{row} * dim + column;
+        V g = hn::Mul(loadSome(weight + column, count, 0.0f), loadSome(grad_y + from, count, 0.0f));
+        return hn::Mul(operandRule(g), operandRule(loadSome(x + from, count, 0.0f)));
     }
-    HWY_INLINE V strided(uint32_t first, uint32_t step, size_t count) const {
-        V g = hn::Mul(loadStrided(weight + first, step, count), loadStrided(grad_y + first, step, count));
-        return hn::Mul(operandRule(g), operandRule(loadStrided(x + first, step, count)));
-    }
-    float at(uint32_t i) const { return rms_slope_term(rms_gradient(weight[i], grad_y[i]), x[i]); }
 };
 
+// Of at most kRowsAtOnce tokens from `token` on: the inverses of their roots, and what each row loses of itself.
+HWY_INLINE void findSlopes(const RmsNormBackward& p, uint32_t token, uint32_t tokens, float* inverses, float* slopes) {
+    const uint64_t row = uint64_t{token} * p.model_dim;
+    HWY_ALIGN float sums[kRowsAtOnce] = {};
+    rowSums(SlopeTerms{p.weight.at, p.grad_y.at + row, p.x.at + row, p.model_dim}, tokens, p.model_dim, sums);
+    for (uint32_t i = 0; i < kRowsAtOnce; i += kLanes) {
+        V inverse = rmsInverse(loadSome(p.roots.at + token + i, tokens > i ? tokens - i : 0, 1.0f));
+        hn::Store(inverse, D(), inverses + i);
+        hn::Store(rmsSlope(hn::Load(D(), sums + i), p.model_dim, inverse), D(), slopes + i);
+    }
+}
+
 void backwardRange(const RmsNormBackward& p, uint64_t begin, uint64_t end) {
+    HWY_ALIGN float inverses[kRowsAtOnce], slopes[kRowsAtOnce];
     for (uint64_t token = begin; token < end; ++token) {
-        const uint32_t row = uint32_t(token) * p.model_dim;
-        Gradients gradients{p.weight.at, p.grad_y.at + row, p.x.at + row};
-        float one_over = rms_inverse(p.roots.at[token]);
-        const V inverse = hn::Set(D(), one_over);
-        const V slope = hn::Set(D(), rms_slope(rowSum(gradients, p.model_dim), p.model_dim, one_over));
+        const uint32_t nth = uint32_t(token - begin) % kRowsAtOnce, row = uint32_t(token) * p.model_dim;
+        if (nth == 0)
+            findSlopes(p, uint32_t(token), uint32_t(std::min<uint64_t>(end - token, kRowsAtOnce)), inverses, slopes);
+        const V inverse = hn::Set(D(), inverses[nth]), slope = hn::Set(D(), slopes[nth]);
         for (uint32_t c = 0; c < p.model_dim; c += kLanes) {
             size_t count = p.model_dim - c;
-            V direct = stateRule(hn::Mul(gradients.gradient(c, count), inverse));
-            V own = hn::Sub(direct, stateRule(hn::Mul(loadSome(gradients.x + c, count, 0.0f), slope)));
+            V gradient = hn::Mul(loadSome(p.weight.at + c, count, 0.0f), loadSome(p.grad_y.at + row + c, count, 0.0f));
+            V direct = stateRule(hn::Mul(stateRule(gradient), inverse));
+            V own = hn::Sub(direct, stateRule(hn::Mul(loadSome(p.x.at + row + c, count, 0.0f), slope)));
             V grad = hn::Add(loadSome(p.residual.at + row + c, count, 0.0f), own);
             storeState(grad, p.grad_x.at, row + c, count, p.status);
         }

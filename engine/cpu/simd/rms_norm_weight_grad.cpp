@@ -3,8 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/rows-inl.h"
-#include "shaders/language.h"
+#include "engine/cpu/simd/language-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -16,11 +15,12 @@ namespace HWY_NAMESPACE {
 struct Terms {
     const RmsNormWeightGrad& p;
     uint32_t first = 0;
-    float inverse[kBlock] = {};
+    HWY_ALIGN float inverse[kBlock] = {};
 
     bool block(uint32_t t0, uint32_t t1) {
         first = t0;
-        for (uint32_t t = t0; t < t1; ++t) inverse[t - t0] = rms_inverse(p.roots.at[t]);
+        for (uint32_t t = t0; t < t1; t += kLanes)
+            hn::Store(rmsInverse(loadSome(p.roots.at + t, t1 - t, 1.0f)), D(), inverse + (t - t0));
         return true;
     }
     bool present(uint32_t) const { return true; }

@@ -40,28 +40,91 @@ HWY_INLINE V loadStrided(const float* from, uint32_t step, size_t count) {
     return hn::GatherIndex(D(), from, hn::Mul(lane, hn::Set(di, int32_t(step))));
 }
 
-// Totals of `count` whole blocks from term `first` on, lanes across blocks.
-template <class Terms>
-HWY_INLINE void blockTotals(const Terms& terms, uint32_t first, size_t count, float* totals) {
-    V s = minusZero();
-    for (uint32_t k = 0; k < kBlock; ++k) s = hn::Add(s, terms.strided(first + k, kBlock, count));
-    storeSome(s, totals, count);
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE void transpose(V (&)[1]) {}
+#else
+// Four vectors as a row of squares, a 128-bit block wide: each square is transposed.
+HWY_INLINE void transposeSquares(V& a, V& b, V& c, V& d) {
+    const D f;
+    const hn::Repartition<uint64_t, D> pairs;
+    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(f, a, b));
+    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(f, a, b));
+    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(f, c, d));
+    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(f, c, d));
+    a = hn::BitCast(f, hn::InterleaveLower(pairs, low_ab, low_cd));
+    b = hn::BitCast(f, hn::InterleaveUpper(pairs, low_ab, low_cd));
+    c = hn::BitCast(f, hn::InterleaveLower(pairs, high_ab, high_cd));
+    d = hn::BitCast(f, hn::InterleaveUpper(pairs, high_ab, high_cd));
 }
 
-// Sum over a row of `count` terms. Of the terms: strided(first, step, count), one a lane, and at(i).
-template <class Terms>
-HWY_INLINE float rowSum(const Terms& terms, uint32_t count) {
-    HWY_ALIGN float totals[kLanes];
-    float total = -0.0f;
-    const uint32_t whole = count / kBlock;
-    for (uint32_t first = 0; first < whole; first += kLanes) {
-        uint32_t blocks = std::min(whole - first, uint32_t{kLanes});
-        blockTotals(terms, first * kBlock, blocks, totals);
-        for (uint32_t i = 0; i < blocks; ++i) total = total + totals[i];
+// Lane j of vector i becomes lane i of vector j.
+template <size_t kCount>
+HWY_INLINE void transpose(V (&v)[kCount]) {
+    static_assert(kCount == kLanes && (kLanes == 4 || kLanes == 8 || kLanes == 16));
+    const D f;
+    VKMOE_UNROLL
+    for (size_t i = 0; i < kCount; i += 4) transposeSquares(v[i], v[i + 1], v[i + 2], v[i + 3]);
+    // Then squares change places: block i of v[4j + k] with block j of v[4i + k].
+    VKMOE_UNROLL
+    for (size_t k = 0; k < 4; ++k) {
+        if constexpr (kCount == 8) {
+            const V lower = hn::ConcatLowerLower(f, v[4 + k], v[k]);
+            v[4 + k] = hn::ConcatUpperUpper(f, v[4 + k], v[k]);
+            v[k] = lower;
+        } else if constexpr (kCount == 16) {
+            const V even01 = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(v[4 + k]), v[k]);
+            const V odd01 = hn::OddEvenBlocks(v[4 + k], hn::SwapAdjacentBlocks(v[k]));
+            const V even23 = hn::OddEvenBlocks(hn::SwapAdjacentBlocks(v[12 + k]), v[8 + k]);
+            const V odd23 = hn::OddEvenBlocks(v[12 + k], hn::SwapAdjacentBlocks(v[8 + k]));
+            v[k] = hn::ConcatLowerLower(f, even23, even01);
+            v[4 + k] = hn::ConcatLowerLower(f, odd23, odd01);
+            v[8 + k] = hn::ConcatUpperUpper(f, even23, even01);
+            v[12 + k] = hn::ConcatUpperUpper(f, odd23, odd01);
+        }
     }
-    float rest = -0.0f;
-    for (uint32_t i = whole * kBlock; i < count; ++i) rest = rest + terms.at(i);
-    return total + rest;
+}
+#endif
+
+constexpr uint32_t kRowsAtOnce = 16;  // whose sums are formed together
+
+// Terms of kLanes columns of a row from `column` on; -0, which adds nothing, past the end.
+template <class Terms>
+HWY_INLINE V rowTerms(const Terms& terms, uint32_t row, uint32_t column, uint32_t columns) {
+    if (column + kLanes <= columns) return terms.at(row, column, kLanes);
+    if (column >= columns) return minusZero();
+    const size_t count = columns - column;
+    return hn::IfThenElse(hn::FirstN(D(), count), terms.at(row, column, count), minusZero());
+}
+
+// Sums over `rows` rows of `columns` terms each. terms.at(row, column, count): those of a row from a column on, in the
+// first `count` lanes. Terms are formed in memory order and transposed: then a lane adds up a block, of whichever row.
+template <class Terms>
+HWY_INLINE void rowSums(const Terms& terms, uint32_t rows, uint32_t columns, float* sums) {
+    std::fill_n(sums, rows, -0.0f);
+    HWY_ALIGN float totals[kLanes];
+    uint32_t row[kLanes], column[kLanes], next_row = 0, next_column = 0;
+    while (next_row < rows) {
+        size_t blocks = 0;
+        for (; blocks < kLanes && next_row < rows; ++blocks) {
+            row[blocks] = next_row;
+            column[blocks] = next_column;
+            next_column += kBlock;
+            if (next_column < columns) continue;
+            next_column = 0;
+            ++next_row;
+        }
+        V s = minusZero();
+        for (uint32_t k = 0; k < kBlock; k += kLanes) {
+            V t[kLanes];
+            for (size_t i = 0; i < kLanes; ++i)
+                t[i] = i < blocks ? rowTerms(terms, row[i], column[i] + k, columns) : minusZero();
+            transpose(t);
+            VKMOE_UNROLL
+            for (size_t i = 0; i < kLanes; ++i) s = hn::Add(s, t[i]);
+        }
+        hn::Store(s, D(), totals);
+        for (size_t i = 0; i < blocks; ++i) sums[row[i]] = sums[row[i]] + totals[i];
+    }
 }
 
 constexpr uint32_t kColumnChunk = 256;  // columns whose totals are held while the rows go by
