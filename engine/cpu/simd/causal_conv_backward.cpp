@@ -3,7 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/rows-inl.h"
+#include "engine/cpu/simd/taps-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -12,16 +12,17 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 // Outputs [first, last) of one token.
-HWY_INLINE void correlate(const CausalConvBackward& p, uint32_t token, uint32_t first, uint32_t last) {
-    const uint32_t taps = std::min(p.width, p.remaining.at[token] + 1), row = token * p.model_dim;
+HWY_INLINE void correlate(const CausalConvBackward& p, const Taps& taps, uint32_t token, uint32_t first,
+                          uint32_t last) {
+    const uint32_t width = std::min(p.width, p.remaining.at[token] + 1), row = token * p.model_dim;
     for (uint32_t c = first; c < last; c += kLanes) {
         size_t count = last - c;
         const float* grad_u = p.grad_u.at + row + c;
         V total = minusZero();
-        for (uint32_t j0 = 0; j0 < taps; j0 += kBlock) {
+        for (uint32_t j0 = 0; j0 < width; j0 += kBlock) {
             V s = minusZero();
-            for (uint32_t j = j0; j < std::min(j0 + kBlock, taps); ++j) {
-                V weight = operandRule(loadStrided(p.weight.at + uint64_t{c} * p.width + j, p.width, count));
+            for (uint32_t j = j0; j < std::min(j0 + kBlock, width); ++j) {
+                V weight = taps.at(j, c);
                 V grad = operandRule(loadSome(grad_u + uint64_t{j} * p.model_dim, count, 0.0f));
                 s = hn::Add(s, hn::Mul(weight, grad));
             }
@@ -32,8 +33,11 @@ HWY_INLINE void correlate(const CausalConvBackward& p, uint32_t token, uint32_t 
 }
 
 void backwardRange(const CausalConvBackward& p, uint64_t begin, uint64_t end) {
-    eachStretch(begin, end, p.model_dim,
-                [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR { correlate(p, token, first, last); });
+    if (begin >= end) return;
+    Taps taps(p.weight.at, p.model_dim, p.width);
+    eachStretchWithTaps(begin, end, p.model_dim, taps, [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR {
+        correlate(p, taps, token, first, last);
+    });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -96,34 +96,55 @@ HWY_INLINE V rowTerms(const Terms& terms, uint32_t row, uint32_t column, uint32_
     return hn::IfThenElse(hn::FirstN(D(), count), terms.at(row, column, count), minusZero());
 }
 
-// Sums over `rows` rows of `columns` terms each. terms.at(row, column, count): those of a row from a column on, in the
-// first `count` lanes. Terms are formed in memory order and transposed: then a lane adds up a block, of whichever row.
-template <class Terms>
-HWY_INLINE void rowSums(const Terms& terms, uint32_t rows, uint32_t columns, float* sums) {
-    std::fill_n(sums, rows, -0.0f);
-    HWY_ALIGN float totals[kLanes];
-    uint32_t row[kLanes], column[kLanes], next_row = 0, next_column = 0;
-    while (next_row < rows) {
-        size_t blocks = 0;
-        for (; blocks < kLanes && next_row < rows; ++blocks) {
-            row[blocks] = next_row;
-            column[blocks] = next_column;
+// The next kLanes blocks, of whichever rows.
+struct Blocks {
+    uint32_t row[kLanes] = {}, column[kLanes] = {};
+    size_t count = 0;
+    bool whole = false;  // kLanes blocks, none of them cut short
+
+    // From block (next_row, next_column) on, which are moved on.
+    HWY_INLINE Blocks(uint32_t& next_row, uint32_t& next_column, uint32_t rows, uint32_t columns) {
+        for (; count < kLanes && next_row < rows; ++count) {
+            row[count] = next_row;
+            column[count] = next_column;
             next_column += kBlock;
             if (next_column < columns) continue;
             next_column = 0;
             ++next_row;
         }
-        V s = minusZero();
-        for (uint32_t k = 0; k < kBlock; k += kLanes) {
-            V t[kLanes];
-            for (size_t i = 0; i < kLanes; ++i)
-                t[i] = i < blocks ? rowTerms(terms, row[i], column[i] + k, columns) : minusZero();
-            transpose(t);
+        whole = count == kLanes && columns % kBlock == 0 && columns != 0;
+    }
+};
+
+// Totals of the blocks, one a lane. Terms are formed in memory order and transposed: then a lane adds up a block.
+template <class Terms>
+HWY_INLINE V blockTotals(const Terms& terms, const Blocks& blocks, uint32_t columns) {
+    V s = minusZero(), t[kLanes];
+    for (uint32_t k = 0; k < kBlock; k += kLanes) {
+        if (blocks.whole) {
             VKMOE_UNROLL
-            for (size_t i = 0; i < kLanes; ++i) s = hn::Add(s, t[i]);
+            for (size_t i = 0; i < kLanes; ++i) t[i] = terms.at(blocks.row[i], blocks.column[i] + k, kLanes);
+        } else {
+            for (size_t i = 0; i < kLanes; ++i)
+                t[i] = i < blocks.count ? rowTerms(terms, blocks.row[i], blocks.column[i] + k, columns) : minusZero();
         }
-        hn::Store(s, D(), totals);
-        for (size_t i = 0; i < blocks; ++i) sums[row[i]] = sums[row[i]] + totals[i];
+        transpose(t);
+        VKMOE_UNROLL
+        for (size_t i = 0; i < kLanes; ++i) s = hn::Add(s, t[i]);
+    }
+    return s;
+}
+
+// Sums over `rows` rows of `columns` terms each. terms.at(row, column, count): those of a row from a column on, in the
+// first `count` lanes.
+template <class Terms>
+HWY_INLINE void rowSums(const Terms& terms, uint32_t rows, uint32_t columns, float* sums) {
+    std::fill_n(sums, rows, -0.0f);
+    HWY_ALIGN float totals[kLanes];
+    for (uint32_t next_row = 0, next_column = 0; next_row < rows;) {
+        const Blocks blocks(next_row, next_column, rows, columns);
+        hn::Store(blockTotals(terms, blocks, columns), D(), totals);
+        for (size_t i = 0; i < blocks.count; ++i) sums[blocks.row[i]] = sums[blocks.row[i]] + totals[i];
     }
 }
 
