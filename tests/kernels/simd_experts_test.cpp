@@ -27,6 +27,11 @@ uint32_t weightWord(uint32_t format, test::Random& random) {
     return bits;
 }
 
+// Around the smallest that counts, ordinary, and now and then the largest or NaN.
+uint32_t scaleByte(test::Random& random) {
+    return random.below(400) == 0 ? 254 + random.below(2) : 60 + random.below(70);
+}
+
 // Panels of a matrix, random; scales of MXFP4 reach below the smallest that counts.
 std::vector<uint32_t> panelsOf(uint32_t outputs, uint32_t cols, uint32_t format, test::Random& random) {
     uint32_t steps = panelSteps(cols, format);
@@ -35,7 +40,7 @@ std::vector<uint32_t> panelsOf(uint32_t outputs, uint32_t cols, uint32_t format,
         words[i] = weightWord(format, random);
         bool scales = format == kMxfp4 && i / kPanel % steps % (kScaleGroup * kBlock / 8 + 1) == 0;
         for (uint32_t shift = 0; scales && shift < 32; shift += 8)
-            words[i] = (words[i] & ~(255u << shift)) | (60 + random.below(70)) << shift;
+            words[i] = (words[i] & ~(255u << shift)) | scaleByte(random) << shift;
     }
     return words;
 }

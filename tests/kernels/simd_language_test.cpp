@@ -4,10 +4,14 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "engine/cases/makers.h"
 #include "engine/cpu/simd/panel_tile.h"
+#include "shaders/exact_math.h"
+#include "tests/math/sweep.h"
 #include "tests/simd_targets.h"
 
 using namespace vkmoe;
@@ -28,14 +32,20 @@ std::string firstDifference(Device& scalar, Device& device, const KernelCode& co
     return "";
 }
 
-constexpr uint32_t kPositions = 3, kDim = 77;
+constexpr uint32_t kPositions = 19, kDim = 77;  // more rows than are summed at once
 
 // Arguments of all kernels, one value of which is poison.
 struct Arguments {
     Floats x = Floats(kPositions * kDim, 0.5f), weight = Floats(kDim, 0.75f), roots = Floats(kPositions, 0.5f);
     Floats out = Floats(kPositions * kDim, 0.25f), few = Floats(kDim);
-    Words targets{1, kAbsent, 70}, positions{0, 1, 2}, ids{4}, offsets{0, kPositions}, panel = Words(kDim * kPanel);
+    Words targets = Words(kPositions, 70), positions = Words(kPositions), ids{4}, offsets{0, kPositions};
+    Words panel = Words(kDim * kPanel);
     Words status = Words(2);
+
+    Arguments() {
+        targets[1] = kAbsent;
+        std::iota(positions.begin(), positions.end(), 0u);
+    }
 };
 
 template <class Params>
@@ -58,7 +68,7 @@ void run(size_t kernel, CpuKernel KernelCode::*form, Arguments& a) {
         call(k.rms_norm_weight_grad, form, RmsNormWeightGrad{out, roots, x, few, status, kPositions, kDim});
     if (kernel == 4) call(k.causal_conv, form, CausalConv{x, x, weight, positions, out, status, kPositions, kDim, 1});
     if (kernel == 5)
-        call(k.causal_conv_backward, form, CausalConvBackward{x, weight, positions, out, status, 1, kDim, 1});
+        call(k.causal_conv_backward, form, CausalConvBackward{x, weight, positions, out, status, kPositions, kDim, 1});
     if (kernel == 6)
         call(k.causal_conv_weight_grad, form,
              CausalConvWeightGrad{x, out, positions, few, status, kPositions, kDim, 1});
@@ -74,6 +84,52 @@ Words statusOf(size_t kernel, CpuKernel KernelCode::*form, uint32_t at, float po
     a.x[at] = poison;
     run(kernel, form, a);
     return a.status;
+}
+
+// Random rows, the second one of zeros, and room for what kernels make of them.
+struct Rows {
+    uint32_t rows, dim, width = 5;
+    Floats x, other, weight, taps, roots, out;
+    Words positions, status = Words(2);
+
+    Rows(uint32_t rows_, uint32_t dim_, test::Random& random) : rows(rows_), dim(dim_) {
+        auto values = [&](size_t count) {
+            Floats all(count);
+            for (float& v : all) v = float(int32_t(random.bits())) * 0x1p-31f;
+            return all;
+        };
+        x = values(size_t{rows} * dim), other = values(size_t{rows} * dim), weight = values(dim);
+        taps = values(size_t{dim} * width), roots = Floats(rows, 0.5f), out = values(size_t{rows} * dim);
+        if (rows > 1) std::fill_n(x.begin() + dim, dim, 0.0f);
+        for (uint32_t i = 0; i < rows; ++i) positions.push_back(i % 7);
+    }
+};
+
+// What one of the kernels of rows leaves, run in ranges of `step` workgroups.
+Floats leftBy(size_t kernel, CpuKernel KernelCode::*form, Rows r, uint64_t step) {
+    const Kernels& k = kernels();
+    const F32 x{r.x.data()}, other{r.other.data()}, weight{r.weight.data()}, taps{r.taps.data()}, roots{r.roots.data()},
+        out{r.out.data()};
+    const U32 positions{r.positions.data()}, status{r.status.data()};
+    auto inRanges = [&](const KernelCode& code, const auto& params, uint64_t groups) {
+        for (uint64_t first = 0; first < groups; first += step)
+            (code.*form)(&params, words(Constants{}), {first, std::min(groups, first + step)});
+    };
+    const uint64_t all = (uint64_t{r.rows} * r.dim + kWorkgroup - 1) / kWorkgroup;
+    if (kernel == 0) inRanges(k.rms_norm, RmsNorm{x, weight, out, roots, status, r.rows, r.dim, 0}, r.rows);
+    if (kernel == 1)
+        inRanges(k.rms_norm_backward, RmsNormBackward{other, weight, roots, x, out, out, status, r.rows, r.dim},
+                 r.rows);
+    if (kernel == 2)
+        inRanges(k.causal_conv, CausalConv{x, other, taps, positions, out, status, r.rows, r.dim, r.width}, all);
+    if (kernel == 3) {
+        for (uint32_t i = 0; i < r.rows; ++i) r.positions[i] = std::min(6 - i % 7, r.rows - 1 - i);
+        inRanges(k.causal_conv_backward, CausalConvBackward{x, taps, positions, out, status, r.rows, r.dim, r.width},
+                 all);
+    }
+    r.out.insert(r.out.end(), r.roots.begin(), r.roots.end());
+    for (uint32_t word : r.status) r.out.push_back(uintBitsToFloat(word));
+    return r.out;
 }
 
 }  // namespace
@@ -92,12 +148,35 @@ TEST_CASE("the language model's SIMD forms have the scalar bits on every instruc
 TEST_CASE("what the language model's kernels may not store is counted alike by SIMD forms", "[kernels][simd]") {
     const float infinity = std::numeric_limits<float>::infinity();
     for (float poison : {2e38f, -3e38f, infinity, -infinity, NAN})
-        for (uint32_t at : {0u, 5u, 76u})
+        for (uint32_t at : {0u, 5u, 76u, 16 * kDim + 5, kPositions * kDim - 1})
             for (size_t kernel = 0; kernel < kKernels; ++kernel) {
-                INFO(fmt::format("kernel {}, {} at {}", kernel, poison, at));
                 Words expected = statusOf(kernel, &KernelCode::cpu, at, poison);
-                CHECK(statusOf(kernel, &KernelCode::simd, at, poison) == expected);
                 bool hidden = kernel == kEntropy && poison < 0;  // a logit without weight in the sum
                 if (!hidden) CHECK(expected[0] > 0);
+                for (int64_t target : test::SimdTarget::all()) {
+                    test::SimdTarget chosen(target);
+                    INFO(fmt::format("kernel {}, {} at {}, {}", kernel, poison, at, simd::targetName()));
+                    CHECK(statusOf(kernel, &KernelCode::simd, at, poison) == expected);
+                }
             }
+}
+
+TEST_CASE("rows of every length have the scalar bits in ranges of every length", "[kernels][simd]") {
+    test::Random random(11);
+    for (uint32_t rows : {1u, 2u, 17u, 40u})
+        for (uint32_t dim : {1u, 15u, 16u, 31u, 33u, 64u, 96u, 500u}) {
+            const Rows given(rows, dim, random);
+            for (size_t kernel = 0; kernel < 4; ++kernel) {
+                const Floats expected = leftBy(kernel, &KernelCode::cpu, given, 1000);
+                for (int64_t target : test::SimdTarget::all()) {
+                    test::SimdTarget chosen(target);
+                    for (uint64_t step : {1u, 3u, 1000u}) {
+                        INFO(fmt::format("kernel {}, {} rows of {}, ranges of {}, {}", kernel, rows, dim, step,
+                                         simd::targetName()));
+                        const Floats got = leftBy(kernel, &KernelCode::simd, given, step);
+                        CHECK(std::memcmp(got.data(), expected.data(), 4 * expected.size()) == 0);
+                    }
+                }
+            }
+        }
 }

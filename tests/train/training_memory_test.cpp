@@ -4,9 +4,10 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include "engine/formats/evl0.h"
-#include "tests/engines.h"
+#include "host/file.h"
 #include "tests/moe/random_layer.h"
 #include "tests/must.h"
+#include "vkmoe/engine.h"
 #include "vkmoe/layer_trainer.h"
 #include "vkmoe/lm_trainer.h"
 
@@ -52,43 +53,53 @@ uint64_t stateBytes(uint64_t parameters, Precision precision) {
     return parameters * (precision == Precision::rounded ? 18 : 16);
 }
 
-void checkWithin(uint64_t taken, uint64_t said) {
-    CHECK(double(taken) <= 1.1 * double(said));
-    CHECK(double(taken) >= 0.9 * double(said));
+void checkWithin(double share, uint64_t taken, uint64_t said) {
+    CHECK(double(taken) <= (1 + share) * double(said));
+    CHECK(double(taken) >= (1 - share) * double(said));
+}
+
+void checkLayer(const Description& d, Precision precision) {
+    auto layer = test::makeRandomLayer(d, WeightFormat::f32, 1);
+    auto x = test::randomTokens(1000, d.model_dim, 2), y = test::randomTokens(1000, d.model_dim, 3);
+    const uint64_t matrices = d.gated() ? 3 : 2, width = d.model_dim;
+    const uint64_t parameters = d.experts * (matrices * width * d.hidden_dim + width) + matrices * width * d.shared_dim;
+    for (uint32_t batch : {1000u, 250u}) {
+        auto engine = must(Engine::open({.device = "cpu"}));
+        auto trainer = must(LayerTrainer::create(*engine, layer.source, {.precision = precision}));
+        must(trainer.epoch(x, y, {.batch_size = batch}));
+        TrainingMemory memory = trainer.memory(batch);
+        CAPTURE(name(d.shared), name(d.activation), name(precision), d.experts, batch, memory.shown(),
+                trainer.peakBytes());
+        checkWithin(0.1, trainer.peakBytes(), memory.total());
+        checkWithin(0.1, trainer.peakBytes(), stateBytes(parameters, precision) + layerBytes(d, batch));
+        checkWithin(0.02, memory.activations, layerBytes(d, batch));
+    }
 }
 
 }  // namespace
 
 TEST_CASE("training a layer takes the memory that it says", "[train]") {
-    for (Shared shared : {Shared::none, Shared::plain, Shared::sigmoid_gated})
-        for (Activation activation : {Activation::relu, Activation::silu_glu})
-            for (Precision precision : {Precision::exact, Precision::rounded}) {
-                Description d{.model_dim = 96, .hidden_dim = 160, .experts = 6, .top_k = 2};
-                d.activation = activation;
-                d.shared = shared;
-                if (shared != Shared::none) d.shared_dim = 64;
-                auto layer = test::makeRandomLayer(d, WeightFormat::f32, 1);
-                auto x = test::randomTokens(1000, d.model_dim, 2), y = test::randomTokens(1000, d.model_dim, 3);
-                for (uint32_t batch : {1000u, 250u}) {
-                    auto engine = must(Engine::open({.device = "cpu"}));
-                    auto trainer = must(LayerTrainer::create(*engine, layer.source, {.precision = precision}));
-                    must(trainer.epoch(x, y, {.batch_size = batch}));
-                    TrainingMemory memory = trainer.memory(batch);
-                    const uint64_t matrices = d.gated() ? 3 : 2, shared_words = matrices * d.model_dim * d.shared_dim;
-                    const uint64_t parameters =
-                        d.experts * (matrices * d.model_dim * d.hidden_dim + d.model_dim) + shared_words;
-                    CAPTURE(name(shared), name(activation), name(precision), batch, memory.shown(),
-                            trainer.peakBytes());
-                    checkWithin(trainer.peakBytes(), memory.total());
-                    checkWithin(trainer.peakBytes(), stateBytes(parameters, precision) + layerBytes(d, batch));
-                    checkWithin(memory.activations, layerBytes(d, batch));
+    const Description few{.model_dim = 96, .hidden_dim = 160, .experts = 6, .top_k = 2};
+    const Description many{.model_dim = 48, .hidden_dim = 32, .experts = 64, .top_k = 8};
+    for (Description d : {few, many})
+        for (Shared shared : {Shared::none, Shared::plain, Shared::sigmoid_gated})
+            for (Activation activation : {Activation::relu, Activation::silu_glu})
+                for (Precision precision : {Precision::exact, Precision::rounded}) {
+                    d.activation = activation;
+                    d.shared = shared;
+                    d.shared_dim = shared != Shared::none ? 64 : 0;
+                    checkLayer(d, precision);
                 }
-            }
 }
 
 TEST_CASE("training a language model takes the memory that it says", "[lm]") {
-    LmConfig config{
-        .vocab_size = 256, .model_dim = 96, .layers = 4, .conv_kernel = 4, .hidden_dim = 192, .experts = 6, .top_k = 2};
+    LmConfig config{.vocab_size = 1000,
+                    .model_dim = 96,
+                    .layers = 4,
+                    .conv_kernel = 4,
+                    .hidden_dim = 192,
+                    .experts = 6,
+                    .top_k = 2};
     const auto parameters = must(formats::initialLm(config, 5));
     const auto source = must(formats::readEvl0(memorySource("model", must(formats::writeEvl0(config, parameters)))));
     std::vector<std::vector<Sequence>> batch{std::vector<Sequence>(8, Sequence(128, 65))};
@@ -101,10 +112,10 @@ TEST_CASE("training a language model takes the memory that it says", "[lm]") {
             must(trainer.step(batch));
             TrainingMemory memory = trainer.memory(1024);
             CAPTURE(recompute, name(precision), memory.shown(), trainer.peakBytes());
-            checkWithin(trainer.peakBytes(), memory.total());
-            checkWithin(trainer.peakBytes(),
+            checkWithin(0.1, trainer.peakBytes(), memory.total());
+            checkWithin(0.1, trainer.peakBytes(),
                         stateBytes(parameters.size(), precision) + modelBytes(config, 1024, recompute));
-            checkWithin(memory.activations, modelBytes(config, 1024, recompute));
+            checkWithin(0.02, memory.activations, modelBytes(config, 1024, recompute));
             if (!recompute) kept = memory.activations;
             if (recompute) CHECK(memory.activations < kept / 2);
         }

@@ -4,7 +4,7 @@
 #include <hwy/highway.h>
 
 #include "engine/cpu/simd/exact_math-inl.h"
-#include "engine/cpu/twin.h"
+#include "engine/cpu/simd/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -58,15 +58,6 @@ HWY_INLINE Slope slopeOf(const ActivationBackward& p, V gate, V up) {
     return {gate, hn::IfThenElseZero(hn::Gt(stateRule(up), hn::Zero(D())), one())};
 }
 
-// Stores operands of `count` values from index `at` on.
-HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 status, uint64_t at) {
-    storeSome(asOperand(x, bits), to + at, count);
-    if (!outOfRange(magnitudeBits(x))) return;
-    HWY_ALIGN float lanes[kLanes];
-    hn::Store(x, D(), lanes);
-    for (uint32_t i = 0; i < std::min(count, kLanes); ++i) checked(lanes[i], status, uint32_t(at) + i);
-}
-
 template <uint32_t kActivation>
 HWY_NOINLINE void activationRange(const ActivationBackward& p, uint32_t bits, uint64_t begin, uint64_t end) {
     constexpr bool kGated = kActivation != kRelu;
@@ -76,8 +67,8 @@ HWY_NOINLINE void activationRange(const ActivationBackward& p, uint32_t bits, ui
         V gate = kGated ? loadSome(p.gate_total.at + i, count, 0.0f) : up;
         Slope slope = slopeOf<kActivation>(p, gate, up);
         V grad = operandRule(loadSome(p.grad_hidden.at + i, count, 0.0f));
-        storeOperands(hn::Mul(slope.up, grad), p.grad_up.at, count, bits, p.status, i);
-        if (kGated) storeOperands(hn::Mul(slope.gate, grad), p.grad_gate.at, count, bits, p.status, i);
+        storeOperands(hn::Mul(slope.up, grad), p.grad_up.at + i, count, bits, p.status, i);
+        if (kGated) storeOperands(hn::Mul(slope.gate, grad), p.grad_gate.at + i, count, bits, p.status, i);
     }
 }
 

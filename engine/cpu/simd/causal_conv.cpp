@@ -33,7 +33,8 @@ HWY_INLINE void convolve(const CausalConv& p, const Taps& taps, uint32_t token, 
 
 void convRange(const CausalConv& p, uint64_t begin, uint64_t end) {
     if (begin >= end) return;
-    Taps taps(p.weight.at, p.model_dim, p.width);
+    const uint32_t used = usedTaps(begin, end, p.model_dim, p.positions.at, p.width);
+    Taps taps(p.weight.at, p.model_dim, p.width, used);
     eachStretchWithTaps(begin, end, p.model_dim, taps, [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR {
         convolve(p, taps, token, first, last);
     });

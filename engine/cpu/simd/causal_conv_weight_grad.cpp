@@ -12,7 +12,7 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 // grad_u * n, of the tokens whose sequence has a row `back` before them.
-struct Terms {
+struct TapTerms {
     const CausalConvWeightGrad& p;
     uint32_t back;
 
@@ -29,7 +29,7 @@ struct Terms {
 // Columns [first, last) of tap `back`.
 HWY_INLINE void tapGradient(const CausalConvWeightGrad& p, uint32_t back, uint32_t first, uint32_t last) {
     HWY_ALIGN float totals[kColumnChunk];
-    Terms terms{p, back};
+    TapTerms terms{p, back};
     for (uint32_t c0 = first; c0 < last; c0 += kColumnChunk) {
         uint32_t count = std::min(kColumnChunk, last - c0);
         if (!columnSums(terms, p.tokens, c0, count, totals)) return;

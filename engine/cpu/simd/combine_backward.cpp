@@ -11,12 +11,6 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-// Stores operands of `count` values; `at` is the first one's index for the status.
-HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 status, uint64_t at) {
-    storeSome(asOperand(x, bits), to, count);
-    checkSome(x, count, status, uint32_t(at));
-}
-
 // gate * grad_out for elements [first, last) of a token, whose row of `to` this is.
 HWY_INLINE void scaleRow(const CombineBackward& p, float gate, uint64_t row, uint32_t first, uint32_t last,
                          uint32_t bits, float* to) {

@@ -17,8 +17,6 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-HWY_INLINE V canonicalNan() { return fromBits(0x7fc00000u); }
-
 // Every x that is not NaN.
 HWY_INLINE V exactExp(V x) {
     const D d;

@@ -133,8 +133,7 @@ HWY_INLINE V decodeRow([[maybe_unused]] const uint32_t* row, VU words) {
 
 constexpr uint32_t kGroupColumns = kScaleGroup * kBlock;  // whose scales share a row of words
 
-// The halved scales of the blocks from column k, where a group starts, on: a byte each, the first block's lowest. 0 is
-// zero, 255 NaN.
+// The halved scales of column k's group: a byte for each of its blocks, the first one's lowest. 0 is zero, 255 NaN.
 HWY_INLINE VU groupScales(const uint32_t* panel, uint32_t k, size_t lane) {
     const VU scales = hn::LoadU(DU(), panel + uint64_t{mxfp4ScaleStep(k)} * kPanel + lane);
 #if HWY_TARGET == HWY_SCALAR

@@ -3,7 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/language-inl.h"
+#include "engine/cpu/simd/rms_norm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -26,7 +26,7 @@ struct Squares {
 HWY_INLINE void findRoots(const RmsNorm& p, uint32_t token, uint32_t tokens, float* inverses) {
     HWY_ALIGN float squares[kRowsAtOnce] = {}, roots[kRowsAtOnce];
     rowSums(Squares{p.x.at + uint64_t{token} * p.model_dim, p.model_dim}, tokens, p.model_dim, squares);
-    for (uint32_t i = 0; i < kRowsAtOnce; i += kLanes) {
+    for (uint32_t i = 0; i < tokens; i += kLanes) {
         V root = rmsRoot(hn::Load(D(), squares + i), p.model_dim, p.epsilon);
         hn::Store(root, D(), roots + i);
         hn::Store(rmsInverse(root), D(), inverses + i);

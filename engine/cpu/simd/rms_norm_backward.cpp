@@ -3,7 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/language-inl.h"
+#include "engine/cpu/simd/rms_norm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -28,8 +28,8 @@ HWY_INLINE void findSlopes(const RmsNormBackward& p, uint32_t token, uint32_t to
     const uint64_t row = uint64_t{token} * p.model_dim;
     HWY_ALIGN float sums[kRowsAtOnce] = {};
     rowSums(SlopeTerms{p.weight.at, p.grad_y.at + row, p.x.at + row, p.model_dim}, tokens, p.model_dim, sums);
-    for (uint32_t i = 0; i < kRowsAtOnce; i += kLanes) {
-        V inverse = rmsInverse(loadSome(p.roots.at + token + i, tokens > i ? tokens - i : 0, 1.0f));
+    for (uint32_t i = 0; i < tokens; i += kLanes) {
+        V inverse = rmsInverse(loadSome(p.roots.at + token + i, tokens - i, 1.0f));
         hn::Store(inverse, D(), inverses + i);
         hn::Store(rmsSlope(hn::Load(D(), sums + i), p.model_dim, inverse), D(), slopes + i);
     }

@@ -3,7 +3,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "engine/cpu/simd/language-inl.h"
+#include "engine/cpu/simd/rms_norm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -12,7 +12,7 @@ namespace simd {
 namespace HWY_NAMESPACE {
 
 // grad_y * (x / root) of a block of tokens.
-struct Terms {
+struct NormTerms {
     const RmsNormWeightGrad& p;
     uint32_t first = 0;
     HWY_ALIGN float inverse[kBlock] = {};
@@ -33,7 +33,7 @@ struct Terms {
 
 void columnRange(const RmsNormWeightGrad& p, uint64_t begin, uint64_t end) {
     HWY_ALIGN float totals[kColumnChunk];
-    Terms terms{p};
+    NormTerms terms{p};
     for (uint64_t first = begin; first < end; first += kColumnChunk) {
         uint32_t count = uint32_t(std::min<uint64_t>(kColumnChunk, end - first));
         if (!columnSums(terms, p.tokens, uint32_t(first), count, totals)) return;

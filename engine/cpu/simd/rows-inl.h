@@ -33,11 +33,10 @@ HWY_INLINE void storeState(V x, float* out, uint32_t at, size_t count, U32 statu
     checkSome(x, count, status, at);
 }
 
-// Every `step`-th value from `from` on; lanes from `count` on repeat the last.
-HWY_INLINE V loadStrided(const float* from, uint32_t step, size_t count) {
-    const DI di;
-    VI lane = hn::Min(hn::Iota(di, 0), hn::Set(di, int32_t(std::min(count, kLanes)) - 1));
-    return hn::GatherIndex(D(), from, hn::Mul(lane, hn::Set(di, int32_t(step))));
+// Operands of the first `count` values at `to`; the first one has index `at`.
+HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 status, uint64_t at) {
+    storeSome(asOperand(x, bits), to, count);
+    checkSome(x, count, status, uint32_t(at));
 }
 
 #if HWY_TARGET == HWY_SCALAR
@@ -100,7 +99,7 @@ HWY_INLINE V rowTerms(const Terms& terms, uint32_t row, uint32_t column, uint32_
 struct Blocks {
     uint32_t row[kLanes] = {}, column[kLanes] = {};
     size_t count = 0;
-    bool whole = false;  // kLanes blocks, none of them cut short
+    bool whole = true;  // kLanes blocks, none of them cut short
 
     // From block (next_row, next_column) on, which are moved on.
     HWY_INLINE Blocks(uint32_t& next_row, uint32_t& next_column, uint32_t rows, uint32_t columns) {
@@ -108,11 +107,12 @@ struct Blocks {
             row[count] = next_row;
             column[count] = next_column;
             next_column += kBlock;
+            whole = whole && next_column <= columns;
             if (next_column < columns) continue;
             next_column = 0;
             ++next_row;
         }
-        whole = count == kLanes && columns % kBlock == 0 && columns != 0;
+        whole = whole && count == kLanes;
     }
 };
 

@@ -16,17 +16,25 @@ inline namespace v1 {
 namespace simd {
 namespace HWY_NAMESPACE {
 
-// weight [columns, width] by taps, as operands: what gathers cost is paid once, not for each token.
+// Every `step`-th value from `from` on; lanes from `count` on repeat the last.
+HWY_INLINE V loadStrided(const float* from, uint32_t step, size_t count) {
+    const DI di;
+    VI lane = hn::Min(hn::Iota(di, 0), hn::Set(di, int32_t(std::min(count, kLanes)) - 1));
+    return hn::GatherIndex(D(), from, hn::Mul(lane, hn::Set(di, int32_t(step))));
+}
+
+// weight [columns, width] by taps, as operands: what gathers cost is paid once, not for each token. The first `used`
+// taps.
 class Taps {
 public:
-    Taps(const float* weight, uint32_t columns, uint32_t width)
-        : weight_(weight), width_(width), stride_(columns + kLanes), at_(scratch()) {
-        at_.resize(std::max(at_.size(), size_t{width} * stride_));
+    Taps(const float* weight, uint32_t columns, uint32_t width, uint32_t used)
+        : weight_(weight), width_(width), used_(used), stride_(columns + kLanes), at_(scratch()) {
+        at_.resize(std::max(at_.size(), size_t{used} * stride_));
     }
 
     HWY_INLINE void load(uint32_t first, uint32_t last) {
         for (uint32_t c = first; c < last; c += kLanes)
-            for (uint32_t j = 0; j < width_; ++j)
+            for (uint32_t j = 0; j < used_; ++j)
                 hn::StoreU(operandRule(loadStrided(weight_ + uint64_t{c} * width_ + j, width_, last - c)), D(),
                            at_.data() + size_t{j} * stride_ + c);
     }
@@ -42,10 +50,16 @@ private:
     }
 
     const float* weight_;
-    uint32_t width_;
+    uint32_t width_, used_;
     size_t stride_;
     std::vector<float>& at_;
 };
+
+// Taps that one of the tokens of invocations [begin, end) uses: as many as rows that it may look at, with its own.
+HWY_INLINE uint32_t usedTaps(uint64_t begin, uint64_t end, uint32_t columns, const uint32_t* others, uint32_t width) {
+    const uint32_t* last = others + (end - 1) / columns + 1;
+    return std::min(width, *std::max_element(others + begin / columns, last) + 1);
+}
 
 // body(token, first, last) for the stretches of tokens' columns that invocations [begin, end) stand for, with the taps
 // of these columns loaded.

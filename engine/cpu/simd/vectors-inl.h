@@ -31,6 +31,7 @@ constexpr size_t kLanes = hn::MaxLanes(D());
 constexpr size_t kPerPanel = kPanel / kLanes;  // vectors of one panel
 
 HWY_INLINE V fromBits(uint32_t bits) { return hn::BitCast(D(), hn::Set(DU(), bits)); }
+HWY_INLINE V canonicalNan() { return fromBits(0x7fc00000u); }
 
 // The first `count` values, and `rest` in the other lanes.
 HWY_INLINE V loadSome(const float* from, size_t count, float rest) {
