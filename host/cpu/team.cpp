@@ -54,9 +54,11 @@ void Team::call(size_t helpers) {
     over_ = false;
     VKMOE_TELL_TSAN(__tsan_release);
     arena_.execute([&] {
-        for (; called_ < helpers; ++called_) helpers_.run([this] { follow(); });
+        for (; called_ < helpers; ++called_) helpers_.run(Helper{this});
     });
 }
+
+void Team::Helper::operator()() const { team->follow(); }
 
 void Team::dismiss() {
     if (std::exchange(called_, 0) == 0) return;

@@ -51,6 +51,12 @@ private:
         Team& team;
     };
 
+    // What a helper's task is: with a name, for tests/tsan.supp.
+    struct Helper {
+        Team* team;
+        void operator()() const;
+    };
+
     void call(size_t helpers);
     void dismiss();
     void announce();

@@ -158,7 +158,11 @@ TEST_CASE("threads share loops: what one of them throws, the leader throws, and 
     CHECK(helper_threw);
     helper_threw = false;
     uint32_t ran = 0;
-    team.lead([&] { team.share(3, [&](size_t place) { ran += place == 0 ? 1 : 0; }); });
+    team.lead([&] {
+        team.share(3, [&](size_t place) {
+            if (place == 0) ++ran;
+        });
+    });
     CHECK(ran == 1);
 }
 
