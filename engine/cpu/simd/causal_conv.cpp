@@ -32,12 +32,9 @@ HWY_INLINE void convolve(const CausalConv& p, const Taps& taps, uint32_t token, 
 }
 
 void convRange(const CausalConv& p, uint64_t begin, uint64_t end) {
-    if (begin >= end) return;
-    const uint32_t used = usedTaps(begin, end, p.model_dim, p.positions.at, p.width);
-    Taps taps(p.weight.at, p.model_dim, p.width, used);
-    eachStretchWithTaps(begin, end, p.model_dim, taps, [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR {
-        convolve(p, taps, token, first, last);
-    });
+    eachStretchWithTaps(begin, end, p.weight.at, p.model_dim, p.width, p.positions.at,
+                        [&](const Taps& taps, uint32_t token, uint32_t first, uint32_t last)
+                            HWY_ATTR { convolve(p, taps, token, first, last); });
 }
 
 }  // namespace HWY_NAMESPACE

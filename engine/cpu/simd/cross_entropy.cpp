@@ -18,10 +18,9 @@ struct Exponentials {
     const float* logits;
     float largest;
 
-    HWY_INLINE V from(uint32_t v, size_t count) const {
+    HWY_INLINE V at(uint32_t, uint32_t v, size_t count) const {  // of the one row
         return exactExp(hn::Sub(loadSome(logits + v, count, 0.0f), hn::Set(D(), largest)));
     }
-    HWY_INLINE V at(uint32_t, uint32_t v, size_t count) const { return from(v, count); }
 };
 
 // Of both zeros, +0; NaN if there is one: exactExp takes none.
@@ -46,7 +45,7 @@ HWY_INLINE void storeGradients(const Exponentials& e, float sum, float weight, u
     const float own = logit_gradient(probability(e.logits[target], e.largest, sum), true, weight);
     const V w = hn::Set(D(), operand_rule(weight)), total = hn::Set(D(), sum);
     for (uint32_t v = 0; v < vocab; v += kLanes) {
-        V p = hn::Div(e.from(v, vocab - v), total);
+        V p = hn::Div(e.at(0, v, vocab - v), total);
         storeSome(operandRule(hn::Mul(operandRule(p), w)), grad + v, vocab - v);
     }
     grad[target] = own;

@@ -132,17 +132,6 @@ HWY_INLINE VU blocksOf(const uint32_t* from, size_t step) {
     return words;
 }
 
-// Four rows, of which each block of lanes holds one column's: turned round, and stored as [row][column].
-HWY_INLINE void turn(const V (&rows)[4], float* to) {
-    const D d;
-    V low = hn::InterleaveLower(d, rows[0], rows[2]), low2 = hn::InterleaveLower(d, rows[1], rows[3]);
-    V high = hn::InterleaveUpper(d, rows[0], rows[2]), high2 = hn::InterleaveUpper(d, rows[1], rows[3]);
-    hn::Store(hn::InterleaveLower(d, low, low2), d, to);
-    hn::Store(hn::InterleaveUpper(d, low, low2), d, to + kPanel);
-    hn::Store(hn::InterleaveLower(d, high, high2), d, to + 2 * kPanel);
-    hn::Store(hn::InterleaveUpper(d, high, high2), d, to + 3 * kPanel);
-}
-
 // Sixteen columns of a panel as [16 rows][16 columns]; those past the last one repeat it.
 template <uint32_t kFormat>
 HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_t first, float* out) {
@@ -165,7 +154,9 @@ HWY_INLINE void turnPanel(const ColumnTile& tile, const uint32_t* panel, uint32_
                 columns[i] = decode<kFormat, 0>(found);
                 if constexpr (kColumns == 2) columns[i + 1] = decode<kFormat, 1>(found);
             }
-            turn(columns, out + row * kPanel + v);
+            transposeSquares(D(), columns[0], columns[1], columns[2], columns[3]);  // each block held one column's rows
+            VKMOE_UNROLL
+            for (size_t i = 0; i < 4; ++i) hn::Store(columns[i], D(), out + (row + i) * kPanel + v);
         }
 }
 #endif

@@ -81,13 +81,9 @@ HWY_INLINE hn::Vec<DX> loadBlocks(DX d, const uint8_t* const* rows) {
 // words[j] of kLanes rows, in the order of the rows.
 HWY_INLINE void turn(const uint8_t* const* rows, VU (&words)[4]) {
     const DU d;
-    VU a = loadBlocks(d, rows), b = loadBlocks(d, rows + 1), c = loadBlocks(d, rows + 2), e = loadBlocks(d, rows + 3);
-    VU low = hn::InterleaveLower(d, a, c), low2 = hn::InterleaveLower(d, b, e);
-    VU high = hn::InterleaveUpper(d, a, c), high2 = hn::InterleaveUpper(d, b, e);
-    words[0] = hn::InterleaveLower(d, low, low2);
-    words[1] = hn::InterleaveUpper(d, low, low2);
-    words[2] = hn::InterleaveLower(d, high, high2);
-    words[3] = hn::InterleaveUpper(d, high, high2);
+    VKMOE_UNROLL
+    for (size_t i = 0; i < 4; ++i) words[i] = loadBlocks(d, rows + i);
+    transposeSquares(d, words[0], words[1], words[2], words[3]);
 }
 
 // Largest magnitudes of what was packed, of 16-bit values or of f32.

@@ -13,21 +13,27 @@ namespace HWY_NAMESPACE {
 
 // Products of x and the gradient of x / root, which are summed.
 struct SlopeTerms {
-    const float *weight, *grad_y, *x;
-    uint32_t dim;
+    const RmsNormBackward& p;
+    uint32_t first;  // row
 
+    HWY_INLINE uint64_t index(uint32_t row, uint32_t column) const {
+        return uint64_t{first + row} * p.model_dim + column;
+    }
+    // Before its rule.
+    HWY_INLINE V gradient(uint32_t row, uint32_t column, size_t count) const {
+        return hn::Mul(loadSome(p.weight.at + column, count, 0.0f),
+                       loadSome(p.grad_y.at + index(row, column), count, 0.0f));
+    }
     HWY_INLINE V at(uint32_t row, uint32_t column, size_t count) const {
-        const uint64_t from = uint64_t{row} * dim + column;
-        V g = hn::Mul(loadSome(weight + column, count, 0.0f), loadSome(grad_y + from, count, 0.0f));
-        return hn::Mul(operandRule(g), operandRule(loadSome(x + from, count, 0.0f)));
+        V x = loadSome(p.x.at + index(row, column), count, 0.0f);
+        return hn::Mul(operandRule(gradient(row, column, count)), operandRule(x));
     }
 };
 
 // Of at most kRowsAtOnce tokens from `token` on: the inverses of their roots, and what each row loses of itself.
 HWY_INLINE void findSlopes(const RmsNormBackward& p, uint32_t token, uint32_t tokens, float* inverses, float* slopes) {
-    const uint64_t row = uint64_t{token} * p.model_dim;
     HWY_ALIGN float sums[kRowsAtOnce] = {};
-    rowSums(SlopeTerms{p.weight.at, p.grad_y.at + row, p.x.at + row, p.model_dim}, tokens, p.model_dim, sums);
+    rowSums(SlopeTerms{p, token}, tokens, p.model_dim, sums);
     for (uint32_t i = 0; i < tokens; i += kLanes) {
         V inverse = rmsInverse(loadSome(p.roots.at + token + i, tokens - i, 1.0f));
         hn::Store(inverse, D(), inverses + i);
@@ -44,7 +50,7 @@ void backwardRange(const RmsNormBackward& p, uint64_t begin, uint64_t end) {
         const V inverse = hn::Set(D(), inverses[nth]), slope = hn::Set(D(), slopes[nth]);
         for (uint32_t c = 0; c < p.model_dim; c += kLanes) {
             size_t count = p.model_dim - c;
-            V gradient = hn::Mul(loadSome(p.weight.at + c, count, 0.0f), loadSome(p.grad_y.at + row + c, count, 0.0f));
+            V gradient = SlopeTerms{p, uint32_t(token)}.gradient(0, c, count);
             V direct = stateRule(hn::Mul(stateRule(gradient), inverse));
             V own = hn::Sub(direct, stateRule(hn::Mul(loadSome(p.x.at + row + c, count, 0.0f), slope)));
             V grad = hn::Add(loadSome(p.residual.at + row + c, count, 0.0f), own);

@@ -42,27 +42,13 @@ HWY_INLINE void storeOperands(V x, float* to, size_t count, uint32_t bits, U32 s
 #if HWY_TARGET == HWY_SCALAR
 HWY_INLINE void transpose(V (&)[1]) {}
 #else
-// Four vectors as a row of squares, a 128-bit block wide: each square is transposed.
-HWY_INLINE void transposeSquares(V& a, V& b, V& c, V& d) {
-    const D f;
-    const hn::Repartition<uint64_t, D> pairs;
-    const auto low_ab = hn::BitCast(pairs, hn::InterleaveLower(f, a, b));
-    const auto high_ab = hn::BitCast(pairs, hn::InterleaveUpper(f, a, b));
-    const auto low_cd = hn::BitCast(pairs, hn::InterleaveLower(f, c, d));
-    const auto high_cd = hn::BitCast(pairs, hn::InterleaveUpper(f, c, d));
-    a = hn::BitCast(f, hn::InterleaveLower(pairs, low_ab, low_cd));
-    b = hn::BitCast(f, hn::InterleaveUpper(pairs, low_ab, low_cd));
-    c = hn::BitCast(f, hn::InterleaveLower(pairs, high_ab, high_cd));
-    d = hn::BitCast(f, hn::InterleaveUpper(pairs, high_ab, high_cd));
-}
-
 // Lane j of vector i becomes lane i of vector j.
 template <size_t kCount>
 HWY_INLINE void transpose(V (&v)[kCount]) {
     static_assert(kCount == kLanes && (kLanes == 4 || kLanes == 8 || kLanes == 16));
     const D f;
     VKMOE_UNROLL
-    for (size_t i = 0; i < kCount; i += 4) transposeSquares(v[i], v[i + 1], v[i + 2], v[i + 3]);
+    for (size_t i = 0; i < kCount; i += 4) transposeSquares(f, v[i], v[i + 1], v[i + 2], v[i + 3]);
     // Then squares change places: block i of v[4j + k] with block j of v[4i + k].
     VKMOE_UNROLL
     for (size_t k = 0; k < 4; ++k) {

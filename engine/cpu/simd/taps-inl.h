@@ -61,15 +61,18 @@ HWY_INLINE uint32_t usedTaps(uint64_t begin, uint64_t end, uint32_t columns, con
     return std::min(width, *std::max_element(others + begin / columns, last) + 1);
 }
 
-// body(token, first, last) for the stretches of tokens' columns that invocations [begin, end) stand for, with the taps
-// of these columns loaded.
+// body(taps, token, first, last) for the stretches of tokens' columns that invocations [begin, end) stand for, with the
+// taps of these columns loaded. `others` as in usedTaps.
 template <class Body>
-HWY_INLINE void eachStretchWithTaps(uint64_t begin, uint64_t end, uint32_t columns, Taps& taps, const Body& body) {
+HWY_INLINE void eachStretchWithTaps(uint64_t begin, uint64_t end, const float* weight, uint32_t columns, uint32_t width,
+                                    const uint32_t* others, const Body& body) {
+    if (begin >= end) return;
+    Taps taps(weight, columns, width, usedTaps(begin, end, columns, others, width));
     const bool whole = end - begin >= columns;
     if (whole) taps.load(0, columns);
     eachStretch(begin, end, columns, [&](uint32_t token, uint32_t first, uint32_t last) HWY_ATTR {
         if (!whole) taps.load(first, last);
-        body(token, first, last);
+        body(taps, token, first, last);
     });
 }
 

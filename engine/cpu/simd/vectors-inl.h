@@ -33,6 +33,19 @@ constexpr size_t kPerPanel = kPanel / kLanes;  // vectors of one panel
 HWY_INLINE V fromBits(uint32_t bits) { return hn::BitCast(D(), hn::Set(DU(), bits)); }
 HWY_INLINE V canonicalNan() { return fromBits(0x7fc00000u); }
 
+#if HWY_TARGET != HWY_SCALAR
+// Four vectors as a row of squares, a 128-bit block wide: each square is transposed.
+template <class Tag, class Vector>
+HWY_INLINE void transposeSquares(Tag d, Vector& a, Vector& b, Vector& c, Vector& e) {
+    const Vector low = hn::InterleaveLower(d, a, c), low2 = hn::InterleaveLower(d, b, e);
+    const Vector high = hn::InterleaveUpper(d, a, c), high2 = hn::InterleaveUpper(d, b, e);
+    a = hn::InterleaveLower(d, low, low2);
+    b = hn::InterleaveUpper(d, low, low2);
+    c = hn::InterleaveLower(d, high, high2);
+    e = hn::InterleaveUpper(d, high, high2);
+}
+#endif
+
 // The first `count` values, and `rest` in the other lanes.
 HWY_INLINE V loadSome(const float* from, size_t count, float rest) {
     if (count >= kLanes) return hn::LoadU(D(), from);
