@@ -45,7 +45,8 @@ std::vector<uint32_t> panelsOf(uint32_t outputs, uint32_t cols, uint32_t format,
     return words;
 }
 
-// A page for every expert with up, gate (or down) panels and biases, the routing, and room for the results.
+// A page for every expert with biases, gate and up (or down) panels, at whose end it ends; the routing, and room for
+// the results.
 struct Experts {
     uint32_t outputs, cols, words;
     std::vector<std::vector<uint32_t>> pages;
@@ -57,11 +58,12 @@ struct Experts {
     Experts(uint32_t format, uint32_t outputs_, uint32_t cols_, uint32_t seed) : outputs(outputs_), cols(cols_) {
         test::Random random(seed);
         for (uint32_t e = 0; e < kExperts; ++e) {
-            auto page = panelsOf(outputs, cols, format, random), gate = panelsOf(outputs, cols, format, random);
-            words = uint32_t(page.size());
-            page.insert(page.end(), gate.begin(), gate.end());
-            for (uint32_t i = 0; i < 2 * outputs; ++i) page.push_back(random.between(-3, 3));
-            pages.push_back(page);
+            auto up = panelsOf(outputs, cols, format, random), gate = panelsOf(outputs, cols, format, random);
+            words = uint32_t(up.size());
+            std::vector<uint32_t> page(2 * outputs + 2 * up.size());
+            for (uint32_t i = 0; i < 2 * outputs; ++i) page[i] = random.between(-3, 3);
+            std::copy(up.begin(), up.end(), std::copy(gate.begin(), gate.end(), page.begin() + 2 * outputs));
+            pages.push_back(std::move(page));
             offsets.push_back(offsets.back() + kRowsOf[e]);
             for (uint32_t first = offsets[e]; first < offsets[e + 1]; first += kTileRows)
                 tiles.insert(tiles.end(), {e, first});
@@ -96,9 +98,9 @@ ExpertUp upParams(Experts& e, const Constants& c, std::vector<float>& out) {
     p.hidden = {out.data()};
     p.model_dim = e.cols;
     p.hidden_dim = e.outputs;
-    p.gate_weight = e.words;
-    p.up_bias = 2 * e.words;
-    p.gate_bias = 2 * e.words + e.outputs;
+    p.gate_weight = 2 * e.outputs;
+    p.up_weight = p.gate_weight + e.words;
+    p.gate_bias = e.outputs;
     p.rows = c.dense != 0 ? kTokens : kRows;
     p.swiglu_limit = 7;
     p.swiglu_alpha = 1.702f;
@@ -111,7 +113,7 @@ ExpertDown downParams(Experts& e, const Constants& c, std::vector<float>& out) {
     p.y = {out.data()};
     p.model_dim = e.outputs;
     p.hidden_dim = e.cols;
-    p.down_bias = 2 * e.words;
+    p.down_weight = 2 * e.outputs + e.words;
     p.rows = c.dense != 0 ? kTokens : kRows;
     return p;
 }

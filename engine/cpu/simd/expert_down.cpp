@@ -16,8 +16,12 @@ void downTile(const ExpertDown& p, const Constants& c, const TileRows& rows, Row
     tile.panel_count = std::min(panels, down.panels() - panel);
     tile.next = down.panelAt(panel + panels, c.weight_format);
     multiply(tile, down, panel, c);
-    uint32_t first = panel * kPanel, count = std::min(tile.panel_count * kPanel, p.model_dim - first);
-    storeState({p.y.at, p.status, rows.first * p.model_dim + first, p.model_dim, tile.row_count, count}, tile.totals);
+    for (uint32_t i = 0; i < tile.panel_count; i += kTilePanels) {
+        uint32_t first = (panel + i) * kPanel, stored = std::min(uint32_t{kTilePanels}, tile.panel_count - i);
+        storeState({p.y.at, p.status, rows.first * p.model_dim + first, p.model_dim, tile.row_count,
+                    std::min(stored * kPanel, p.model_dim - first)},
+                   tile.totals + i / kTilePanels);
+    }
 }
 
 auto rowsOf(const ExpertDown& p) {
@@ -32,7 +36,7 @@ void expert_down(const ExpertDown& p, const Constants& c, Groups groups) {
 }
 
 void expert_down_gemv(const ExpertDown& p, const Constants& c, Groups groups) {
-    eachRow(p, c, groups, ceilDiv(p.model_dim, kPanel), p.hidden_dim, rowsOf(p),
+    eachRow(p, c, groups, ceilDiv(p.model_dim, kPanel), kRowPanels, p.hidden_dim, rowsOf(p),
             [&](const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
                 downTile(p, c, rows, x, panel, panels);
             });

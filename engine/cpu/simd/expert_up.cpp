@@ -7,17 +7,17 @@ inline namespace v1 {
 namespace simd {
 namespace {
 
-void store(const ExpertUp& p, const Constants& c, const PanelTile& gate, const PanelTile& up, uint32_t first_row,
-           uint32_t first) {
-    uint32_t at = first_row * p.hidden_dim + first;
-    Epilogue e{p.hidden.at,  p.status,     at,
-               p.hidden_dim, up.row_count, std::min(up.panel_count * kPanel, p.hidden_dim - first)};
-    storeHidden(e, gate.totals, up.totals, c, p.swiglu_limit, p.swiglu_alpha);
+// What becomes of the totals of `rows` by `panels` panels from `panel`.
+void store(const ExpertUp& p, const Constants& c, Totals gate, Totals up, const TileRows& rows, uint32_t panel,
+           uint32_t panels) {
+    const uint32_t first = panel * kPanel, count = std::min(panels * kPanel, p.hidden_dim - first);
+    Epilogue e{p.hidden.at, p.status, rows.first * p.hidden_dim + first, p.hidden_dim, rows.end - rows.first, count};
+    storeHidden(e, gate, up, c, p.swiglu_limit, p.swiglu_alpha);
     if (c.keep_totals == 0) return;
     e.out = p.up_total.at;
-    storeKept(e, up.totals);
+    storeKept(e, up);
     e.out = p.gate_total.at;
-    if (c.activation != kRelu) storeKept(e, gate.totals);
+    if (c.activation != kRelu) storeKept(e, gate);
 }
 
 // `rows` by up to `panels` panels from `panel`.
@@ -25,20 +25,29 @@ void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, RowsVie
     const PageMatrix up_matrix{rows.page, p.up_weight, p.up_bias, p.hidden_dim, p.model_dim};
     const PageMatrix gate_matrix{rows.page, p.gate_weight, p.gate_bias, p.hidden_dim, p.model_dim};
     const uint32_t* next = up_matrix.panelAt(panel + panels, c.weight_format);
+    panels = std::min(panels, up_matrix.panels() - panel);
     PanelTile up;
     up.x = x;
     up.row_count = rows.end - rows.first;
-    up.panel_count = std::min(panels, up_matrix.panels() - panel);
+    up.panel_count = panels;
+    if (c.activation != kRelu && up.row_count == 1 && panels == kTilePanels) {  // both matrices at once
+        float bias[kRowPanels][kPanel] = {};
+        setPanels(up, 0, kTilePanels, up_matrix, panel, c, kBias, bias);
+        setPanels(up, kTilePanels, kTilePanels, gate_matrix, panel, c, kGateBias, bias + kTilePanels);
+        up.panel_count = kRowPanels;
+        run(up);
+        return store(p, c, up.totals + 1, up.totals, rows, panel, panels);
+    }
     up.next = c.activation == kRelu ? next : gate_matrix.panelAt(panel, c.weight_format);
     multiply(up, up_matrix, panel, c, kBias);
-    if (c.activation == kRelu) return store(p, c, up, up, rows.first, panel * kPanel);
+    if (c.activation == kRelu) return store(p, c, up.totals, up.totals, rows, panel, panels);
     PanelTile gate;
     gate.x = x;
     gate.row_count = up.row_count;
-    gate.panel_count = up.panel_count;
+    gate.panel_count = panels;
     gate.next = next;
     multiply(gate, gate_matrix, panel, c, kGateBias);
-    store(p, c, gate, up, rows.first, panel * kPanel);
+    store(p, c, gate.totals, up.totals, rows, panel, panels);
 }
 
 // x of a slot, or of a token where rows are tokens.
@@ -54,7 +63,7 @@ void expert_up(const ExpertUp& p, const Constants& c, Groups groups) {
 }
 
 void expert_up_gemv(const ExpertUp& p, const Constants& c, Groups groups) {
-    eachRow(p, c, groups, ceilDiv(p.hidden_dim, kPanel), p.model_dim, rowsOf(p, c),
+    eachRow(p, c, groups, ceilDiv(p.hidden_dim, kPanel), kTilePanels, p.model_dim, rowsOf(p, c),
             [&](const TileRows& rows, RowsView x, uint32_t panel, uint32_t panels) {
                 upTile(p, c, rows, x, panel, panels);
             });

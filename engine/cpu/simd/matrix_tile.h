@@ -21,21 +21,28 @@ struct PageMatrix {
     }
 };
 
-// Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
-inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c,
-                     uint32_t bias_bit = kBias) {
-    float bias[kTilePanels][kPanel] = {};
+// Sets panels [first, first + count) of `tile` to those of `matrix` from `panel` on; bias [count] are their biases,
+// padded with zeros.
+inline void setPanels(PanelTile& tile, uint32_t first, uint32_t count, const PageMatrix& matrix, uint32_t panel,
+                      const Constants& c, uint32_t bias_bit, float (*bias)[kPanel]) {
+    for (uint32_t i = 0; i < count; ++i) {
+        uint32_t output = (panel + i) * kPanel;
+        tile.panels[first + i] = matrix.panelAt(panel + i, c.weight_format);
+        if ((c.bias & bias_bit) == 0) continue;
+        const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);
+        std::copy_n(values + output, std::min(uint32_t{kPanel}, matrix.outputs - output), bias[i]);
+        tile.bias[first + i] = bias[i];
+    }
     tile.cols = matrix.cols;
     tile.format = c.weight_format;
     tile.fused = c.fused != 0;
-    for (uint32_t i = 0; i < tile.panel_count; ++i) {
-        uint32_t first = (panel + i) * kPanel;
-        tile.panels[i] = matrix.panelAt(panel + i, c.weight_format);
-        tile.bias[i] = (c.bias & bias_bit) != 0 ? bias[i] : nullptr;
-        if ((c.bias & bias_bit) == 0) continue;
-        const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);
-        std::copy_n(values + first, std::min(uint32_t{kPanel}, matrix.outputs - first), bias[i]);
-    }
+}
+
+// Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
+inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c,
+                     uint32_t bias_bit = kBias) {
+    float bias[kRowPanels][kPanel] = {};
+    setPanels(tile, 0, tile.panel_count, matrix, panel, c, bias_bit, bias);
     run(tile);
 }
 

@@ -165,17 +165,15 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
     }
 }
 
-// Where a row's totals start: at -0 without bias, for -0 + s is s, bit for bit.
-HWY_INLINE void startRow(const PanelTile& tile, float* row) {
-    for (uint32_t i = 0; i < tile.panel_count; ++i)
-        for (uint32_t lane = 0; lane < kPanel; ++lane)
-            row[i * kPanel + lane] = tile.bias[i] ? tile.bias[i][lane] : -0.0f;
+// Where the totals of a row and a panel start: at -0 without bias, for -0 + s is s, bit for bit.
+HWY_INLINE void startPanel(const PanelTile& tile, uint32_t panel, float* totals) {
+    for (uint32_t lane = 0; lane < kPanel; ++lane) totals[lane] = tile.bias[panel] ? tile.bias[panel][lane] : -0.0f;
 }
 
 template <uint32_t kFormat, bool kFused>
 HWY_NOINLINE void runBlocks(PanelTile& tile) {
     alignas(64) float start[kRunOutputs];
-    startRow(tile, start);
+    for (uint32_t i = 0; i < tile.panel_count; ++i) startPanel(tile, i, start + i * kPanel);
     Block block;
     block.before = start;
     block.before_step = 0;
@@ -190,7 +188,8 @@ HWY_NOINLINE void runBlocks(PanelTile& tile) {
 template <uint32_t kFormat, bool kFused>
 HWY_INLINE void runFormat(PanelTile& tile) {
     if (tile.row_count > streamRowsOf(kFormat)) return runBlocks<kFormat, kFused>(tile);
-    for (uint32_t row = 0; row < tile.row_count; ++row) startRow(tile, tile.totals[row]);
+    for (uint32_t row = 0; row < tile.row_count; ++row)
+        for (uint32_t i = 0; i < tile.panel_count; ++i) startPanel(tile, i, tile.totalsOf(row, i));
     runStream<kFormat, kFused>(tile);
 }
 

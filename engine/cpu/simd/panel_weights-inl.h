@@ -33,19 +33,12 @@ HWY_INLINE V decodeF16(VU half) {
 
 constexpr bool kCodeTable = kLanes == kPanel;  // a register holds a value for each code
 
-// Column `kColumn`'s code of each word in the lowest four bits, anything above. Where codes are looked up, half words
-// are shifted by multiplying: shifts and lookups share two of a processor's ports.
+// Column `kColumn`'s code of each word in the lowest four bits, anything above. Where codes are looked up, by turning:
+// shifts share ports of some processors with additions, turning words does not.
 template <uint32_t kColumn>
 HWY_INLINE VU codeOf(VU words) {
     if constexpr (kColumn == 0) return words;
-#if HWY_TARGET != HWY_SCALAR
-    if constexpr (kCodeTable && kColumn > 4) return codeOf<kColumn - 4>(hn::ShiftRight<16>(words));
-    if constexpr (kCodeTable && kColumn < 4) {
-        const hn::Repartition<uint16_t, DU> halves;
-        const auto factor = hn::Set(halves, uint16_t{1} << (16 - 4 * kColumn) % 16);
-        return hn::BitCast(DU(), hn::MulHigh(hn::BitCast(halves, words), factor));
-    }
-#endif
+    if constexpr (kCodeTable) return hn::RotateRight<4 * kColumn>(words);
     return hn::ShiftRight<4 * kColumn>(words);
 }
 

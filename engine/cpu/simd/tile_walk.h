@@ -70,10 +70,10 @@ void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t colum
 }
 
 // Groups of the GEMV form: row-major, `panels` a row; whole rows of one expert are taken together.
-// body(rows, x of these rows, first panel, panels): at most kTilePanels panels.
+// body(rows, x of these rows, first panel, panels): at most kTilePanels panels, of a single row `row_panels`.
 template <class Params, class RowAt, class Body>
-void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, uint32_t cols, const RowAt& row_at,
-             const Body& body) {
+void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, uint32_t row_panels, uint32_t cols,
+             const RowAt& row_at, const Body& body) {
     PackedRows packed;
     uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
     for (uint64_t group = groups.begin; group < end;) {
@@ -86,8 +86,8 @@ void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels
         group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
         if (!rows.page) continue;
         RowsView x = packed.pack(rows.end - row, cols, [&](uint32_t i) { return row_at(row + i); });
-        for (uint32_t first = panel; first < stop; first += kTilePanels)
-            body(rows, x, first, std::min(uint32_t{kTilePanels}, stop - first));
+        const uint32_t most = rows.end - row == 1 ? row_panels : kTilePanels;
+        for (uint32_t first = panel; first < stop; first += most) body(rows, x, first, std::min(most, stop - first));
     }
 }
 
