@@ -10,7 +10,8 @@ inline namespace v1 {
 namespace {
 
 constexpr uint64_t kUnit = 16;
-constexpr double kUnknown = 1e-6;  // seconds of a group that never ran
+constexpr double kUnknown = 1e-6;                 // seconds of a group that never ran
+constexpr double kShort = 8e-6, kCrumb = 0.3e-6;  // seconds: see share
 
 uint64_t unitOf(uint64_t groups) { return groups >= 32 * kUnit ? kUnit : groups >= kUnit ? 4 : 1; }
 
@@ -42,6 +43,14 @@ void WorkList::runHere(bool learn) {
     for (Piece& piece : pieces_) piece.learn(piece.expected * slower);
 }
 
+// A fair share of what is left and of what other threads are at, so that all are done at once. Of what is long only
+// two thirds, for threads are not equally fast; what is hardly worth a range of its own is taken along.
+double WorkList::share() const {
+    const double left = std::max(seconds_, 0.0), fair = (left + std::max(busy_, 0.0)) / double(threads_);
+    const double most = fair < kShort ? fair : fair * 2 / 3;
+    return left - most < kCrumb ? left : most;
+}
+
 bool WorkList::take(Range& range, bool from_end) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     while (front_ < back_ && pieces_[front_].first == pieces_[front_].last) ++front_;
@@ -49,15 +58,17 @@ bool WorkList::take(Range& range, bool from_end) {
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    const double share = std::min(double(left), std::max(seconds_, 0.0) / piece.expected / (1.5 * double(threads_)));
-    const uint64_t units = std::max<uint64_t>((uint64_t(share) + unit - 1) / unit, 1);
+    const double most = std::min(double(left), share() / piece.expected);
+    const uint64_t units = std::max<uint64_t>((uint64_t(most) + unit - 1) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;
     range.begin =
         from_end ? std::max(piece.first, (last_unit + 1 - std::min(units, last_unit + 1)) * unit) : piece.first;
     range.end = from_end ? piece.last : std::min(piece.last, (piece.first / unit + units) * unit);
     (from_end ? piece.last : piece.first) = from_end ? range.begin : range.end;
-    seconds_ -= double(range.end - range.begin) * piece.expected;
+    range.expected = double(range.end - range.begin) * piece.expected;
+    seconds_ -= range.expected;
+    busy_ += range.expected;
     left_ -= range.end - range.begin;
     return true;
 }
@@ -65,6 +76,7 @@ bool WorkList::take(Range& range, bool from_end) {
 void WorkList::measured(const Range& range, double seconds) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     Piece& piece = *range.piece;
+    busy_ -= range.expected;
     piece.seconds += seconds;
     piece.done += range.end - range.begin;
     piece.learn(piece.seconds / double(piece.done));
@@ -79,7 +91,7 @@ void WorkList::Piece::learn(double took) {
 void WorkList::clear() {
     pieces_.clear();
     front_ = back_ = 0;
-    seconds_ = 0;
+    seconds_ = busy_ = 0;
     left_ = 0;
 }
 

@@ -1,9 +1,9 @@
 // WorkList: what lies between two barriers, as one loop that threads take ranges of.
 //
 // Pieces of work need not wait for each other: dispatches of one workgroup each keep all threads busy as one long
-// dispatch does. Ranges are long at first: inside one a kernel uses again what neighbouring workgroups share (rows,
-// weights); at the end short ones keep all threads busy. Every other thread begins at the end: what a thread had in its
-// caches the last time, it is then likely to get again.
+// dispatch does. Ranges are long: inside one a kernel uses again what neighbouring workgroups share (rows, weights); in
+// a long loop short ones at the end keep all threads busy. Every other thread begins at the end: what a thread had in
+// its caches the last time, it is then likely to get again.
 #pragma once
 
 #include <tbb/spin_mutex.h>
@@ -56,8 +56,10 @@ private:
     struct Range {
         Piece* piece = nullptr;
         uint64_t begin = 0, end = 0;
+        double expected = 0;  // seconds
     };
 
+    double share() const;
     bool take(Range& range, bool from_end);
     void measured(const Range& range, double seconds);
 
@@ -65,7 +67,8 @@ private:
     tbb::spin_mutex mutex_;
     std::vector<Piece> pieces_;
     size_t front_ = 0, back_ = 0;  // pieces of which something is left are in [front_, back_)
-    double seconds_ = 0;
+    double seconds_ = 0;           // that the groups not handed out are thought to take
+    double busy_ = 0;              // and those that threads are at
     uint64_t left_ = 0;
 };
 

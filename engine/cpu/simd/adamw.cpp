@@ -20,10 +20,12 @@ constexpr size_t kAhead = 512;  // words that are fetched ahead: four streams ar
 constexpr size_t kSideBySide = 8;  // vectors, line by line: one alone waits for its long chain of quotients and roots
 
 struct Rates {
+    bool plain;  // gradients are neither scaled nor clipped
     V scale, clip, beta1, rest1, correction1, beta2, rest2, correction2, epsilon, rate, decay;
 
     explicit Rates(const Adamw& p)
-        : scale(hn::Set(D(), p.grad_scale)),
+        : plain(p.grad_scale == 1 && p.clip == 1),
+          scale(hn::Set(D(), p.grad_scale)),
           clip(hn::Set(D(), p.clip)),
           beta1(hn::Set(D(), p.beta1)),
           rest1(hn::Set(D(), p.one_minus_beta1)),
@@ -45,7 +47,7 @@ void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
 // The formulas of adamw.h on the `count` elements from `at` on, kVectors vectors at most. Quotients and roots are the
 // vector's own, which IEEE rounds correctly: under the state rule only the last quotient may be subnormal, and the rule
 // makes it zero. `second` needs no rule of its own: neither of what is added is negative.
-template <size_t kVectors>
+template <bool kPlain, size_t kVectors>
 HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t count) {
     V g[kVectors], w[kVectors], m[kVectors], v[kVectors], step[kVectors];
     const auto each = [](const auto& line) {
@@ -55,7 +57,9 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
     each([&](size_t i, size_t j) { g[i] = loadSome(p.grads.at + at + j, count - j, 0.0f); });
     each([&](size_t i, size_t j) { m[i] = loadSome(p.first.at + at + j, count - j, 0.0f); });
     each([&](size_t i, size_t j) { v[i] = loadSome(p.second.at + at + j, count - j, 0.0f); });
-    each([&](size_t i, size_t) { g[i] = stateRule(hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip)); });
+    each([&](size_t i, size_t) {
+        g[i] = stateRule(kPlain ? g[i] : hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip));
+    });
     each([&](size_t i, size_t) {
         V square = stateRule(hn::Mul(stateRule(hn::Mul(r.rest2, g[i])), g[i]));
         v[i] = hn::Add(stateRule(hn::Mul(r.beta2, v[i])), square);
@@ -80,16 +84,21 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
     if (outOfRange(seen)) flagRange(p, at, at + std::min(count, kVectors * kLanes));
 }
 
-void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
+template <bool kPlain>
+HWY_INLINE void adamwAll(const Adamw& p, const Rates& rates, uint64_t begin, uint64_t end) {
     constexpr size_t kStep = kSideBySide * kLanes;
-    const Rates rates(p);
     uint64_t at = begin;
     for (; at + kStep <= end; at += kStep) {
         for (const float* from : {p.grads.at, p.weights.at, p.first.at, p.second.at})
             for (size_t i = 0; i < kStep; i += 16) hwy::Prefetch(from + at + i + kAhead);
-        adamwVectors<kSideBySide>(p, rates, at, kStep);
+        adamwVectors<kPlain, kSideBySide>(p, rates, at, kStep);
     }
-    for (; at < end; at += kLanes) adamwVectors<1>(p, rates, at, end - at);
+    for (; at < end; at += kLanes) adamwVectors<kPlain, 1>(p, rates, at, end - at);
+}
+
+void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
+    const Rates rates(p);
+    rates.plain ? adamwAll<true>(p, rates, begin, end) : adamwAll<false>(p, rates, begin, end);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,4 +1,3 @@
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -23,60 +22,62 @@ float* scratch(size_t floats) {
 // Columns [col, col + columns) of x of all slots, as operands, [slots][64]: used by every row tile.
 const float* packInput(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t col,
                        uint32_t columns) {
-    float* memory = scratch<0>(size_t{slots.end - slots.first} * kGradSide);
-    for (uint32_t slot = slots.first; slot < slots.end; ++slot) {
-        const float* from = gradInput(p, c, slot) + col;
-        for (uint32_t i = kGradSide; i < 2 * kGradSide; i += kPanel) __builtin_prefetch(from + i, 0, 2);
-        roundOperands(from, memory + size_t{slot - slots.first} * kGradSide, columns, c.operand_bits);
-    }
+    const uint32_t count = slots.end - slots.first, rest = p.cols - col - columns;
+    float* memory = scratch<0>(size_t{count} * kGradSide);
+    auto row_at = [&](uint32_t slot) {
+        const float* from = gradInput(p, c, slots.first + slot) + col;
+        for (uint32_t i = 0; i < std::min(rest, kGradSide); i += kPanel) __builtin_prefetch(from + columns + i, 0, 2);
+        return from;
+    };
+    eachRowList(count, row_at, [&](const float* const* rows, uint32_t listed, uint32_t first) {
+        packOperands(rows, listed, columns, kGradSide, c.operand_bits, memory + size_t{first} * kGradSide);
+    });
     return memory;
 }
 
 // Rows [row, end) of grad_out of all slots, in tiles of 64 rows, [slots][64] each.
 const float* packGrads(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, uint32_t end, float* memory) {
-    size_t count = slots.end - slots.first;
-    for (uint32_t slot = slots.first; slot < slots.end; ++slot) {
-        const float* from = p.grad_out.at + uint64_t{slot} * p.rows;
-        for (uint32_t r = row; r < end; r += kGradSide) {
-            float* to = memory + ((r - row) / kGradSide * count + (slot - slots.first)) * kGradSide;
-            if (end - r >= kGradSide)
-                std::memcpy(to, from + r, kGradSide * sizeof(float));  // of a known length: a few moves
-            else
-                std::copy_n(from + r, end - r, to);
-        }
-    }
+    const uint32_t count = slots.end - slots.first;
+    auto row_at = [&](uint32_t slot) { return p.grad_out.at + uint64_t{slots.first + slot} * p.rows + row; };
+    eachRowList(count, row_at, [&](const float* const* rows, uint32_t listed, uint32_t first) {
+        packRows(rows, listed, end - row, kGradSide, memory + size_t{first} * kGradSide, size_t{count} * kGradSide);
+    });
     return memory;
 }
 
-// body(values of a column's sixteen rows, how many, their first word in a page) for each panel and column of a tile.
+// Where a tile's gradients lie in a page: the first word, of panels [cols][16].
+struct TilePlace {
+    uint32_t word, cols;
+};
+
+TilePlace weightPlace(const ExpertWeightGrad& p, uint32_t row, uint32_t col) { return {gradWord(p, row, col), p.cols}; }
+// As a matrix of one column.
+TilePlace biasPlace(const ExpertWeightGrad& p, uint32_t row) { return {p.bias + row, 1}; }
+
+// body(column, first row, how many of its sixteen rows, their first word in a page) for each panel and column of a
+// tile.
 template <class Body>
-void eachPanel(const ExpertWeightGrad& p, uint32_t row, uint32_t col, const SlotTile& tile, const Body& body) {
+void eachPanel(const TilePlace& place, const SlotTile& tile, const Body& body) {
     for (uint32_t r = 0; r < tile.rows; r += kPanel)
         for (uint32_t i = 0; i < tile.columns; ++i)
-            body(i, r, std::min(uint32_t{kPanel}, tile.rows - r), gradWord(p, row + r, col + i));
+            body(i, r, std::min(uint32_t{kPanel}, tile.rows - r), place.word + r * place.cols + i * kPanel);
 }
 
-void load(const ExpertWeightGrad& p, const uint32_t* page, uint32_t row, uint32_t col, SlotTile& tile,
-          float (&values)[kGradSide][kGradSide]) {
-    eachPanel(p, row, col, tile, [&](uint32_t i, uint32_t r, uint32_t count, uint32_t word) {
+void load(const TilePlace& place, const uint32_t* page, SlotTile& tile, float (&values)[kGradSide][kGradSide]) {
+    eachPanel(place, tile, [&](uint32_t i, uint32_t r, uint32_t count, uint32_t word) {
         std::copy_n(reinterpret_cast<const float*>(page + word), count, values[i] + r);
     });
 }
 
-void keep(const ExpertWeightGrad& p, uint32_t* page, uint32_t row, uint32_t col, const SlotTile& tile,
-          const float (&values)[kGradSide][kGradSide]) {
-    eachPanel(p, row, col, tile, [&](uint32_t i, uint32_t r, uint32_t count, uint32_t word) {
+void keep(const TilePlace& place, uint32_t* page, const SlotTile& tile, const float (&values)[kGradSide][kGradSide]) {
+    eachPanel(place, tile, [&](uint32_t i, uint32_t r, uint32_t count, uint32_t word) {
         for (uint32_t j = 0; j < count; ++j) page[word + j] = floatBitsToUint(normal_or_zero(values[i][r + j]));
     });
 }
 
-// Rows [row, row + rows) of the columns whose x is packed; grads are theirs, [slots][64].
-void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, const float* x, const float* grads,
-             uint32_t row, uint32_t rows, uint32_t col, SlotTile& tile) {
-    tile.x = x;
-    tile.grad_out = grads;
-    tile.rows = rows;
-    tile.columns = std::min(kGradSide, p.cols - col);
+// The sums of a tile whose x, grad_out, rows and columns are set, into the gradients or on to the next chunk.
+void addSums(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, const TilePlace& place,
+             SlotTile& tile) {
     tile.slots = slots.end - slots.first;
     tile.before = slots.before;
     tile.last = slots.last;
@@ -84,32 +85,27 @@ void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
     tile.fused = c.fused != 0;
     tile.ahead = {};
     if (slots.last)
-        tile.ahead = {slots.grads + gradWord(p, row, col), size_t{p.cols} * kPanel, ceilDiv(rows, kPanel),
-                      tile.columns};
-    if (GradSlots::hasTotal(slots.before)) load(p, slots.totals, row, col, tile, tile.totals);
-    if (GradSlots::hasPartial(slots.before)) load(p, slots.partials, row, col, tile, tile.start);
+        tile.ahead = {slots.grads + place.word, size_t{place.cols} * kPanel, ceilDiv(tile.rows, kPanel), tile.columns};
+    if (GradSlots::hasTotal(slots.before)) load(place, slots.totals, tile, tile.totals);
+    if (GradSlots::hasPartial(slots.before)) load(place, slots.partials, tile, tile.start);
     run(tile);
-    if (slots.last) return addGradients(tile, slots.grads, gradWord(p, row, col), p.cols, p.status);
-    if (GradSlots::hasTotal(slots.after())) keep(p, slots.totals, row, col, tile, tile.totals);
-    if (GradSlots::hasPartial(slots.after())) keep(p, slots.partials, row, col, tile, tile.sums);
+    if (slots.last) return addGradients(tile, slots.grads, place.word, place.cols, p.status);
+    if (GradSlots::hasTotal(slots.after())) keep(place, slots.totals, tile, tile.totals);
+    if (GradSlots::hasPartial(slots.after())) keep(place, slots.partials, tile, tile.sums);
 }
 
-// Neighbouring words of ChunkSum: plain loops, which compilers turn into vectors.
-void addBias(const ExpertWeightGrad& p, const GradSlots& slots, uint32_t row, uint32_t rows) {
-    float sums[kGradSide], totals[kGradSide];
-    const uint32_t word = p.bias + row;
-    std::fill_n(sums, rows, -0.0f);
-    std::fill_n(totals, rows, -0.0f);
-    if (GradSlots::hasTotal(slots.before)) std::memcpy(totals, slots.totals + word, rows * 4);
-    if (GradSlots::hasPartial(slots.before)) std::memcpy(sums, slots.partials + word, rows * 4);
-    for (uint32_t slot = slots.first, rank = slots.before; slot < slots.end; ++slot) {
-        const float* terms = p.grad_out.at + uint64_t{slot} * p.rows + row;
-        for (uint32_t r = 0; r < rows; ++r) sums[r] = sums[r] + terms[r];
-        if (++rank % kBlock != 0) continue;
-        for (uint32_t r = 0; r < rows; ++r) totals[r] = totals[r] + sums[r];
-        std::fill_n(sums, rows, -0.0f);
-    }
-    for (uint32_t r = 0; r < rows; ++r) ChunkSum(totals[r], sums[r], slots.after()).finish(p, slots, word + r);
+// Rows [row, row + rows) of the columns whose x is packed, and of the bias; grads are theirs, [slots][64].
+void addRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, const float* x, const float* grads,
+             uint32_t row, uint32_t rows, uint32_t col, SlotTile& tile) {
+    tile.x = x;
+    tile.grad_out = grads;
+    tile.rows = rows;
+    tile.columns = std::min(kGradSide, p.cols - col);
+    addSums(p, c, slots, weightPlace(p, row, col), tile);
+    if ((c.bias & kBias) == 0 || col != 0) return;
+    tile.x = nullptr;
+    tile.columns = 1;
+    addSums(p, c, slots, biasPlace(p, row), tile);
 }
 
 // Gradients that no slot adds to.
@@ -117,7 +113,7 @@ void clearRows(const ExpertWeightGrad& p, const Constants& c, const GradSlots& s
                uint32_t col, SlotTile& tile) {
     tile.rows = rows;
     tile.columns = std::min(kGradSide, p.cols - col);
-    eachPanel(p, row, col, tile,
+    eachPanel(weightPlace(p, row, col), tile,
               [&](uint32_t, uint32_t, uint32_t count, uint32_t word) { std::fill_n(slots.grads + word, count, 0u); });
     if ((c.bias & kBias) != 0 && col == 0) std::fill_n(slots.grads + p.bias + row, rows, 0u);
 }
@@ -153,7 +149,6 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
             const float* grads =
                 packed ? all + row * slots : packGrads(p, part.slots, row, row + rows, scratch<2>(slots * kGradSide));
             addRows(p, c, part.slots, x, grads, row, rows, col, tile);
-            if ((c.bias & kBias) != 0 && col == 0) addBias(p, part.slots, row, rows);
         }
     }
 }

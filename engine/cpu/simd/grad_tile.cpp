@@ -204,21 +204,38 @@ void runColumns(ColumnTile& tile) {
 
 // ---- sums over slots ------------------------------------------------------------------------------------------------
 
+// A block of a bias's tile: the terms are the weights themselves.
+HWY_INLINE void addTerms(const GradBlock& block, uint32_t outputs) {
+    const D d;
+    for (size_t i = 0; i < outputs; i += kLanes) {
+        const float* terms = block.weights + i;
+        V s = hn::Load(d, terms);
+        if (block.start) s = hn::Add(hn::Load(d, block.start + i), s);
+        for (uint32_t k = 1; k < block.terms; ++k) s = hn::Add(s, hn::Load(d, terms + k * TermLayout::kWeightStep));
+        if (block.add_totals) s = hn::Add(hn::Load(d, block.totals + i), s);
+        hn::Store(s, d, block.totals + i);
+    }
+}
+
 void runSlots(SlotTile& tile) {
     GradBlock block;
     bool has_total = GradSlots::hasTotal(tile.before);
     for (uint32_t slot = 0; slot < tile.slots; slot += block.terms) {
         uint32_t begin = (tile.before + slot) % kBlock;
         block.terms = std::min(kBlock - begin, tile.slots - slot);
-        block.x = tile.x + size_t{slot} * kGradSide;
+        block.x = tile.x ? tile.x + size_t{slot} * kGradSide : nullptr;
         block.weights = tile.grad_out + size_t{slot} * kGradSide;
         block.start = begin != 0 ? tile.start[0] : nullptr;
         bool finished = tile.last || begin + block.terms == kBlock;
         block.ahead = tile.ahead.part(slot, slot + block.terms, tile.slots);
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
-        tile.fused ? multiplyAll<true, TermLayout>(block, tile.columns, tile.rows)
-                   : multiplyAll<false, TermLayout>(block, tile.columns, tile.rows);
+        if (!block.x)
+            addTerms(block, tile.rows);
+        else if (tile.fused)
+            multiplyAll<true, TermLayout>(block, tile.columns, tile.rows);
+        else
+            multiplyAll<false, TermLayout>(block, tile.columns, tile.rows);
         has_total = has_total || finished;
     }
     if (tile.slots != 0 || !GradSlots::hasPartial(tile.before)) return;
@@ -255,11 +272,6 @@ void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols,
     }
 }
 
-void roundRow(const float* from, float* to, uint32_t count, uint32_t bits) {
-    for (uint32_t i = 0; i < count; i += kLanes)
-        storeSome(asOperand(loadSome(from + i, count - i, 0.0f), bits), to + i, count - i);
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace simd
 }  // namespace v1
@@ -274,15 +286,11 @@ namespace simd {
 HWY_EXPORT(runColumns);
 HWY_EXPORT(runSlots);
 HWY_EXPORT(addTile);
-HWY_EXPORT(roundRow);
 
 void run(ColumnTile& tile) { HWY_DYNAMIC_DISPATCH(runColumns)(tile); }
 void run(SlotTile& tile) { HWY_DYNAMIC_DISPATCH(runSlots)(tile); }
 void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
     HWY_DYNAMIC_DISPATCH(addTile)(tile, page, word, cols, status);
-}
-void roundOperands(const float* from, float* to, uint32_t count, uint32_t bits) {
-    HWY_DYNAMIC_DISPATCH(roundRow)(from, to, count, bits);
 }
 
 }  // namespace simd

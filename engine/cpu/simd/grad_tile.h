@@ -40,7 +40,7 @@ constexpr uint32_t kGradSide = kRunOutputs;  // columns of x and rows of a gradi
 
 // The two accumulators of R32 for 64 columns and 64 rows of a gradient, [column][row].
 struct SlotTile {
-    const float* x = nullptr;         // [slots][64] operands
+    const float* x = nullptr;         // [slots][64] operands; null: one column of ones, a bias's
     const float* grad_out = nullptr;  // [slots][64] operands
     uint32_t rows = 0, columns = 0;   // 1..64
     uint32_t slots = 0, before = 0;   // before: slots of earlier chunks
@@ -59,9 +59,6 @@ void run(SlotTile& tile);
 // grad = state_rule(checked(grad + total)), or of the total alone if the tile is fresh: `word` is that of the tile's
 // first element, of panels [cols][16].
 void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status);
-
-// as_operand of `count` values.
-void roundOperands(const float* from, float* to, uint32_t count, uint32_t bits);
 
 }  // namespace simd
 }  // namespace v1

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "shaders/constants.h"
@@ -21,6 +20,26 @@ struct RowsView {
     RowsView from(uint32_t row) const { return {at + size_t{row} * kBlock, step}; }
 };
 
+// Packs rows of `cols` values in blocks of `width` columns, 32 or 64: value k of row r goes to
+// to[k/width * step + r*width + k%width]. `to` and `step` are multiples of a cache line.
+void packRows(const float* const* rows, uint32_t count, uint32_t cols, uint32_t width, float* to, size_t step);
+
+// Packs as_operand of the rows' `cols` values, at most `width`: those of row r go to to[r*width ..].
+void packOperands(const float* const* rows, uint32_t count, uint32_t cols, uint32_t width, uint32_t bits, float* to);
+
+constexpr uint32_t kRowsPacked = 64;  // rows whose addresses are listed at a time
+
+// body(addresses of rows, how many, the first one's number), in order, for rows row_at(0..count-1).
+template <class RowAt, class Body>
+void eachRowList(uint32_t count, const RowAt& row_at, const Body& body) {
+    const float* rows[kRowsPacked];
+    for (uint32_t row = 0; row < count; row += kRowsPacked) {
+        const uint32_t listed = std::min(kRowsPacked, count - row);
+        for (uint32_t i = 0; i < listed; ++i) rows[i] = row_at(row + i);
+        body(rows, listed, row);
+    }
+}
+
 class PackedRows {
 public:
     // Rows row_at(0..count-1) of `cols` values; a single row is used where it is. The view holds until the next call.
@@ -31,13 +50,9 @@ public:
         std::vector<float>& memory = scratch();
         memory.resize(std::max(memory.size(), (cols + kBlock - 1) / kBlock * step + kLine));
         float* at = memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) / 4 % kLine) % kLine;
-        for (uint32_t row = 0; row < count; ++row) {
-            const float* from = row_at(row);
-            uint32_t k = 0;
-            for (; k + kBlock <= cols; k += kBlock)
-                std::memcpy(at + k / kBlock * step + row * kBlock, from + k, kBlock * sizeof(float));
-            std::copy_n(from + k, cols - k, at + k / kBlock * step + row * kBlock);
-        }
+        eachRowList(count, row_at, [&](const float* const* rows, uint32_t listed, uint32_t first) {
+            packRows(rows, listed, cols, kBlock, at + size_t{first} * kBlock, step);
+        });
         return {at, step};
     }
 
