@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/cpu/gates.h"
+#include "engine/cpu/softmax.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -36,12 +37,7 @@ struct Router {
 
 private:
     void computeScores(uint32_t token, const float* logits) {
-        if (c.score == kSoftmax || c.probabilities != 0) {
-            float m = *std::max_element(logits, logits + p.experts);
-            for (uint32_t e = 0; e < p.experts; ++e) score[e] = exact_exp(logits[e] - m);
-            float sum = sumR32(p.experts, [&](uint32_t e) { return score[e]; });
-            for (float& s : score) s = exact_div(s, sum);
-        }
+        if (c.score == kSoftmax || c.probabilities != 0) softmaxOf(logits, p.experts, score.data());
         if (c.probabilities != 0)
             std::transform(score.begin(), score.end(), p.probabilities.at + uint64_t{token} * p.experts, state_rule);
         if (c.score == kSoftmax) return;
@@ -92,13 +88,13 @@ private:
         const uint32_t* selected = p.selected.at + uint64_t{token} * p.top_k;
         chosen.resize(p.top_k);
         for (uint32_t j = 0; j < p.top_k; ++j) chosen[j] = score[selected[j]];
-        bool divide = c.score == kSoftmaxSelected || c.renormalize != 0;
+        const bool sums_to_one = c.score == kSoftmaxSelected || c.renormalize != 0;
         if (c.score == kSoftmaxSelected) exponentiate(chosen);
-        if (divide) {
+        if (sums_to_one) {
             float divisor = chosenSum(chosen);
             if (c.score != kSoftmaxSelected) divisor = divisor + p.renormalize_epsilon;
             bool even = magnitude_bits(divisor) == 0;
-            for (float& g : chosen) g = even ? exact_div(1, float(p.top_k)) : exact_div(g, divisor);
+            for (float& g : chosen) g = even ? divide(1, float(p.top_k)) : divide(g, divisor);
         }
         for (uint32_t j = 0; j < p.top_k; ++j) {
             uint32_t at = token * p.top_k + j;

@@ -51,7 +51,7 @@ Result<BackwardPass::Family> BackwardPass::family(Engine& engine, WeightFormat u
                                .dense = dense,
                                .gather = gather,
                                .carry = form_.carry,
-                               .fresh = form_.fresh && !dense},
+                               .fresh = form_.fresh},
                               rows, cols);
     };
     VKMOE_TRY(gate_grad, grad(gate_bias, fused_up, !dense, hidden_dim, model_dim));

@@ -1,8 +1,8 @@
 // BackwardPass: records the kernels that turn the gradient of a layer's output into those of its input and parameters,
 // after a forward pass that kept its totals: ForwardPass in reverse.
 //
-// Gradients of parameters accumulate in pages with the layout of the f32 weights, or, of routed experts, take the place
-// of what is there (Form::fresh). Reduction order: R32 over a slot's rank in its expert's list, over tokens for what
+// Gradients of parameters accumulate in pages with the layout of the f32 weights, or, of experts, take the place of
+// what is there (Form::fresh). Reduction order: R32 over a slot's rank in its expert's list, over tokens for what
 // every token touches (docs/numerics.md).
 #pragma once
 
@@ -27,7 +27,7 @@ public:
 
     struct Form {
         bool carry = false;  // batches are chunks
-        bool fresh = false;  // gradients of routed experts are assigned, those of experts without tokens to zero
+        bool fresh = false;  // gradients of experts are assigned, those of experts without tokens to zero
     };
 
     // Kernels for these weights (f32, or bf16 in rounded precision), built and proved at first use.

@@ -127,10 +127,10 @@ Result<void> ParameterSet::build() {
     return {};
 }
 
-void ParameterSet::zeroGrads(Commands& commands, bool pages) const {
+void ParameterSet::zeroGrads(Commands& commands, bool assigned) const {
     commands.barrier();
     for (size_t i = 0; i < slabs_.size(); ++i)
-        if (pages || slabs_[i].page_words == 0) zero(commands, grads_[i]);
+        if (assigned || !slabs_[i].assigned) zero(commands, grads_[i]);
     commands.barrier();
 }
 

@@ -39,6 +39,7 @@ struct ParameterSlab {
     // pages come back, too, or all are other than 0.
     uint64_t touched = 0;
     std::vector<ParameterTensor> tensors;
+    bool assigned = false;  // a backward pass that is fresh (BackwardPass::Form) assigns the gradients
 };
 
 struct GradNorm {
@@ -75,8 +76,8 @@ public:
     uint64_t step() const { return clock_.step(); }                  // those that adamw() recorded
     const AdamwClock& clock() const { return clock_; }
 
-    // With `pages` false those of slabs that are cut into pages stay: a backward pass that is `fresh` assigns them.
-    void zeroGrads(Commands& commands, bool pages = true) const;
+    // With `assigned` false those of slabs that the next backward pass assigns stay.
+    void zeroGrads(Commands& commands, bool assigned = true) const;
 
     // Sums the squares of all gradients, each multiplied by `scale`, and brings them to the host. Pages are summed each
     // by itself: where they lie does not matter.

@@ -86,6 +86,7 @@ std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint
     if (d.shared != Shared::none) {
         const Buffer& slab = master_.slabs.back();
         pages.push_back({prefix + "shared", slab.address(), slab.size() / 4, 0, 0, {}});
+        pages.back().assigned = !master_.paged;
         addPage(pages.back(), prefix + "shared", sharedShape(d, WeightFormat::f32, WeightFormat::f32), master_.shared,
                 0, position);
     }
@@ -94,6 +95,7 @@ std::vector<ParameterSlab> TrainableLayer::slabs(const std::string& prefix, uint
     for (size_t i = 0; i < routed; ++i) {
         const Buffer& slab = master_.slabs[i];
         ParameterSlab experts{prefix + "experts", slab.address(), slab.size() / 4, uint32_t(page), 0, {}};
+        experts.assigned = true;
         if (touched_) experts.touched = touched_.address() + uint64_t{expert} * 4;
         for (uint64_t at = 0; at + page <= experts.words; at += page, ++expert)
             addPage(experts, fmt::format("{}experts.{}", prefix, expert),

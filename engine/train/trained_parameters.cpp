@@ -26,8 +26,8 @@ Result<void> TrainedParameters::inOrder(const Pages& pages, const Slabs& slabs) 
 
 // ---- steps ----------------------------------------------------------------------------------------------------------
 
-Result<void> TrainedParameters::zeroGrads(Commands& commands, bool experts) {
-    set_.zeroGrads(commands, experts);
+Result<void> TrainedParameters::zeroGrads(Commands& commands, bool assigned) {
+    set_.zeroGrads(commands, assigned);
     return paged_ ? paged_->zeroGradients() : Result<void>();
 }
 

@@ -26,8 +26,8 @@ public:
     uint64_t gradientBytes() const;  // of the set
 
     // Those of pages at once, the rest by `commands`; so do all that record.
-    // With `experts` false those of routed experts on the device stay: see ParameterSet::zeroGrads.
-    Result<void> zeroGrads(Commands& commands, bool experts);
+    // `assigned`: see ParameterSet::zeroGrads.
+    Result<void> zeroGrads(Commands& commands, bool assigned);
     // `kernel` is scale_gradients.
     Result<void> scaleGradients(Commands& commands, const Kernel& kernel, float before, float after);
     // Of all gradients times `scale`. What set().squares recorded with it has run.
