@@ -28,10 +28,11 @@ void WorkList::add(uint64_t groups, double& group_seconds, Run run) {
 }
 
 void WorkList::run(bool from_end) {
-    for (Range range; take(range, from_end);) {
-        const double start = secondsNow();
+    double now = secondsNow();
+    for (Range range; take(range, from_end, now);) {
         range.piece->run(range.begin, range.end);
-        measured(range, secondsNow() - start);
+        const double start = std::exchange(now, secondsNow());
+        measured(range, now - start);
     }
 }
 
@@ -43,22 +44,23 @@ void WorkList::runHere(bool learn) {
     for (Piece& piece : pieces_) piece.learn(piece.expected * slower);
 }
 
-// A fair share of what is left and of what other threads are at, so that all are done at once. Of what is long only
-// two thirds, for threads are not equally fast; what is hardly worth a range of its own is taken along.
-double WorkList::share() const {
-    const double left = std::max(seconds_, 0.0), fair = (left + std::max(busy_, 0.0)) / double(threads_);
+// A fair share of what is left and of what other threads have still to do, so that all are done at once. Of what is
+// long only two thirds, for threads are not equally fast; what is hardly worth a range of its own is taken along.
+double WorkList::share(double now) const {
+    const double busy = std::max(busy_until_ - double(busy_) * now, 0.0);
+    const double left = std::max(seconds_, 0.0), fair = (left + busy) / double(threads_);
     const double most = fair < kShort ? fair : fair * 2 / 3;
     return left - most < kCrumb ? left : most;
 }
 
-bool WorkList::take(Range& range, bool from_end) {
+bool WorkList::take(Range& range, bool from_end, double now) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     while (front_ < back_ && pieces_[front_].first == pieces_[front_].last) ++front_;
     while (front_ < back_ && pieces_[back_ - 1].first == pieces_[back_ - 1].last) --back_;
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    const double most = std::min(double(left), share() / piece.expected);
+    const double most = std::min(double(left), share(now) / piece.expected);
     const uint64_t units = std::max<uint64_t>((uint64_t(most) + unit - 1) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;
@@ -66,9 +68,11 @@ bool WorkList::take(Range& range, bool from_end) {
         from_end ? std::max(piece.first, (last_unit + 1 - std::min(units, last_unit + 1)) * unit) : piece.first;
     range.end = from_end ? piece.last : std::min(piece.last, (piece.first / unit + units) * unit);
     (from_end ? piece.last : piece.first) = from_end ? range.begin : range.end;
-    range.expected = double(range.end - range.begin) * piece.expected;
-    seconds_ -= range.expected;
-    busy_ += range.expected;
+    const double expected = double(range.end - range.begin) * piece.expected;
+    seconds_ -= expected;
+    range.until = now + expected;
+    busy_until_ += range.until;
+    ++busy_;
     left_ -= range.end - range.begin;
     return true;
 }
@@ -76,7 +80,8 @@ bool WorkList::take(Range& range, bool from_end) {
 void WorkList::measured(const Range& range, double seconds) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
     Piece& piece = *range.piece;
-    busy_ -= range.expected;
+    busy_until_ -= range.until;
+    --busy_;
     piece.seconds += seconds;
     piece.done += range.end - range.begin;
     piece.learn(piece.seconds / double(piece.done));
@@ -91,7 +96,8 @@ void WorkList::Piece::learn(double took) {
 void WorkList::clear() {
     pieces_.clear();
     front_ = back_ = 0;
-    seconds_ = busy_ = 0;
+    seconds_ = busy_until_ = 0;
+    busy_ = 0;
     left_ = 0;
 }
 

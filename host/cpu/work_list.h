@@ -56,11 +56,11 @@ private:
     struct Range {
         Piece* piece = nullptr;
         uint64_t begin = 0, end = 0;
-        double expected = 0;  // seconds
+        double until = 0;  // when it is thought to be done
     };
 
-    double share() const;
-    bool take(Range& range, bool from_end);
+    double share(double now) const;
+    bool take(Range& range, bool from_end, double now);
     void measured(const Range& range, double seconds);
 
     size_t threads_ = 1;
@@ -68,7 +68,8 @@ private:
     std::vector<Piece> pieces_;
     size_t front_ = 0, back_ = 0;  // pieces of which something is left are in [front_, back_)
     double seconds_ = 0;           // that the groups not handed out are thought to take
-    double busy_ = 0;              // and those that threads are at
+    size_t busy_ = 0;              // ranges that threads are at
+    double busy_until_ = 0;        // the sum of when they are thought to be done
     uint64_t left_ = 0;
 };
 
