@@ -176,11 +176,12 @@ std::vector<Constants> weightForms(const DeviceLimits&) {
         {.operand_bits = 24, .bias = kBias},
         {.operand_bits = 24, .carry = 1, .fresh = 1},
         {.operand_bits = 24, .bias = kBias, .dense = 1},
+        {.operand_bits = 24, .dense = 1, .carry = 1},
         {.operand_bits = 24, .dense = 1, .carry = 1, .fresh = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .gather = 1, .carry = 1, .fresh = 1},
         {.operand_bits = 8, .fused = 1},
         {.operand_bits = 8, .fused = 1, .bias = kBias, .fresh = 1},
-        {.operand_bits = 8, .fused = 1, .bias = kBias, .dense = 1},
+        {.operand_bits = 8, .fused = 1, .bias = kBias, .dense = 1, .fresh = 1},
     };
 }
 

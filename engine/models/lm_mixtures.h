@@ -32,8 +32,8 @@ public:
     LmPass::Mixture forward(const LmActivations& a);
     LmPass::Mixture again(const LmActivations& a);
     // `carry`: of a micro-batch in chunks, after prepareChunks with it; null: it is whole. `fresh`: gradients of
-    // experts on the device begin anew, else they are added to what is there. Its passes are made at the first call,
-    // which takes some drivers seconds: see prepare.
+    // experts begin anew, unless routed ones are in pages; else they are added to what is there. Its passes are made at
+    // the first call, which takes some drivers seconds: see prepare.
     Result<LmPass::MixtureBackward> backward(const LmCarry* carry, bool fresh);
     Result<void> prepare(bool carry, bool fresh);  // makes these passes
     Result<void> prepareChunks(const LmCarry& carry);

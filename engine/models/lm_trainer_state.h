@@ -24,7 +24,7 @@ struct LmTrainer::State {
     Buffer trunk_table, counts, scratch;  // scratch: two of [T, D]
     const Kernel *scale = nullptr, *halve = nullptr;
     LossScaler scaler{LossScalerOptions{}};
-    bool fresh = true;              // a step's only micro-batch: gradients of experts are assigned
+    bool fresh = true;              // a step's only micro-batch: see LmMixtures::backward
     bool accumulates = false;       // the next micro-batch adds its gradients to those that are there
     std::optional<Error> overflow;  // a scaled gradient of this step may not be stored
 

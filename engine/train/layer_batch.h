@@ -1,6 +1,6 @@
 // LayerBatch: one batch of tokens through a layer's two passes, all at once or in chunks that fit the memory. The
-// gradients have the same bits either way. Those of experts begin anew with each batch, unless routed ones are in
-// pages; others are added to what is there (ParameterSet::zeroGrads).
+// gradients have the same bits either way. Without a pager those of experts begin anew with each batch; with one, and
+// all others, they are added to what is there (ParameterSet::zeroGrads).
 #pragma once
 
 #include <functional>

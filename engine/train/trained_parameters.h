@@ -2,7 +2,7 @@
 // PagedTraining. Norms and checkpoints have the order of a set that holds everything: a layer's pages come before its
 // other slabs.
 //
-//     VKMOE_CHECK(all.zeroGrads(commands));  // ... the passes, all.set().squares(commands, scale), submit ...
+//     VKMOE_CHECK(all.zeroGrads(commands, true));  // ... the passes, all.set().squares(commands, scale), submit ...
 //     VKMOE_TRY(norm, all.gradNorm(scale));
 //     VKMOE_CHECK(all.adamw(options, rate, grad_scale, clipFactor(options, norm.norm), {}));
 #pragma once

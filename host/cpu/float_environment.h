@@ -1,6 +1,6 @@
 // FloatEnvironment: while it lives, this thread rounds to nearest and keeps subnormals, whatever the program around us
 // set. SubnormalsAreZero: inside one, for kernels that make zeros of all they find below 2^-100: results that would be
-// subnormal are zeros at once. Where processors take such results as quickly as others it does nothing.
+// subnormal are zeros at once, on x86 if they are subnormal once rounded. Elsewhere it does nothing.
 #pragma once
 
 #include <cfenv>

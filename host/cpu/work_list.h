@@ -59,7 +59,7 @@ private:
         double until = 0;  // when it is thought to be done
     };
 
-    double share(double now) const;
+    double share(double now) const;  // seconds; the lock is held
     bool take(Range& range, bool from_end, double now);
     void measured(const Range& range, double seconds);
 

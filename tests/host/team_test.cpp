@@ -203,3 +203,25 @@ TEST_CASE("a work list learns what a group takes: at once if more, by and by if 
     work.runHere(true);
     CHECK(std::abs(seconds - 8e-9) < 1e-12);  // it may have been interrupted: no more than so much at once
 }
+
+TEST_CASE("threads that share a long loop are done at the same time", "[host]") {
+    constexpr size_t kThreads = 8;
+    constexpr uint64_t kGroups = 512;
+    constexpr double kSeconds = 0.02;  // of each thread, which sleeps: cores do not matter
+    double group_seconds = 0, best = 1e9;
+    for (int attempt = 0; attempt < 6; ++attempt) {  // the first one learns what a group takes
+        WorkList work;
+        work.divide(kThreads);
+        work.add(kGroups, group_seconds, [](uint64_t begin, uint64_t end) {
+            std::this_thread::sleep_for(
+                std::chrono::duration<double>(double(end - begin) * kSeconds * kThreads / kGroups));
+        });
+        const double start = secondsNow();
+        {
+            std::vector<std::jthread> threads;
+            for (size_t i = 0; i < kThreads; ++i) threads.emplace_back([&work, i] { work.run(i % 2 != 0); });
+        }
+        best = std::min(best, secondsNow() - start);
+    }
+    CHECK(best < 1.25 * kSeconds);
+}

@@ -1,8 +1,12 @@
 // The SIMD forms of the experts against the scalar twins, bit for bit: every weight format, activation and bias, on
 // every instruction set, with the workgroups cut into ranges at odd places.
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <span>
+#include <utility>
 
 #include "engine/cpu/panel.h"
 #include "engine/cpu/simd/panel_tile.h"
@@ -45,11 +49,39 @@ std::vector<uint32_t> panelsOf(uint32_t outputs, uint32_t cols, uint32_t format,
     return words;
 }
 
+// Words behind which no memory is: a read past them ends the program. (The SIMD forms are built without sanitizers.)
+class GuardedWords {
+public:
+    explicit GuardedWords(std::span<const uint32_t> words) {
+        const size_t page = size_t(sysconf(_SC_PAGESIZE)), bytes = (words.size_bytes() + page - 1) / page * page;
+        length_ = bytes + page;
+        memory_ = mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(memory_ != MAP_FAILED);
+        auto* end = static_cast<std::byte*>(memory_) + bytes;
+        REQUIRE(mprotect(end, page, PROT_NONE) == 0);
+        data_ = reinterpret_cast<uint32_t*>(end - words.size_bytes());
+        std::copy(words.begin(), words.end(), data_);
+    }
+    ~GuardedWords() {
+        if (memory_) munmap(memory_, length_);
+    }
+    GuardedWords(GuardedWords&& other) noexcept
+        : memory_(std::exchange(other.memory_, nullptr)), length_(other.length_), data_(other.data_) {}
+    GuardedWords& operator=(GuardedWords&&) = delete;
+
+    uint32_t* data() { return data_; }
+
+private:
+    void* memory_;
+    size_t length_;
+    uint32_t* data_;
+};
+
 // A page for every expert with biases, gate and up (or down) panels, at whose end it ends; the routing, and room for
 // the results.
 struct Experts {
     uint32_t outputs, cols, words;
-    std::vector<std::vector<uint32_t>> pages;
+    std::vector<GuardedWords> pages;
     std::vector<U32> table;
     std::vector<uint32_t> offsets{0}, tiles, token_of;
     std::vector<float> x;
@@ -63,7 +95,7 @@ struct Experts {
             std::vector<uint32_t> page(2 * outputs + 2 * up.size());
             for (uint32_t i = 0; i < 2 * outputs; ++i) page[i] = random.between(-3, 3);
             std::copy(up.begin(), up.end(), std::copy(gate.begin(), gate.end(), page.begin() + 2 * outputs));
-            pages.push_back(std::move(page));
+            pages.emplace_back(page);
             offsets.push_back(offsets.back() + kRowsOf[e]);
             for (uint32_t first = offsets[e]; first < offsets[e + 1]; first += kTileRows)
                 tiles.insert(tiles.end(), {e, first});

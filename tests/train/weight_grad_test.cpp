@@ -190,8 +190,9 @@ TEST_CASE("chunks of a micro-batch give the gradients of one piece, bit for bit"
 
 TEST_CASE("a fresh gradient has the bits of one added to zeros, whatever was there", "[backward][simd]") {
     test::Random random(8);
-    Constants c{.operand_bits = 24, .bias = kBias};
-    for (const Counts& counts : {Counts{40, 0, 1}, Counts{0, 0}}) {
+    const std::pair<Counts, uint32_t> all[] = {{{40, 0, 1}, 0}, {{0, 0}, 0}, {{40}, 1}, {{0}, 1}};
+    for (const auto& [counts, dense] : all) {
+        Constants c{.operand_bits = 24, .bias = kBias, .dense = dense};
         Batch batch(counts, 37, 70, c, random);
         for (auto* kernel : {cpu::expert_weight_grad, simd::expert_weight_grad}) {
             batch.restart();

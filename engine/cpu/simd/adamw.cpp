@@ -23,22 +23,22 @@ constexpr size_t kSideBySide = 8, kDownVectors = 4;
 // kDown: below 2^-100 the state rule makes zero, below 2^-126 the processor does (SubnormalsAreZero).
 constexpr float kDown = 0x1p-26f, kUp = 0x1p26f;
 
-// `down`: the factors that adamwDown wants, else those of adamw.h.
 struct Rates {
     V scale, clip, beta1, rest1, correction1, beta2, rest2, correction2, epsilon, rate, decay;
 
-    Rates(const Adamw& p, bool down)
+    // `by`: 1 for the factors of adamw.h, kDown for adamwDown's.
+    Rates(const Adamw& p, float by)
         : scale(hn::Set(D(), p.grad_scale)),
           clip(hn::Set(D(), p.clip)),
-          beta1(hn::Set(D(), p.beta1 * (down ? kDown : 1))),
-          rest1(hn::Set(D(), p.one_minus_beta1 * (down ? kDown : 1))),
-          correction1(hn::Set(D(), p.correction1 * (down ? kDown : 1))),
-          beta2(hn::Set(D(), p.beta2 * (down ? kDown : 1))),
-          rest2(hn::Set(D(), p.one_minus_beta2 * (down ? kDown : 1))),
+          beta1(hn::Set(D(), p.beta1 * by)),
+          rest1(hn::Set(D(), p.one_minus_beta1 * by)),
+          correction1(hn::Set(D(), p.correction1 * by)),
+          beta2(hn::Set(D(), p.beta2 * by)),
+          rest2(hn::Set(D(), p.one_minus_beta2 * by)),
           correction2(hn::Set(D(), p.correction2)),
           epsilon(hn::Set(D(), p.epsilon)),
           rate(hn::Set(D(), p.learning_rate)),
-          decay(hn::Set(D(), p.weight_decay * (down ? kDown : 1))) {}
+          decay(hn::Set(D(), p.weight_decay * by)) {}
 };
 
 void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
@@ -86,13 +86,12 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
 }
 
 // Whether adamwDown's reasons hold: no factor leaves the normal numbers on the way down, none makes anything larger but
-// the corrections, and no quotient of what may be stored overflows. Where numbers count as tiny before they are rounded
-// (not x86), the processor's zeros are not the rule's.
+// the corrections, and no quotient or root of what may be stored overflows.
 bool fitsDown(const Adamw& p) {
     auto fits = [](float x) { return x == 0 || (x >= 0x1p-60f && x <= 1); };
-    return HWY_ARCH_X86 && fits(p.beta1) && fits(p.one_minus_beta1) && fits(p.beta2) && fits(p.one_minus_beta2) &&
+    return fits(p.beta1) && fits(p.one_minus_beta1) && fits(p.beta2) && fits(p.one_minus_beta2) &&
            fits(p.learning_rate) && fits(p.weight_decay) && p.correction1 >= 1 && p.correction2 >= 1 &&
-           p.correction2 <= kUp * kUp && p.epsilon <= 1 && p.correction1 <= p.epsilon * (kUp * kUp);
+           p.correction2 <= kUp * kUp && p.correction1 <= p.epsilon * (kUp * kUp);
 }
 
 // The same on whole vectors with two fifths of the instructions: products are formed kDown times as large, so that the
@@ -138,7 +137,7 @@ HWY_INLINE void adamwDown(const Adamw& p, const Rates& r, const Rates& exact, ui
 template <bool kGoesDown, bool kPlain>
 HWY_INLINE void adamwAll(const Adamw& p, uint64_t begin, uint64_t end) {
     constexpr size_t kVectors = kGoesDown ? kDownVectors : kSideBySide, kStep = kVectors * kLanes;
-    const Rates exact(p, false), down(p, kGoesDown);
+    const Rates exact(p, 1), down(p, kGoesDown ? kDown : 1);
     uint64_t at = begin;
     for (; at + kStep <= end; at += kStep) {
         for (const float* from : {p.grads.at, p.weights.at, p.first.at, p.second.at})
@@ -151,9 +150,10 @@ HWY_INLINE void adamwAll(const Adamw& p, uint64_t begin, uint64_t end) {
     for (; at < end; at += kLanes) adamwVectors<1>(p, exact, at, end - at);
 }
 
-void adamwRange(const Adamw& p, uint64_t begin, uint64_t end) {
+// `flushes`: the processor's zeros are the rule's, see makesZeros.
+void adamwRange(const Adamw& p, uint64_t begin, uint64_t end, bool flushes) {
     const bool plain = p.grad_scale == 1 && p.clip == 1;  // gradients are neither scaled nor clipped
-    if (!fitsDown(p)) return adamwAll<false, false>(p, begin, end);
+    if (!flushes || !fitsDown(p)) return adamwAll<false, false>(p, begin, end);
     plain ? adamwAll<true, true>(p, begin, end) : adamwAll<true, false>(p, begin, end);
 }
 
@@ -169,15 +169,27 @@ inline namespace v1 {
 namespace simd {
 
 HWY_EXPORT(adamwRange);
+namespace {
+
+// Whether SubnormalsAreZero acts, and on results as they are once rounded: asked of the processor (or what plays one).
+bool makesZeros() {
+    SubnormalsAreZero rule;
+    volatile float least = 0x1p-126f, half = 0.5f, over = 0x1p-63f + 0x1p-76f, under = 0x1p-63f - 0x1p-76f;
+    volatile float tiny = least * half, rounded = over * under;  // 2^-126 - 2^-152, which rounds to 2^-126
+    return floatBitsToUint(tiny) == 0 && floatBitsToUint(rounded) == floatBitsToUint(least);
+}
+
+}  // namespace
 
 // With constants.skip, the pages that were touched one by one.
 void adamw(const Adamw& p, const Constants& c, Groups groups) {
+    static const bool flushes = makesZeros();
     SubnormalsAreZero rule;
     const uint64_t end = std::min<uint64_t>(groups.end * kWorkgroup, p.count);
     for (uint64_t i = groups.begin * kWorkgroup; i < end;) {
         uint64_t page = c.skip != 0 ? i / p.page_words : 0;
         uint64_t stop = c.skip != 0 ? std::min(end, (page + 1) * p.page_words) : end;
-        if (c.skip == 0 || p.touched.at[page] != 0) HWY_DYNAMIC_DISPATCH(adamwRange)(p, i, stop);
+        if (c.skip == 0 || p.touched.at[page] != 0) HWY_DYNAMIC_DISPATCH(adamwRange)(p, i, stop, flushes);
         i = stop;
     }
 }

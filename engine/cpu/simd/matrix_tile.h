@@ -21,8 +21,8 @@ struct PageMatrix {
     }
 };
 
-// Sets panels [first, first + count) of `tile` to those of `matrix` from `panel` on; bias [count] are their biases,
-// padded with zeros.
+// Sets panels [first, first + count) of `tile` to those of `matrix` from `panel` on, and what all panels share; `bias`
+// [count], zeros, is filled with theirs.
 inline void setPanels(PanelTile& tile, uint32_t first, uint32_t count, const PageMatrix& matrix, uint32_t panel,
                       const Constants& c, uint32_t bias_bit, float (*bias)[kPanel]) {
     for (uint32_t i = 0; i < count; ++i) {

@@ -1,5 +1,5 @@
-// Rows of activations side by side, [blocks of 32 columns][rows][32]: what a register tile reads of a block is then a
-// few cache lines in a row, however far apart the rows lie in memory.
+// Rows of activations side by side, [blocks of columns][rows][32 or 64]: what a register tile reads of a block is then
+// a few cache lines in a row, however far apart the rows lie in memory.
 #pragma once
 
 #include <algorithm>

@@ -184,8 +184,9 @@ HWY_INLINE void streamPanels(PanelTile& tile, size_t panel) {
     Streams<kRows, kPanels> streams;
     for (size_t i = 0; i < kPanels; ++i) streams.panels[i] = tile.panels[panel + i];
     streams.words = uint64_t{panelSteps(tile.cols, kFormat)} * kPanel;
-    // Panels of one matrix lie one behind the other; of two, half of them each.
-    const bool one_matrix = streams.panels[kPanels - 1] == streams.panels[0] + (kPanels - 1) * streams.words;
+    // Panels of one matrix lie one behind the other; of two matrices of a page, half of them each.
+    const auto apart = static_cast<uint64_t>(streams.panels[kPanels - 1] - streams.panels[0]);
+    const bool one_matrix = apart == (kPanels - 1) * streams.words;
     streams.next = streams.words * (one_matrix ? kPanels : kTilePanels);
     for (uint32_t k0 = 0; k0 < tile.cols;) {
         VU scales[kPanels * kPerPanel];
