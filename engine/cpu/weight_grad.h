@@ -67,7 +67,6 @@ inline void addGradient(const ExpertWeightGrad& p, const GradSlots& slots, uint3
 // is s, bit for bit.
 class ChunkSum {
 public:
-    ChunkSum(float total, float sum, uint32_t rank) : total_(total), sum_(sum), rank_(rank) {}
     ChunkSum(const GradSlots& slots, uint32_t word) {
         if (GradSlots::hasTotal(slots.before)) total_ = uintBitsToFloat(slots.totals[word]);
         if (GradSlots::hasPartial(slots.before)) sum_ = uintBitsToFloat(slots.partials[word]);

@@ -41,6 +41,13 @@ struct Rates {
           decay(hn::Set(D(), p.weight_decay * by)) {}
 };
 
+// line(i, i * kLanes) for each of kVectors vectors.
+template <size_t kVectors, class Line>
+HWY_INLINE void eachVector(const Line& line) {
+    VKMOE_UNROLL
+    for (size_t i = 0; i < kVectors; ++i) line(i, i * kLanes);
+}
+
 void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
     for (uint64_t j = begin; j < end; ++j)
         if (out_of_range(p.first.at[j]) || out_of_range(p.second.at[j]) || out_of_range(p.weights.at[j]))
@@ -53,10 +60,7 @@ void flagRange(const Adamw& p, uint64_t begin, uint64_t end) {
 template <size_t kVectors>
 HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t count) {
     V g[kVectors], w[kVectors], m[kVectors], v[kVectors], step[kVectors];
-    const auto each = [](const auto& line) {
-        VKMOE_UNROLL
-        for (size_t i = 0; i < kVectors; ++i) line(i, i * kLanes);
-    };
+    const auto each = [](const auto& line) { eachVector<kVectors>(line); };
     each([&](size_t i, size_t j) { g[i] = loadSome(p.grads.at + at + j, count - j, 0.0f); });
     each([&](size_t i, size_t j) { m[i] = loadSome(p.first.at + at + j, count - j, 0.0f); });
     each([&](size_t i, size_t j) { v[i] = loadSome(p.second.at + at + j, count - j, 0.0f); });
@@ -103,10 +107,7 @@ template <bool kPlain>
 HWY_INLINE void adamwDown(const Adamw& p, const Rates& r, const Rates& exact, uint64_t at) {
     const V up = hn::Set(D(), kUp), zero = hn::Zero(D());
     V g[kDownVectors], w[kDownVectors], m[kDownVectors], v[kDownVectors], step[kDownVectors];
-    const auto each = [](const auto& line) {
-        VKMOE_UNROLL
-        for (size_t i = 0; i < kDownVectors; ++i) line(i, i * kLanes);
-    };
+    const auto each = [](const auto& line) { eachVector<kDownVectors>(line); };
     each([&](size_t i, size_t j) { g[i] = hn::LoadU(D(), p.grads.at + at + j); });
     if constexpr (!kPlain) each([&](size_t i, size_t) { g[i] = hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip); });
     each([&](size_t i, size_t j) {

@@ -1,5 +1,4 @@
 #include <memory>
-#include <vector>
 
 #include "engine/cpu/simd/grad_tile.h"
 
@@ -10,20 +9,16 @@ namespace {
 
 constexpr uint64_t kMostPacked = uint64_t{2} << 20;  // floats of grad_out that are packed at once
 
-// Memory of the thread, from a multiple of a cache line on.
-template <int>
-float* scratch(size_t floats) {
-    constexpr size_t kLine = 16;
-    thread_local std::vector<float> memory;
-    memory.resize(std::max(memory.size(), floats + kLine));
-    return memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) / 4 % kLine) % kLine;
-}
+// Whose memory: packed columns of x, packed rows of grad_out of one tile and of all.
+struct InputColumns;
+struct TileGrads;
+struct AllGrads;
 
 // Columns [col, col + columns) of x of all slots, as operands, [slots][64]: used by every row tile.
 const float* packInput(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slots, uint32_t col,
                        uint32_t columns) {
     const uint32_t count = slots.end - slots.first, rest = p.cols - col - columns;
-    float* memory = scratch<0>(size_t{count} * kGradSide);
+    float* memory = threadMemory<InputColumns>(size_t{count} * kGradSide);
     auto row_at = [&](uint32_t slot) {
         const float* from = gradInput(p, c, slots.first + slot) + col;
         for (uint32_t i = 0; i < std::min(rest, kGradSide); i += kPanel) __builtin_prefetch(from + columns + i, 0, 2);
@@ -130,9 +125,9 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
     const uint32_t row_tiles = ceilDiv(p.rows, kTileRows);
     const size_t slots = part.slots.end - part.slots.first;
     bool several = part.end - part.first > row_tiles && slots * p.rows <= kMostPacked;
-    const float* all =
-        several ? packGrads(p, part.slots, 0, p.rows, scratch<1>(ceilDiv(p.rows, kGradSide) * slots * kGradSide))
-                : nullptr;
+    const float* all = several ? packGrads(p, part.slots, 0, p.rows,
+                                           threadMemory<AllGrads>(ceilDiv(p.rows, kGradSide) * slots * kGradSide))
+                               : nullptr;
     for (uint64_t group = part.first; group < part.end;) {
         uint64_t next = std::min(part.end, (group / row_tiles + 1) * row_tiles);
         uint32_t row = uint32_t(group % row_tiles) * kTileRows, col = uint32_t(group / row_tiles) * kGradSide;
@@ -147,7 +142,8 @@ void addPart(const ExpertWeightGrad& p, const Constants& c, const Part& part, Sl
             uint32_t rows = std::min(kGradSide, end - row);
             bool packed = several && row % kGradSide == 0 && (rows == kGradSide || row + rows == p.rows);
             const float* grads =
-                packed ? all + row * slots : packGrads(p, part.slots, row, row + rows, scratch<2>(slots * kGradSide));
+                packed ? all + row * slots
+                       : packGrads(p, part.slots, row, row + rows, threadMemory<TileGrads>(slots * kGradSide));
             addRows(p, c, part.slots, x, grads, row, rows, col, tile);
         }
     }

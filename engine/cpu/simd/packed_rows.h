@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
+#include "engine/cpu/simd/thread_memory.h"
 #include "shaders/constants.h"
 
 namespace vkmoe {
@@ -40,31 +40,18 @@ void eachRowList(uint32_t count, const RowAt& row_at, const Body& body) {
     }
 }
 
-class PackedRows {
-public:
-    // Rows row_at(0..count-1) of `cols` values; a single row is used where it is. The view holds until the next call.
-    template <class RowAt>
-    RowsView pack(uint32_t count, uint32_t cols, const RowAt& row_at) {
-        if (count == 1) return {row_at(0), kBlock};
-        const size_t step = size_t{count} * kBlock;
-        std::vector<float>& memory = scratch();
-        memory.resize(std::max(memory.size(), (cols + kBlock - 1) / kBlock * step + kLine));
-        float* at = memory.data() + (kLine - reinterpret_cast<uintptr_t>(memory.data()) / 4 % kLine) % kLine;
-        eachRowList(count, row_at, [&](const float* const* rows, uint32_t listed, uint32_t first) {
-            packRows(rows, listed, cols, kBlock, at + size_t{first} * kBlock, step);
-        });
-        return {at, step};
-    }
-
-private:
-    static constexpr size_t kLine = 16;  // floats of a cache line
-
-    // Kept by the thread: a kernel runs in many small ranges.
-    static std::vector<float>& scratch() {
-        thread_local std::vector<float> memory;
-        return memory;
-    }
-};
+// Rows row_at(0..count-1) of `cols` values; a single row is used where it is. The view holds until the thread's next
+// call.
+template <class RowAt>
+RowsView packedRows(uint32_t count, uint32_t cols, const RowAt& row_at) {
+    if (count == 1) return {row_at(0), kBlock};
+    const size_t step = size_t{count} * kBlock;
+    float* at = threadMemory<RowsView>((cols + kBlock - 1) / kBlock * step);
+    eachRowList(count, row_at, [&](const float* const* rows, uint32_t listed, uint32_t first) {
+        packRows(rows, listed, cols, kBlock, at + size_t{first} * kBlock, step);
+    });
+    return {at, step};
+}
 
 }  // namespace simd
 }  // namespace v1

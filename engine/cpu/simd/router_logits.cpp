@@ -31,11 +31,10 @@ void tileLogits(const RouterLogits& p, const Constants& c, RowsView x, uint32_t 
 // Panels [panel, last) of tokens [first, end).
 void tokenLogits(const RouterLogits& p, const Constants& c, uint64_t first, uint64_t end, uint32_t panel,
                  uint32_t last) {
-    PackedRows packed;
     for (uint64_t token = first; token < end && panel < last; token += kRunRows) {
         uint32_t from = uint32_t(token), to = uint32_t(std::min<uint64_t>(token + kRunRows, end));
         RowsView x =
-            packed.pack(to - from, p.model_dim, [&](uint32_t i) { return p.x.at + uint64_t{from + i} * p.model_dim; });
+            packedRows(to - from, p.model_dim, [&](uint32_t i) { return p.x.at + uint64_t{from + i} * p.model_dim; });
         for (uint32_t i = panel; i < last; i += kTilePanels)
             tileLogits(p, c, x, from, to, i, std::min(uint32_t{kTilePanels}, last - i));
     }

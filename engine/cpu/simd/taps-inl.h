@@ -6,9 +6,8 @@
 #define VKMOE_SIMD_TAPS
 #endif
 
-#include <vector>
-
 #include "engine/cpu/simd/rows-inl.h"
+#include "engine/cpu/simd/thread_memory.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace vkmoe {
@@ -28,31 +27,27 @@ HWY_INLINE V loadStrided(const float* from, uint32_t step, size_t count) {
 class Taps {
 public:
     Taps(const float* weight, uint32_t columns, uint32_t width, uint32_t used)
-        : weight_(weight), width_(width), used_(used), stride_(columns + kLanes), at_(scratch()) {
-        at_.resize(std::max(at_.size(), size_t{used} * stride_));
-    }
+        : weight_(weight),
+          width_(width),
+          used_(used),
+          stride_(columns + kLanes),
+          at_(threadMemory<Taps>(size_t{used} * stride_)) {}
 
     HWY_INLINE void load(uint32_t first, uint32_t last) {
         for (uint32_t c = first; c < last; c += kLanes)
             for (uint32_t j = 0; j < used_; ++j)
                 hn::StoreU(operandRule(loadStrided(weight_ + uint64_t{c} * width_ + j, width_, last - c)), D(),
-                           at_.data() + size_t{j} * stride_ + c);
+                           at_ + size_t{j} * stride_ + c);
     }
 
     // Tap j of the columns from c on.
-    HWY_INLINE V at(uint32_t j, uint32_t c) const { return hn::LoadU(D(), at_.data() + size_t{j} * stride_ + c); }
+    HWY_INLINE V at(uint32_t j, uint32_t c) const { return hn::LoadU(D(), at_ + size_t{j} * stride_ + c); }
 
 private:
-    // Kept by the thread: a kernel runs in many small ranges.
-    static std::vector<float>& scratch() {
-        thread_local std::vector<float> memory;
-        return memory;
-    }
-
     const float* weight_;
     uint32_t width_, used_;
     size_t stride_;
-    std::vector<float>& at_;
+    float* at_;
 };
 
 // Taps that one of the tokens of invocations [begin, end) uses: as many as rows that it may look at, with its own.

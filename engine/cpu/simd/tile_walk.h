@@ -50,7 +50,6 @@ TileRun findRun(const Params& p, const Constants& c, uint64_t index) {
 template <class Params, class RowAt, class Body>
 void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t columns, uint32_t cols, const RowAt& row_at,
               const Body& body) {
-    PackedRows packed;
     const uint64_t end = std::min(groups.end, tileCount(p, c) * columns);
     for (uint64_t group = groups.begin; group < end;) {
         const TileRun run = findRun(p, c, group / columns);
@@ -59,7 +58,7 @@ void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t colum
         if (run.rows.first == run.rows.end) continue;
         const bool one_column = at / run.height() == (stop - 1) / run.height();
         const TileRows used = one_column ? run.part(at % run.height(), stop - at) : run.rows;
-        RowsView x = packed.pack(used.end - used.first, cols, [&](uint32_t i) { return row_at(used.first + i); });
+        RowsView x = packedRows(used.end - used.first, cols, [&](uint32_t i) { return row_at(used.first + i); });
         while (at < stop) {
             uint64_t begin = at % run.height(), count = std::min(run.height() - begin, stop - at);
             TileRows rows = run.part(begin, count);
@@ -74,7 +73,6 @@ void eachTile(const Params& p, const Constants& c, Groups groups, uint32_t colum
 template <class Params, class RowAt, class Body>
 void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels, uint32_t row_panels, uint32_t cols,
              const RowAt& row_at, const Body& body) {
-    PackedRows packed;
     uint64_t end = std::min<uint64_t>(groups.end, uint64_t{gemvRows(p, c)} * panels);
     for (uint64_t group = groups.begin; group < end;) {
         uint32_t row = static_cast<uint32_t>(group / panels), panel = static_cast<uint32_t>(group % panels);
@@ -85,7 +83,7 @@ void eachRow(const Params& p, const Constants& c, Groups groups, uint32_t panels
             ++rows.end;
         group += rows.end - row > 1 ? uint64_t{rows.end - row} * panels : stop - panel;
         if (!rows.page) continue;
-        RowsView x = packed.pack(rows.end - row, cols, [&](uint32_t i) { return row_at(row + i); });
+        RowsView x = packedRows(rows.end - row, cols, [&](uint32_t i) { return row_at(row + i); });
         const uint32_t most = rows.end - row == 1 ? row_panels : kTilePanels;
         for (uint32_t first = panel; first < stop; first += most) body(rows, x, first, std::min(most, stop - first));
     }
