@@ -54,7 +54,7 @@ public:
     }
 
     // What was recorded before is finished, and its writes visible, before what is recorded after starts.
-    void barrier() { operations_.push_back({}); }
+    void barrier() { add(Kind::barrier); }
 
     void copy(const Buffer& from, uint64_t from_offset, const Buffer& to, uint64_t to_offset, uint64_t bytes);
     // Sets every word of [offset, offset+bytes); both multiples of 4.
@@ -84,6 +84,7 @@ private:
         return add(kernel, &params, sizeof(Params), kind);
     }
     Operation& add(const Kernel& kernel, const void* params, size_t size, Kind kind);
+    Operation& add(Kind kind);
 
     std::vector<Operation> operations_;
     uint64_t awaited_ = 0;

@@ -34,86 +34,101 @@ void pause() {
 
 }  // namespace
 
+Team::~Team() noexcept {
+    if (!ever_called_) return;
+    over_ = true;
+    nextRound(0);
+    arena_.execute([&] { helpers_.wait(); });
+}
+
 void Team::share(size_t helpers, const Loop& loop) {
-    helpers = std::min(helpers, threads_ - 1);
+    helpers = std::min({helpers, threads_ - 1, size_t(kPlace - 1)});
     call(helpers);
-    {
-        tbb::spin_mutex::scoped_lock lock(mutex_);
-        loop_ = &loop;
-        places_ = helpers;
-    }
-    announce();
-    run(loop, 0);
-    for (int i = 0; helping_.load(std::memory_order_acquire) != 0; ++i)
+    loop_ = &loop;
+    nextRound(helpers);
+    run(0);
+    uint64_t state = state_.fetch_and(~(kRound - kPlace), std::memory_order_acquire);  // no place is free from now on
+    for (int i = 0; helpersOf(state) != 0; ++i, state = state_.load(std::memory_order_acquire))
         i < kSpins ? pause() : std::this_thread::yield();
     if (failed_) std::rethrow_exception(std::exchange(failed_, nullptr));
 }
 
+// Helpers may go meanwhile, which the next call makes good.
 void Team::call(size_t helpers) {
     if (called_ >= helpers) return;
-    over_ = false;
+    ever_called_ = true;
     VKMOE_TELL_TSAN(__tsan_release);
     arena_.execute([&] {
-        for (; called_ < helpers; ++called_) helpers_.run(Helper{this});
+        for (size_t called = called_; called < helpers; ++called) {
+            ++called_;
+            helpers_.run(Helper{this});
+        }
     });
 }
 
 void Team::Helper::operator()() const { team->follow(); }
 
 void Team::dismiss() {
-    if (std::exchange(called_, 0) == 0) return;
-    over_ = true;
-    announce();
-    arena_.execute([&] { helpers_.wait(); });
+    leading_ = false;
+    if (called()) nextRound(0);
 }
 
-void Team::announce() {
-    round_.fetch_add(1, std::memory_order_release);
-    round_.notify_all();
+// None is at work, and no place is free: no other thread changes the state.
+void Team::nextRound(uint64_t places) {
+    const uint64_t round = roundOf(state_.load(std::memory_order_relaxed)) + 1;
+    state_.store(round * kRound + places * kPlace, std::memory_order_release);
+    state_.notify_all();
 }
 
 void Team::follow() {
     VKMOE_TELL_TSAN(__tsan_acquire);
     FloatEnvironment environment;
-    for (;;) {
-        int seen = round_.load(std::memory_order_acquire);
-        if (over_) return;
-        if (const auto* loop = join()) {
-            run(*loop, size_t(std::max(1, tbb::this_task_arena::current_thread_index())));
-            helping_.fetch_sub(1, std::memory_order_release);
-        }
-        await(seen);
+    uint64_t state = 0;
+    do {
+        state = state_.load(std::memory_order_acquire);
+        if (!join(state)) continue;
+        run(size_t(std::max(1, tbb::this_task_arena::current_thread_index())));
+        leave();
+    } while (await(roundOf(state)));
+    --called_;
+}
+
+// Takes a place in the state's loop, if there is one still.
+bool Team::join(uint64_t state) {
+    const uint64_t round = roundOf(state);
+    while (roundOf(state) == round && placesOf(state) != 0)
+        if (state_.compare_exchange_weak(state, state - kPlace + kHelper, std::memory_order_acquire)) return true;
+    return false;
+}
+
+// From a loop in which nothing is left to do: no place is free from now on.
+void Team::leave() {
+    uint64_t state = state_.load(std::memory_order_relaxed);
+    while (!state_.compare_exchange_weak(state, roundOf(state) * kRound + helpersOf(state) - kHelper,
+                                         std::memory_order_release)) {
     }
 }
 
-// The loop that the calling thread now works in, null if there is none with a place for it.
-const Team::Loop* Team::join() {
-    if (places_.load(std::memory_order_relaxed) == 0) return nullptr;
-    tbb::spin_mutex::scoped_lock lock(mutex_);
-    if (!loop_ || places_ == 0) return nullptr;
-    --places_;
-    ++helping_;
-    return loop_;
-}
-
-void Team::run(const Loop& loop, size_t place) {
-    std::exception_ptr failed;
+void Team::run(size_t place) {
     try {
-        loop(place);
+        (*loop_)(place);
     } catch (...) {
-        failed = std::current_exception();
+        tbb::spin_mutex::scoped_lock lock(failing_);
+        failed_ = std::current_exception();
     }
-    tbb::spin_mutex::scoped_lock lock(mutex_);
-    loop_ = nullptr;
-    if (failed) failed_ = failed;
 }
 
-void Team::await(int seen) const {
-    for (int i = 0; i < kSpins; ++i) {
-        if (round_.load(std::memory_order_acquire) != seen) return;
+// For the round after this one; false: there may be none.
+bool Team::await(uint64_t round) const {
+    uint64_t state = 0;
+    auto same = [&] { return roundOf(state = state_.load(std::memory_order_acquire)) == round; };
+    for (int i = 0; i < kSpins && !over_; ++i) {
+        if (!same()) return true;
         pause();
     }
-    round_.wait(seen, std::memory_order_acquire);
+    if (over_ || !leading_) return false;
+    while (same()) state_.wait(state, std::memory_order_acquire);
+    return true;
 }
 
 }  // namespace v1

@@ -2,9 +2,9 @@
 //
 // A step of a small model is dozens of loops of a few microseconds, and to start a loop on threads that wait for tasks
 // takes as long as most of them. So helpers (tasks of oneTBB) are called once for a whole list of loops, as many as a
-// loop has work for, and watch for the next one. The leader waits for none but those that work with it, and at the
-// list's end for those that have begun: a helper that the system never runs costs nothing. Between loops helpers spin
-// for some tens of microseconds, then they sleep.
+// loop has work for, and watch for the next one. The leader waits for none but those that work with it: a helper that
+// the system never runs costs nothing. Between loops helpers spin for some tens of microseconds, then they sleep;
+// between lists they spin as long, for the next list often follows at once, and then they go.
 #pragma once
 
 #include <tbb/spin_mutex.h>
@@ -24,17 +24,17 @@ public:
 
     // Of `threads` threads, one or more, with the leader.
     explicit Team(size_t threads) : arena_(int(threads)), threads_(threads) {}
-    ~Team() noexcept {}  // task_group's could throw, which it does if nobody waited
+    ~Team() noexcept;  // waits until the helpers have gone
 
     size_t threads() const { return threads_; }
-    bool called() const { return called_ != 0; }  // there are helpers, who cost nothing more
+    bool called() const { return called_.load(std::memory_order_relaxed) != 0; }  // helpers cost nothing more
 
     // Runs work(), in which this thread may share loops; one thread leads at a time. No loop may wait for tasks of
     // oneTBB's: a helper in such a wait could take up another helper's task, and would be there until the leader has
     // finished.
     template <class Work>
     void lead(const Work& work) {
-        Ending ending(*this);
+        List list(*this);
         work();
     }
 
@@ -44,10 +44,10 @@ public:
     void share(size_t helpers, const Loop& loop);
 
 private:
-    // Sends the helpers away, and waits until they have gone.
-    struct Ending {
-        explicit Ending(Team& t) : team(t) {}
-        ~Ending() { team.dismiss(); }
+    // While there is one, helpers stay.
+    struct List {
+        explicit List(Team& t) : team(t) { team.leading_ = true; }
+        ~List() { team.dismiss(); }
         Team& team;
     };
 
@@ -57,26 +57,35 @@ private:
         void operator()() const;
     };
 
+    // Loops are numbered: a round is a loop's, or one without a loop, in which helpers see whether they may go. The
+    // round, the places that are free in its loop, and the helpers at work in it are one word: every change of a cache
+    // line that another thread waits for takes a tenth of a microsecond.
+    static constexpr uint64_t kHelper = 1, kPlace = uint64_t{1} << 16, kRound = uint64_t{1} << 32;
+    static uint64_t roundOf(uint64_t state) { return state / kRound; }
+    static uint64_t placesOf(uint64_t state) { return state % kRound / kPlace; }
+    static uint64_t helpersOf(uint64_t state) { return state % kPlace; }
+
     void call(size_t helpers);
     void dismiss();
-    void announce();
+    void nextRound(uint64_t places);
     void follow();
-    const Loop* join();
-    void run(const Loop& loop, size_t place);
-    void await(int seen) const;
+    bool join(uint64_t state);
+    void leave();
+    bool await(uint64_t round) const;
+    void run(size_t place);
 
     tbb::task_arena arena_;
     tbb::task_group helpers_;
     const size_t threads_;
-    size_t called_ = 0;  // helpers that are on their way or here
+    bool ever_called_ = false;
+    std::atomic<size_t> called_ = 0;  // helpers that are on their way or here
+    std::atomic<bool> leading_ = false, over_ = false;
 
-    alignas(64) std::atomic<int> round_ = 0;  // changes with every loop, and when the helpers may go
-    std::atomic<bool> over_ = false;
-    std::atomic<size_t> places_ = 0;   // for helpers in this loop
-    std::atomic<size_t> helping_ = 0;  // helpers in this loop
-    tbb::spin_mutex mutex_;            // of what follows
-    const Loop* loop_ = nullptr;       // null: none may join
-    std::exception_ptr failed_;
+    alignas(64) std::atomic<uint64_t> state_ = 0;
+    const Loop* loop_ = nullptr;  // of the round; changes while none is at work and no place is free
+
+    alignas(64) tbb::spin_mutex failing_;
+    std::exception_ptr failed_;  // by what a loop threw
 };
 
 }  // namespace v1

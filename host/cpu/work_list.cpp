@@ -28,11 +28,11 @@ void WorkList::add(uint64_t groups, double& group_seconds, Run run) {
 }
 
 void WorkList::run(bool from_end) {
-    double now = secondsNow();
-    for (Range range; take(range, from_end, now);) {
+    double now = secondsNow(), took = 0;
+    for (Range range; next(range, took, from_end, now);) {
         range.piece->run(range.begin, range.end);
         const double start = std::exchange(now, secondsNow());
-        measured(range, now - start);
+        took = now - start;
     }
 }
 
@@ -53,8 +53,10 @@ double WorkList::share(double now) const {
     return left - most < kCrumb ? left : most;
 }
 
-bool WorkList::take(Range& range, bool from_end, double now) {
+// Hands `range` in, which was run in `took` seconds, and replaces it by the next one.
+bool WorkList::next(Range& range, double took, bool from_end, double now) {
     tbb::spin_mutex::scoped_lock lock(mutex_);
+    if (range.piece) done(range, took);
     while (front_ < back_ && pieces_[front_].first == pieces_[front_].last) ++front_;
     while (front_ < back_ && pieces_[back_ - 1].first == pieces_[back_ - 1].last) --back_;
     if (front_ == back_) return false;
@@ -77,12 +79,11 @@ bool WorkList::take(Range& range, bool from_end, double now) {
     return true;
 }
 
-void WorkList::measured(const Range& range, double seconds) {
-    tbb::spin_mutex::scoped_lock lock(mutex_);
+void WorkList::done(const Range& range, double took) {
     Piece& piece = *range.piece;
     busy_until_ -= range.until;
     --busy_;
-    piece.seconds += seconds;
+    piece.seconds += took;
     piece.done += range.end - range.begin;
     piece.learn(piece.seconds / double(piece.done));
 }

@@ -60,8 +60,8 @@ private:
     };
 
     double share(double now) const;  // seconds; the lock is held
-    bool take(Range& range, bool from_end, double now);
-    void measured(const Range& range, double seconds);
+    bool next(Range& range, double took, bool from_end, double now);
+    void done(const Range& range, double took);  // the lock is held
 
     size_t threads_ = 1;
     tbb::spin_mutex mutex_;

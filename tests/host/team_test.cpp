@@ -71,6 +71,35 @@ TEST_CASE("threads share loops: each group runs once", "[host]") {
     }
 }
 
+// Lists follow each other about when helpers stop waiting for the next one.
+TEST_CASE("threads share loops: helpers stay for a list that follows, and go when none does", "[host]") {
+    global_control more_than_cores(global_control::max_allowed_parallelism, 4);
+    std::mt19937 random(11);
+    Team team(3);
+    WorkList work;
+    work.divide(3);
+    size_t wrong = 0, stayed = 0;
+    for (int list = 0; list < 3000; ++list) {
+        const double until = secondsNow() + double(random() % 100) * 1e-6;
+        while (list % 4 != 0 && secondsNow() < until) {
+        }
+        stayed += team.called();
+        team.lead([&] {
+            for (int i = 0; i < 3; ++i) {
+                work.clear();
+                Loop loop(random, work);
+                team.share(2, [&](size_t place) { work.run(place % 2 != 0); });
+                if (!loop.eachOnce()) ++wrong;
+            }
+        });
+    }
+    CHECK(wrong == 0);
+    CHECK(stayed > 300);
+    const double start = secondsNow();
+    while (team.called() && secondsNow() - start < 20) std::this_thread::yield();
+    CHECK_FALSE(team.called());
+}
+
 TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {
     global_control more_than_cores(global_control::max_allowed_parallelism, 8);
     std::fesetround(FE_UPWARD);  // what oneTBB takes over from the thread that makes an arena

@@ -28,7 +28,7 @@ struct Rates {
 
     // `by`: 1 for the factors of adamw.h, kDown for adamwDown's.
     Rates(const Adamw& p, float by)
-        : scale(hn::Set(D(), p.grad_scale)),
+        : scale(hn::Set(D(), p.grad_scale * by)),
           clip(hn::Set(D(), p.clip)),
           beta1(hn::Set(D(), p.beta1 * by)),
           rest1(hn::Set(D(), p.one_minus_beta1 * by)),
@@ -93,9 +93,9 @@ HWY_INLINE void adamwVectors(const Adamw& p, const Rates& r, uint64_t at, size_t
 // the corrections, and no quotient or root of what may be stored overflows.
 bool fitsDown(const Adamw& p) {
     auto fits = [](float x) { return x == 0 || (x >= 0x1p-60f && x <= 1); };
-    return fits(p.beta1) && fits(p.one_minus_beta1) && fits(p.beta2) && fits(p.one_minus_beta2) &&
-           fits(p.learning_rate) && fits(p.weight_decay) && p.correction1 >= 1 && p.correction2 >= 1 &&
-           p.correction2 <= kUp * kUp && p.correction1 <= p.epsilon * (kUp * kUp);
+    return fits(p.grad_scale) && fits(p.clip) && fits(p.beta1) && fits(p.one_minus_beta1) && fits(p.beta2) &&
+           fits(p.one_minus_beta2) && fits(p.learning_rate) && fits(p.weight_decay) && p.correction1 >= 1 &&
+           p.correction2 >= 1 && p.correction2 <= kUp * kUp && p.correction1 <= p.epsilon * (kUp * kUp);
 }
 
 // The same on whole vectors with two fifths of the instructions: products are formed kDown times as large, so that the
@@ -109,7 +109,7 @@ HWY_INLINE void adamwDown(const Adamw& p, const Rates& r, const Rates& exact, ui
     V g[kDownVectors], w[kDownVectors], m[kDownVectors], v[kDownVectors], step[kDownVectors];
     const auto each = [](const auto& line) { eachVector<kDownVectors>(line); };
     each([&](size_t i, size_t j) { g[i] = hn::LoadU(D(), p.grads.at + at + j); });
-    if constexpr (!kPlain) each([&](size_t i, size_t) { g[i] = hn::Mul(stateRule(hn::Mul(g[i], r.scale)), r.clip); });
+    if constexpr (!kPlain) each([&](size_t i, size_t) { g[i] = hn::Mul(hn::Mul(hn::Mul(g[i], r.scale), r.clip), up); });
     each([&](size_t i, size_t j) {
         v[i] = hn::Add(hn::Mul(r.beta2, hn::LoadU(D(), p.second.at + at + j)), hn::Mul(hn::Mul(r.rest2, g[i]), g[i]));
         v[i] = hn::Mul(v[i], up);
