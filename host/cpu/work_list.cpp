@@ -63,7 +63,7 @@ bool WorkList::next(Range& range, double took, bool from_end, double now) {
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
     const double most = std::min(double(left), share(now) / piece.expected);
-    const uint64_t units = std::max<uint64_t>((uint64_t(most) + unit - 1) / unit, 1);
+    const uint64_t units = std::max<uint64_t>((uint64_t(most) + unit / 2) / unit, 1);
     const uint64_t last_unit = (piece.last - 1) / unit;
     range.piece = &piece;
     range.begin =
