@@ -83,8 +83,10 @@ void addSums(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
         tile.ahead = {slots.grads + place.word, size_t{place.cols} * kPanel, ceilDiv(tile.rows, kPanel), tile.columns};
     if (GradSlots::hasTotal(slots.before)) load(place, slots.totals, tile, tile.totals);
     if (GradSlots::hasPartial(slots.before)) load(place, slots.partials, tile, tile.start);
+    tile.grads = slots.last ? reinterpret_cast<float*>(slots.grads + place.word) : nullptr;
+    tile.cols = place.cols;
     run(tile);
-    if (slots.last) return addGradients(tile, slots.grads, place.word, place.cols, p.status);
+    if (slots.last) return addGradients(tile, place.word, p.status);
     if (GradSlots::hasTotal(slots.after())) keep(place, slots.totals, tile, tile.totals);
     if (GradSlots::hasPartial(slots.after())) keep(place, slots.partials, tile, tile.sums);
 }

@@ -1,5 +1,7 @@
 #include "engine/cpu/simd/grad_tile.h"
 
+#include <type_traits>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "engine/cpu/simd/grad_tile.cpp"
 #include <hwy/foreach_target.h>
@@ -31,6 +33,10 @@ struct GradBlock {
     bool add_totals;               // else the block's sums are the first
     const float* weights;          // as the layout says
     Ahead ahead;
+    float* grads = nullptr;  // where the totals are added to, else they are kept; panels `panel` apart, [rows][16]
+    size_t panel = 0;
+    bool fresh = false;       // or assigned
+    int32_t* seen = nullptr;  // what was largest there, a vector
 };
 
 // Where term k of row r lies in x, and where panel i of it in the weights.
@@ -40,6 +46,24 @@ struct RowLayout {  // packed rows; panels apart, [terms][16] each
 struct TermLayout {  // packed slots of both
     static constexpr size_t kRow = 1, kTerm = kGradSide, kPanelStep = kPanel, kWeightStep = kGradSide;
 };
+
+// The gradient's rule on sums, see addGradients.
+template <size_t kRows>
+HWY_INLINE void addToGrads(const GradBlock& block, const V (&sums)[kRows][kGradColumns], size_t row, size_t vector) {
+    VI seen = hn::Load(DI(), block.seen);
+    VKMOE_UNROLL
+    for (size_t c = 0; c < kGradColumns; ++c) {
+        float* grads = block.grads + (vector + c) / kPerPanel * block.panel + (vector + c) % kPerPanel * kLanes;
+        VKMOE_UNROLL
+        for (size_t r = 0; r < kRows; ++r) {
+            float* at = grads + (row + r) * kPanel;
+            const V sum = block.fresh ? sums[r][c] : hn::Add(hn::LoadU(D(), at), sums[r][c]);
+            hn::StoreU(stateRule(sum), D(), at);
+            seen = largest(seen, sum);
+        }
+    }
+    hn::Store(seen, DI(), block.seen);
+}
 
 template <bool kFused, class Layout, size_t kRows>
 HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector) {
@@ -72,13 +96,20 @@ HWY_INLINE void multiplyBlock(const GradBlock& block, size_t row, size_t vector)
     }
     const bool add = block.add_totals;
     float* total = block.totals + row * kRunOutputs + vector * kLanes;
-    VKMOE_UNROLL
-    for (size_t r = 0; r < kRows; ++r, total += kRunOutputs) {
+    if (add) {
         VKMOE_UNROLL
-        for (size_t c = 0; c < kGradColumns; ++c) {
-            if (add) s[r][c] = hn::Add(hn::Load(d, total + c * kLanes), s[r][c]);
-            hn::Store(s[r][c], d, total + c * kLanes);
+        for (size_t r = 0; r < kRows; ++r) {
+            VKMOE_UNROLL
+            for (size_t c = 0; c < kGradColumns; ++c)
+                s[r][c] = hn::Add(hn::Load(d, total + r * kRunOutputs + c * kLanes), s[r][c]);
         }
+    }
+    if constexpr (std::is_same_v<Layout, TermLayout>)
+        if (block.grads) return addToGrads<kRows>(block, s, row, vector);
+    VKMOE_UNROLL
+    for (size_t r = 0; r < kRows; ++r) {
+        VKMOE_UNROLL
+        for (size_t c = 0; c < kGradColumns; ++c) hn::Store(s[r][c], d, total + r * kRunOutputs + c * kLanes);
     }
 }
 
@@ -218,8 +249,13 @@ HWY_INLINE void addTerms(const GradBlock& block, uint32_t outputs) {
 }
 
 void runSlots(SlotTile& tile) {
+    alignas(64) int32_t seen[kLanes] = {};
     GradBlock block;
+    block.panel = size_t{tile.cols} * kPanel;
+    block.fresh = tile.fresh;
+    block.seen = seen;
     bool has_total = GradSlots::hasTotal(tile.before);
+    tile.stored = tile.grads && tile.last && tile.slots != 0 && tile.x && tile.rows == kGradSide;
     for (uint32_t slot = 0; slot < tile.slots; slot += block.terms) {
         uint32_t begin = (tile.before + slot) % kBlock;
         block.terms = std::min(kBlock - begin, tile.slots - slot);
@@ -230,6 +266,7 @@ void runSlots(SlotTile& tile) {
         block.ahead = tile.ahead.part(slot, slot + block.terms, tile.slots);
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
+        block.grads = tile.stored && slot + block.terms == tile.slots ? tile.grads : nullptr;
         if (!block.x)
             addTerms(block, tile.rows);
         else if (tile.fused)
@@ -238,6 +275,7 @@ void runSlots(SlotTile& tile) {
             multiplyAll<false, TermLayout>(block, tile.columns, tile.rows);
         has_total = has_total || finished;
     }
+    tile.out_of_range = outOfRange(hn::Load(DI(), seen));
     if (tile.slots != 0 || !GradSlots::hasPartial(tile.before)) return;
     auto& to = tile.last ? tile.totals : tile.sums;
     for (size_t i = 0; i < kGradSide; ++i)
@@ -258,15 +296,16 @@ HWY_INLINE VI addColumn(const float* totals, float* grads, uint32_t rows, VI see
 }
 
 // What is out of range is stored as it is, and counted from there.
-void addTile(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
-    for (uint32_t row = 0; row < tile.rows; row += kPanel, word += cols * kPanel) {
-        float* grads = reinterpret_cast<float*>(page + word);
+void addTile(const SlotTile& tile, uint32_t word, U32 status) {
+    if (tile.stored && !tile.out_of_range) return;
+    float* grads = tile.grads;
+    for (uint32_t row = 0; row < tile.rows; row += kPanel, word += tile.cols * kPanel, grads += tile.cols * kPanel) {
         const uint32_t rows = std::min(uint32_t{kPanel}, tile.rows - row);
         VI seen = hn::Zero(DI());
-        for (uint32_t col = 0; col < tile.columns; ++col)
+        for (uint32_t col = 0; col < tile.columns && !tile.stored; ++col)
             seen = tile.fresh ? addColumn<true>(tile.totals[col] + row, grads + col * kPanel, rows, seen)
                               : addColumn<false>(tile.totals[col] + row, grads + col * kPanel, rows, seen);
-        if (!outOfRange(seen)) continue;
+        if (!tile.stored && !outOfRange(seen)) continue;
         for (uint32_t col = 0; col < tile.columns; ++col)
             for (uint32_t i = col * kPanel; i < col * kPanel + rows; ++i) checked(grads[i], status, word + i);
     }
@@ -289,8 +328,8 @@ HWY_EXPORT(addTile);
 
 void run(ColumnTile& tile) { HWY_DYNAMIC_DISPATCH(runColumns)(tile); }
 void run(SlotTile& tile) { HWY_DYNAMIC_DISPATCH(runSlots)(tile); }
-void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status) {
-    HWY_DYNAMIC_DISPATCH(addTile)(tile, page, word, cols, status);
+void addGradients(const SlotTile& tile, uint32_t word, U32 status) {
+    HWY_DYNAMIC_DISPATCH(addTile)(tile, word, status);
 }
 
 }  // namespace simd

@@ -48,17 +48,21 @@ struct SlotTile {
     bool fresh = false;               // gradients are assigned
     bool fused = false;
     Ahead ahead;                                     // what comes after the products
+    float* grads = nullptr;                          // where the gradients begin, in panels [cols][16]; null: elsewhere
+    uint32_t cols = 0;                               // of a panel
+    bool stored = false, out_of_range = false;       // out: run() has done what addGradients does; one must be counted
     alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
     alignas(64) float totals[kGradSide][kGradSide];  // in and out
     alignas(64) float sums[kGradSide][kGradSide];    // out: of the block that is unfinished, unless `last`
 };
 
-// totals must be set if there were finished blocks before, start if there was an unfinished one.
+// totals must be set if there were finished blocks before, start if there was an unfinished one. The sums of the last
+// block of a whole tile go to the gradients from where they are, in registers.
 void run(SlotTile& tile);
 
 // grad = state_rule(checked(grad + total)), or of the total alone if the tile is fresh: `word` is that of the tile's
-// first element, of panels [cols][16].
-void addGradients(const SlotTile& tile, uint32_t* page, uint32_t word, uint32_t cols, U32 status);
+// first element, which status counts by.
+void addGradients(const SlotTile& tile, uint32_t word, U32 status);
 
 }  // namespace simd
 }  // namespace v1
