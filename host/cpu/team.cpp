@@ -22,7 +22,7 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr int kSpins = 2000;  // before a helper sleeps, or a leader lets others run
+constexpr int kSpins = 2000;  // before a helper sleeps or goes, or a leader lets others run
 
 void pause() {
 #if defined(__SSE2__)
@@ -36,8 +36,6 @@ void pause() {
 
 Team::~Team() noexcept {
     if (!ever_called_) return;
-    over_ = true;
-    nextRound(0);
     arena_.execute([&] { helpers_.wait(); });
 }
 
@@ -61,7 +59,12 @@ void Team::call(size_t helpers) {
     arena_.execute([&] {
         for (size_t called = called_; called < helpers; ++called) {
             ++called_;
-            helpers_.run(Helper{this});
+            try {
+                helpers_.run(Helper{this});
+            } catch (...) {
+                --called_;
+                throw;
+            }
         }
     });
 }
@@ -77,7 +80,8 @@ void Team::dismiss() {
 void Team::nextRound(uint64_t places) {
     const uint64_t round = roundOf(state_.load(std::memory_order_relaxed)) + 1;
     state_.store(round * kRound + places * kPlace, std::memory_order_release);
-    state_.notify_all();
+    rounds_ = int(uint32_t(round));  // not merely released: notify_all looks for those who sleep after it
+    rounds_.notify_all();
 }
 
 void Team::follow() {
@@ -93,10 +97,9 @@ void Team::follow() {
     --called_;
 }
 
-// Takes a place in the state's loop, if there is one still.
+// Takes a place in the loop, if there is one still.
 bool Team::join(uint64_t state) {
-    const uint64_t round = roundOf(state);
-    while (roundOf(state) == round && placesOf(state) != 0)
+    while (placesOf(state) != 0)
         if (state_.compare_exchange_weak(state, state - kPlace + kHelper, std::memory_order_acquire)) return true;
     return false;
 }
@@ -120,14 +123,12 @@ void Team::run(size_t place) {
 
 // For the round after this one; false: there may be none.
 bool Team::await(uint64_t round) const {
-    uint64_t state = 0;
-    auto same = [&] { return roundOf(state = state_.load(std::memory_order_acquire)) == round; };
-    for (int i = 0; i < kSpins && !over_; ++i) {
-        if (!same()) return true;
+    for (int i = 0; i < kSpins; ++i) {
+        if (roundOf(state_.load(std::memory_order_acquire)) != round) return true;
         pause();
     }
-    if (over_ || !leading_) return false;
-    while (same()) state_.wait(state, std::memory_order_acquire);
+    if (!leading_) return false;
+    rounds_.wait(int(uint32_t(round)));
     return true;
 }
 

@@ -27,7 +27,8 @@ public:
     ~Team() noexcept;  // waits until the helpers have gone
 
     size_t threads() const { return threads_; }
-    bool called() const { return called_.load(std::memory_order_relaxed) != 0; }  // helpers cost nothing more
+    // Whether helpers were called and have not gone: a loop can be shared at once (unless they are about to go).
+    bool called() const { return called_.load(std::memory_order_relaxed) != 0; }
 
     // Runs work(), in which this thread may share loops; one thread leads at a time. No loop may wait for tasks of
     // oneTBB's: a helper in such a wait could take up another helper's task, and would be there until the leader has
@@ -79,13 +80,14 @@ private:
     const size_t threads_;
     bool ever_called_ = false;
     std::atomic<size_t> called_ = 0;  // helpers that are on their way or here
-    std::atomic<bool> leading_ = false, over_ = false;
+    std::atomic<bool> leading_ = false;
+    std::atomic<int> rounds_ = 0;  // the round's low bits: where helpers sleep, which the system does with four bytes
 
     alignas(64) std::atomic<uint64_t> state_ = 0;
     const Loop* loop_ = nullptr;  // of the round; changes while none is at work and no place is free
 
     alignas(64) tbb::spin_mutex failing_;
-    std::exception_ptr failed_;  // by what a loop threw
+    std::exception_ptr failed_;  // what a loop threw
 };
 
 }  // namespace v1

@@ -62,12 +62,12 @@ bool WorkList::next(Range& range, double took, bool from_end, double now) {
     if (front_ == back_) return false;
     Piece& piece = pieces_[from_end ? back_ - 1 : front_];
     const uint64_t left = piece.last - piece.first, unit = piece.unit;
-    const double most = std::min(double(left), share(now) / piece.expected);
-    const uint64_t units = std::max<uint64_t>((uint64_t(most) + unit / 2) / unit, 1);
-    const uint64_t last_unit = (piece.last - 1) / unit;
+    const double most = share(now) / piece.expected;
+    const uint64_t last_unit = (piece.last - 1) / unit, all = last_unit - piece.first / unit + 1;
+    const uint64_t units =
+        most > double(left) - 0.5 ? all : std::clamp<uint64_t>(uint64_t(most / double(unit) + 0.5), 1, all);
     range.piece = &piece;
-    range.begin =
-        from_end ? std::max(piece.first, (last_unit + 1 - std::min(units, last_unit + 1)) * unit) : piece.first;
+    range.begin = from_end ? std::max(piece.first, (last_unit + 1 - units) * unit) : piece.first;
     range.end = from_end ? piece.last : std::min(piece.last, (piece.first / unit + units) * unit);
     (from_end ? piece.last : piece.first) = from_end ? range.begin : range.end;
     const double expected = double(range.end - range.begin) * piece.expected;

@@ -44,6 +44,11 @@ struct Loop {
     }
 };
 
+void spinFor(double seconds) {
+    for (const double start = secondsNow(); secondsNow() - start < seconds;) {
+    }
+}
+
 }  // namespace
 
 TEST_CASE("threads share loops: each group runs once", "[host]") {
@@ -71,19 +76,68 @@ TEST_CASE("threads share loops: each group runs once", "[host]") {
     }
 }
 
+TEST_CASE("threads share loops: once a loop is over, nobody begins with it", "[host]") {
+    global_control more_than_cores(global_control::max_allowed_parallelism, 8);
+    Team team(3);
+    std::atomic<size_t> late = 0;
+    for (int list = 0; list < 3000; ++list) {
+        team.lead([&] {
+            std::atomic<bool> over = false;
+            team.share(2, [&](size_t) {
+                if (over) ++late;
+            });
+            over = true;
+            spinFor(20e-6);
+        });
+        spinFor(list % 3 * 100e-6);
+    }
+    CHECK(late == 0);
+}
+
+TEST_CASE("threads share loops: helpers stay for a list that follows", "[host]") {
+    global_control more_than_cores(global_control::max_allowed_parallelism, 8);
+    Team team(2);
+    size_t came = 0, stayed = 0;
+    for (int list = 0; list < 2000; ++list) {
+        std::atomic<bool> here = false;
+        team.lead([&] {
+            for (int i = 0; i < 20; ++i)
+                team.share(1, [&](size_t place) { place == 0 ? spinFor(1e-6) : void(here = true); });
+        });
+        if (!here) continue;
+        ++came;
+        spinFor(3e-6);
+        stayed += team.called();
+    }
+    CHECK(stayed >= came / 2);
+}
+
+TEST_CASE("threads share loops: helpers go when no list follows, also those that slept", "[host]") {
+    global_control more_than_cores(global_control::max_allowed_parallelism, 8);
+    Team team(2);
+    std::atomic<bool> here = false;
+    const double start = secondsNow();
+    team.lead([&] {
+        while (!here && secondsNow() - start < 20)
+            team.share(1, [&](size_t place) { place == 0 ? std::this_thread::yield() : void(here = true); });
+        spinFor(20e-3);
+    });
+    CHECK(here);
+    const double end = secondsNow();
+    while (team.called() && secondsNow() - end < 20) std::this_thread::yield();
+    CHECK_FALSE(team.called());
+}
+
 // Lists follow each other about when helpers stop waiting for the next one.
-TEST_CASE("threads share loops: helpers stay for a list that follows, and go when none does", "[host]") {
+TEST_CASE("threads share loops: each group runs once, whenever helpers go", "[host]") {
     global_control more_than_cores(global_control::max_allowed_parallelism, 4);
     std::mt19937 random(11);
     Team team(3);
     WorkList work;
     work.divide(3);
-    size_t wrong = 0, stayed = 0;
+    size_t wrong = 0;
     for (int list = 0; list < 3000; ++list) {
-        const double until = secondsNow() + double(random() % 100) * 1e-6;
-        while (list % 4 != 0 && secondsNow() < until) {
-        }
-        stayed += team.called();
+        if (list % 4 != 0) spinFor(double(random() % 100) * 1e-6);
         team.lead([&] {
             for (int i = 0; i < 3; ++i) {
                 work.clear();
@@ -94,10 +148,19 @@ TEST_CASE("threads share loops: helpers stay for a list that follows, and go whe
         });
     }
     CHECK(wrong == 0);
-    CHECK(stayed > 300);
-    const double start = secondsNow();
-    while (team.called() && secondsNow() - start < 20) std::this_thread::yield();
-    CHECK_FALSE(team.called());
+}
+
+TEST_CASE("what is hardly worth a range of its own is taken along", "[host]") {
+    for (bool from_end : {false, true})
+        for (uint64_t groups : {1, 15, 17, 513}) {
+            WorkList work;
+            double seconds = 10e-9;
+            size_t ranges = 0;
+            work.add(groups, seconds, [&](uint64_t, uint64_t) { ++ranges; });
+            work.run(from_end);
+            INFO(groups << " groups");
+            CHECK(ranges == 1);
+        }
 }
 
 TEST_CASE("threads share loops: helpers come, and round to nearest", "[host]") {

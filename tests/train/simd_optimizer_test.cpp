@@ -52,6 +52,7 @@ struct Tensors {
         test::Random random(seed);
         auto any = [&](int least, int most) { return uintBitsToFloat(random.between(least, most)); };
         auto over = [](float x) { return x == 0 ? 1.0 : double(x); };
+        const double scales[] = {1, 1 / double(p.grad_scale), 1 / (double(p.grad_scale) * double(p.clip))};
         for (uint32_t i = 0; i < kWeights; ++i) {
             const bool edge = i % 2 == 0;
             const double rule = 0x1p-100;
@@ -65,6 +66,8 @@ struct Tensors {
             weights.push_back(i % 7 < 3 ? near(rule / over(p.weight_decay), random) : any(-104, 3));
             if (i % 11 == 0) second.back() = 1;  // quotients around 2^-100
             if (i % 13 == 0) first.back() = grads.back() = 0;
+            if (i % 5 == 0) grads.back() = near(rule * scales[i % 3], random);
+            if (i % 7 == 0) grads.back() = float(double(grads.back()) * scales[2]);
             if (i % 997 == 0) weights.back() = uintBitsToFloat(random.bits());
             if (i % 1499 == 0) grads.back() = uintBitsToFloat(random.bits());
             if (i % 1999 == 0) first.back() = uintBitsToFloat(random.bits());
@@ -114,6 +117,10 @@ TEST_CASE("AdamW's zeros are the state rule's, whoever makes them", "[optimizer]
     all.push_back(all[0]);
     all.back().grad_scale = 0x1p60f;
     all.back().clip = 0x1p-70f;
+    all.push_back(all[0]);
+    all.back().grad_scale = 0x1p-109f;
+    all.push_back(all[0]);
+    all.back().clip = 0x1p-109f;
     const uint32_t seed = Catch::getSeed();
     for (size_t i = 0; i < all.size(); ++i)
         for (int64_t target : test::SimdTarget::all()) {
