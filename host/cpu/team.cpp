@@ -35,8 +35,7 @@ void pause() {
 }  // namespace
 
 Team::~Team() noexcept {
-    if (!ever_called_) return;
-    arena_.execute([&] { helpers_.wait(); });
+    if (arena_.is_active()) arena_.execute([&] { helpers_.wait(); });
 }
 
 void Team::share(size_t helpers, const Loop& loop) {
@@ -54,7 +53,6 @@ void Team::share(size_t helpers, const Loop& loop) {
 // Helpers may go meanwhile, which the next call makes good.
 void Team::call(size_t helpers) {
     if (called_ >= helpers) return;
-    ever_called_ = true;
     VKMOE_TELL_TSAN(__tsan_release);
     arena_.execute([&] {
         for (size_t called = called_; called < helpers; ++called) {

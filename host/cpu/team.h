@@ -78,7 +78,6 @@ private:
     tbb::task_arena arena_;
     tbb::task_group helpers_;
     const size_t threads_;
-    bool ever_called_ = false;
     std::atomic<size_t> called_ = 0;  // helpers that are on their way or here
     std::atomic<bool> leading_ = false;
     std::atomic<int> rounds_ = 0;  // the round's low bits: where helpers sleep, which the system does with four bytes

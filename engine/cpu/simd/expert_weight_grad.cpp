@@ -78,13 +78,10 @@ void addSums(const ExpertWeightGrad& p, const Constants& c, const GradSlots& slo
     tile.last = slots.last;
     tile.fresh = slots.fresh;
     tile.fused = c.fused != 0;
-    tile.ahead = {};
-    if (slots.last)
-        tile.ahead = {slots.grads + place.word, size_t{place.cols} * kPanel, ceilDiv(tile.rows, kPanel), tile.columns};
+    tile.grads = reinterpret_cast<float*>(slots.grads + place.word);
+    tile.cols = place.cols;
     if (GradSlots::hasTotal(slots.before)) load(place, slots.totals, tile, tile.totals);
     if (GradSlots::hasPartial(slots.before)) load(place, slots.partials, tile, tile.start);
-    tile.grads = slots.last ? reinterpret_cast<float*>(slots.grads + place.word) : nullptr;
-    tile.cols = place.cols;
     run(tile);
     if (slots.last) return addGradients(tile, place.word, p.status);
     if (GradSlots::hasTotal(slots.after())) keep(place, slots.totals, tile, tile.totals);

@@ -254,8 +254,12 @@ void runSlots(SlotTile& tile) {
     block.panel = size_t{tile.cols} * kPanel;
     block.fresh = tile.fresh;
     block.seen = seen;
+    Ahead ahead;  // the gradients come after the products
+    if (tile.last)
+        ahead = {reinterpret_cast<const uint32_t*>(tile.grads), block.panel, ceilDiv(tile.rows, uint32_t{kPanel}),
+                 tile.columns};
     bool has_total = GradSlots::hasTotal(tile.before);
-    tile.stored = tile.grads && tile.last && tile.slots != 0 && tile.x && tile.rows == kGradSide;
+    tile.stored = tile.last && tile.slots != 0 && tile.x && tile.rows == kGradSide;
     for (uint32_t slot = 0; slot < tile.slots; slot += block.terms) {
         uint32_t begin = (tile.before + slot) % kBlock;
         block.terms = std::min(kBlock - begin, tile.slots - slot);
@@ -263,7 +267,7 @@ void runSlots(SlotTile& tile) {
         block.weights = tile.grad_out + size_t{slot} * kGradSide;
         block.start = begin != 0 ? tile.start[0] : nullptr;
         bool finished = tile.last || begin + block.terms == kBlock;
-        block.ahead = tile.ahead.part(slot, slot + block.terms, tile.slots);
+        block.ahead = ahead.part(slot, slot + block.terms, tile.slots);
         block.totals = finished ? tile.totals[0] : tile.sums[0];
         block.add_totals = finished && has_total;
         block.grads = tile.stored && slot + block.terms == tile.slots ? tile.grads : nullptr;
@@ -295,17 +299,22 @@ HWY_INLINE VI addColumn(const float* totals, float* grads, uint32_t rows, VI see
     return seen;
 }
 
+// Adds the totals of sixteen rows from `row` on; whether one is out of range.
+bool addPanel(const SlotTile& tile, uint32_t row, uint32_t rows, float* grads) {
+    VI seen = hn::Zero(DI());
+    for (uint32_t col = 0; col < tile.columns; ++col)
+        seen = tile.fresh ? addColumn<true>(tile.totals[col] + row, grads + col * kPanel, rows, seen)
+                          : addColumn<false>(tile.totals[col] + row, grads + col * kPanel, rows, seen);
+    return outOfRange(seen);
+}
+
 // What is out of range is stored as it is, and counted from there.
 void addTile(const SlotTile& tile, uint32_t word, U32 status) {
     if (tile.stored && !tile.out_of_range) return;
     float* grads = tile.grads;
     for (uint32_t row = 0; row < tile.rows; row += kPanel, word += tile.cols * kPanel, grads += tile.cols * kPanel) {
         const uint32_t rows = std::min(uint32_t{kPanel}, tile.rows - row);
-        VI seen = hn::Zero(DI());
-        for (uint32_t col = 0; col < tile.columns && !tile.stored; ++col)
-            seen = tile.fresh ? addColumn<true>(tile.totals[col] + row, grads + col * kPanel, rows, seen)
-                              : addColumn<false>(tile.totals[col] + row, grads + col * kPanel, rows, seen);
-        if (!tile.stored && !outOfRange(seen)) continue;
+        if (!tile.stored && !addPanel(tile, row, rows, grads)) continue;
         for (uint32_t col = 0; col < tile.columns; ++col)
             for (uint32_t i = col * kPanel; i < col * kPanel + rows; ++i) checked(grads[i], status, word + i);
     }

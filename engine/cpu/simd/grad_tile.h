@@ -47,8 +47,7 @@ struct SlotTile {
     bool last = true;                 // the sum of the unfinished block is added to totals, too
     bool fresh = false;               // gradients are assigned
     bool fused = false;
-    Ahead ahead;                                     // what comes after the products
-    float* grads = nullptr;                          // where the gradients begin, in panels [cols][16]; null: elsewhere
+    float* grads = nullptr;                          // where the gradients begin, in panels [cols][16]
     uint32_t cols = 0;                               // of a panel
     bool stored = false, out_of_range = false;       // out: run() has done what addGradients does; one must be counted
     alignas(64) float start[kGradSide][kGradSide];   // in: the sum of an unfinished block, if there is one
