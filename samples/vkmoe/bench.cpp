@@ -14,7 +14,7 @@ namespace vkmoe::program {
 namespace {
 
 constexpr uint32_t kRepeats = 10;
-constexpr double kLongEnough = 0.02;  // seconds a peak measurement takes at least
+constexpr double kLongEnough = 0.02;  // seconds a peak measurement takes at least, and a layer's
 constexpr double kSlow = 0.5;         // seconds from which on a kernel is timed once
 
 // The device's arithmetic peaks, flop/s, as often as one likes.
@@ -66,6 +66,26 @@ Result<Peaks> measurePeaks(Device& device, ArithmeticPeak& arithmetic) {
     peaks.read = read.bytes / result.seconds;
     return peaks;
 }
+
+// How often a layer is run: the fastest run counts, but for the first, which warms up. Where others use the machine,
+// too, it needs as long to find a quiet moment as the peaks beside it had.
+class Runs {
+public:
+    bool more() const { return count_ < 2 || (best_ < kSlow && (count_ <= kRepeats || spent_ < kLongEnough)); }
+
+    void add(double seconds) {
+        if (count_++ == 0) return;
+        best_ = std::min(best_, seconds);
+        spent_ += seconds;
+    }
+
+    uint32_t count() const { return count_; }
+    double best() const { return best_; }
+
+private:
+    uint32_t count_ = 0;
+    double best_ = 1e30, spent_ = 0;
+};
 
 // What a benchmark has so far.
 struct Bench {
@@ -134,6 +154,8 @@ bool wanted(const BenchOptions& o, const std::string& row, const std::string& fo
 
 // The tokens of a row: other ones each time, and so other experts where there are few; or the same again and again,
 // whose experts' weights may stay in a cache.
+constexpr uint32_t kOthers = 16;
+
 struct LayerTokens {
     uint32_t count;
     bool again = false;
@@ -147,18 +169,19 @@ std::string layerForm(WeightFormat format, Precision precision, LayerTokens toke
 // A whole layer: its GEMMs counted as work, and everything around them paid for.
 Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat format, Precision precision,
                            LayerTokens of) {
-    const uint32_t tokens = of.count;
-    double best = 1e30;
-    for (uint32_t i = 0; i <= kRepeats && (i < 2 || best < kSlow); ++i) {
-        auto x = randomTokens(tokens + (of.again ? 0 : i), o.model_dim);
-        VKMOE_TRY(result, layer.forward(std::span(x).last(size_t{tokens} * o.model_dim),
+    const uint32_t tokens = of.count, others = of.again ? 1 : kOthers;
+    const auto x = randomTokens(tokens + others - 1, o.model_dim);
+    Runs runs;
+    while (runs.more()) {
+        const size_t first = runs.count() % others;
+        VKMOE_TRY(result, layer.forward(std::span(x).subspan(first * o.model_dim, size_t{tokens} * o.model_dim),
                                         {.precision = precision, .introspection = false}));
-        if (i > 0) best = std::min(best, result.seconds);
+        runs.add(result.seconds);
     }
     double expert = 3.0 * o.model_dim * o.hidden_dim, experts = std::min<double>(o.experts, double(tokens) * o.top_k);
     double block = double(formats::formatBytes(format, kBlock)) + (format == WeightFormat::mxfp4 ? 1 : 0);  // its scale
-    return BenchRow{"layer", layerForm(format, precision, of), precision == Precision::rounded,
-                    best,    2 * expert * tokens * o.top_k,    experts * expert / kBlock * block};
+    return BenchRow{"layer",     layerForm(format, precision, of), precision == Precision::rounded,
+                    runs.best(), 2 * expert * tokens * o.top_k,    experts * expert / kBlock * block};
 }
 
 // Training's two passes over a layer, each alone; a backward pass has twice the forward's GEMMs.
@@ -176,11 +199,14 @@ Result<void> timeTraining(Bench& bench) {
         BenchRow forward{"layer forward", form, rounded, 1e30, flops, bytes};
         BenchRow backward{"layer backward", form, rounded, 1e30, 2 * flops, 3 * bytes};
         auto time = [&]() -> Result<BenchRow> {
-            for (uint32_t i = 0; i <= kRepeats && (i < 2 || backward.seconds < kSlow); ++i) {
+            Runs forwards, backwards;
+            while (backwards.more()) {
                 VKMOE_TRY(result, trainer.backward(x, grad));
-                forward.seconds = std::min(forward.seconds, result.forward_seconds);
-                backward.seconds = std::min(backward.seconds, result.backward_seconds);
+                forwards.add(result.forward_seconds);
+                backwards.add(result.backward_seconds);
             }
+            forward.seconds = forwards.best();
+            backward.seconds = backwards.best();
             return forward;
         };
         VKMOE_TRY(row, bench.arithmetic.beside(bench.peaks, rounded, time));

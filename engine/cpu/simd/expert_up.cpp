@@ -31,9 +31,9 @@ void upTile(const ExpertUp& p, const Constants& c, const TileRows& rows, RowsVie
     up.row_count = rows.end - rows.first;
     up.panel_count = panels;
     if (c.activation != kRelu && up.row_count == 1 && panels == kTilePanels) {  // both matrices at once
-        float bias[kRowPanels][kPanel] = {};
-        setPanels(up, 0, kTilePanels, up_matrix, panel, c, kBias, bias);
-        setPanels(up, kTilePanels, kTilePanels, gate_matrix, panel, c, kGateBias, bias + kTilePanels);
+        PaddedBias padded, gate_padded;
+        setPanels(up, 0, kTilePanels, up_matrix, panel, c, kBias, padded);
+        setPanels(up, kTilePanels, kTilePanels, gate_matrix, panel, c, kGateBias, gate_padded);
         up.panel_count = kRowPanels;
         run(up);
         return store(p, c, up.totals + 1, up.totals, rows, panel, panels);

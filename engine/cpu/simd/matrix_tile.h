@@ -21,17 +21,21 @@ struct PageMatrix {
     }
 };
 
-// Sets panels [first, first + count) of `tile` to those of `matrix` from `panel` on, and what all panels share; `bias`
-// [count], zeros, is filled with theirs.
+// Sixteen values of a bias whose last panel has fewer.
+using PaddedBias = float[kPanel];
+
+// Sets panels [first, first + count) of `tile` to those of `matrix` from `panel` on, and what all panels share;
+// `padded` is for the last panel's bias.
 inline void setPanels(PanelTile& tile, uint32_t first, uint32_t count, const PageMatrix& matrix, uint32_t panel,
-                      const Constants& c, uint32_t bias_bit, float (*bias)[kPanel]) {
+                      const Constants& c, uint32_t bias_bit, PaddedBias& padded) {
     for (uint32_t i = 0; i < count; ++i) {
         uint32_t output = (panel + i) * kPanel;
         tile.panels[first + i] = matrix.panelAt(panel + i, c.weight_format);
         if ((c.bias & bias_bit) == 0) continue;
-        const auto* values = reinterpret_cast<const float*>(matrix.page + matrix.bias);
-        std::copy_n(values + output, std::min(uint32_t{kPanel}, matrix.outputs - output), bias[i]);
-        tile.bias[first + i] = bias[i];
+        tile.bias[first + i] = reinterpret_cast<const float*>(matrix.page + matrix.bias) + output;
+        if (matrix.outputs - output >= kPanel) continue;
+        std::fill(std::copy_n(tile.bias[first + i], matrix.outputs - output, padded), std::end(padded), 0.0f);
+        tile.bias[first + i] = padded;
     }
     tile.cols = matrix.cols;
     tile.format = c.weight_format;
@@ -41,8 +45,8 @@ inline void setPanels(PanelTile& tile, uint32_t first, uint32_t count, const Pag
 // Runs the rows already set in `tile` against panels [panel, panel + tile.panel_count).
 inline void multiply(PanelTile& tile, const PageMatrix& matrix, uint32_t panel, const Constants& c,
                      uint32_t bias_bit = kBias) {
-    float bias[kRowPanels][kPanel] = {};
-    setPanels(tile, 0, tile.panel_count, matrix, panel, c, bias_bit, bias);
+    PaddedBias padded;
+    setPanels(tile, 0, tile.panel_count, matrix, panel, c, bias_bit, padded);
     run(tile);
 }
 

@@ -167,7 +167,10 @@ HWY_INLINE void prepareBlock(const PanelTile& tile, uint32_t k0, Block& block) {
 
 // Where the totals of a row and a panel start: at -0 without bias, for -0 + s is s, bit for bit.
 HWY_INLINE void startPanel(const PanelTile& tile, uint32_t panel, float* totals) {
-    for (uint32_t lane = 0; lane < kPanel; ++lane) totals[lane] = tile.bias[panel] ? tile.bias[panel][lane] : -0.0f;
+    const float* bias = tile.bias[panel];
+    VKMOE_UNROLL
+    for (size_t lane = 0; lane < kPanel; lane += kLanes)
+        hn::Store(bias ? hn::LoadU(D(), bias + lane) : fromBits(0x80000000u), D(), totals + lane);
 }
 
 template <uint32_t kFormat, bool kFused>
