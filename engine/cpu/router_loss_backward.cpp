@@ -1,19 +1,9 @@
-#include <vector>
-
-#include "engine/cpu/softmax.h"
-#include "engine/cpu/twin.h"
+#include "engine/cpu/router_loss.h"
 
 namespace vkmoe {
 inline namespace v1 {
 namespace cpu {
 namespace {
-
-std::vector<float> fractionsOf(const RouterLossBackward& p) {
-    std::vector<float> fractions(p.experts);
-    for (uint32_t e = 0; e < p.experts; ++e)
-        fractions[e] = exact_div(float(p.counts.at[e]), float(std::max(p.assignments, 1u)));
-    return fractions;
-}
 
 void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector<float>& fractions,
                   float* probability) {
@@ -21,7 +11,7 @@ void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector
     Softmax softmax = softmaxOf(p.logits.at + row, p.experts, probability);
     for (uint32_t e = 0; e < p.experts; ++e) probability[e] = operand_rule(probability[e]);
     float expected = sumR32(p.experts, [&](uint32_t e) { return fractions[e] * probability[e]; });
-    float z = operand_rule(operand_rule(p.z_scale) * operand_rule(softmax.largest + exact_log(softmax.sum)));
+    const float z = zFactor(p, softmax);
     const bool balanced = magnitude_bits(p.balance_scale) != 0, penalized = magnitude_bits(p.z_scale) != 0;
     for (uint32_t e = 0; e < p.experts; ++e) {
         float grad = p.grad_logits.at[row + e];

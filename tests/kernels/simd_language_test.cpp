@@ -8,29 +8,15 @@
 #include <limits>
 #include <numeric>
 
-#include "engine/cases/makers.h"
-#include "engine/cpu/simd/panel_tile.h"
 #include "shaders/exact_math.h"
+#include "tests/kernels/simd_cases.h"
 #include "tests/math/sweep.h"
-#include "tests/simd_targets.h"
 
 using namespace vkmoe;
 
 namespace {
 
 using Floats = std::vector<float>;
-
-// The first difference of any form on any shape.
-std::string firstDifference(Device& scalar, Device& device, const KernelCode& code) {
-    for (const Constants& constants : productionConstants(code, device.info().limits))
-        for (const Shape& shape : edgeShapes(code)) {
-            Case test = makeCase(code, constants, shape);
-            auto expected = run(scalar, test), got = run(device, test);
-            if (!expected || !got) return "it did not run";
-            if (auto different = difference(test, *got, *expected)) return *different;
-        }
-    return "";
-}
 
 constexpr uint32_t kPositions = 19, kDim = 77;  // more rows than are summed at once
 
@@ -135,14 +121,7 @@ Floats leftBy(size_t kernel, CpuKernel KernelCode::*form, Rows r, uint64_t step)
 }  // namespace
 
 TEST_CASE("the language model's SIMD forms have the scalar bits on every instruction set", "[kernels][simd]") {
-    auto scalar = openCpuDevice({.simd = false}), device = openCpuDevice({.simd = true});
-    for (int64_t target : test::SimdTarget::all()) {
-        test::SimdTarget chosen(target);
-        for (const Maker& maker : languageMakers()) {
-            INFO(simd::targetName());
-            CHECK(firstDifference(*scalar, *device, *maker.code) == "");
-        }
-    }
+    for (const Maker& maker : languageMakers()) CHECK(test::differenceOnAnyTarget({maker.code}) == "");
 }
 
 TEST_CASE("what the language model's kernels may not store is counted alike by SIMD forms", "[kernels][simd]") {

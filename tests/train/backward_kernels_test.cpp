@@ -9,7 +9,7 @@
 #include "engine/cpu/twins.h"
 #include "shaders/exact_math.h"
 #include "tests/all_groups.h"
-#include "tests/simd_targets.h"
+#include "tests/kernels/simd_cases.h"
 #include "tests/train/differences.h"
 
 using namespace vkmoe;
@@ -310,19 +310,7 @@ TEST_CASE("gradients that may not be stored are counted by place, scalar and SIM
 }
 
 TEST_CASE("gradients have the scalar bits on every instruction set", "[backward][simd]") {
-    auto scalar = openCpuDevice({.simd = false}), simd = openCpuDevice({.simd = true});
     const Kernels& k = kernels();
-    for (const KernelCode* code :
-         {&k.combine_backward, &k.gate_backward, &k.activation_backward, &k.dispatch_backward, &k.shared_gate_backward})
-        for (int64_t target : test::SimdTarget::all()) {
-            test::SimdTarget chosen(target);
-            for (const Constants& c : productionConstants(*code, scalar->info().limits))
-                for (const Shape& shape : edgeShapes(*code)) {
-                    Case test = makeCase(*code, c, shape);
-                    auto expected = run(*scalar, test), got = run(*simd, test);
-                    REQUIRE((expected && got));
-                    auto different = difference(test, *got, *expected);
-                    if (different) FAIL_CHECK(fmt::format("target {:#x}: {}", target, *different));
-                }
-        }
+    CHECK(test::differenceOnAnyTarget({&k.combine_backward, &k.gate_backward, &k.activation_backward,
+                                       &k.dispatch_backward, &k.shared_gate_backward}) == "");
 }

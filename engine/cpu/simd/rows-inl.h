@@ -106,7 +106,7 @@ struct Blocks {
 template <class Terms>
 HWY_INLINE V blockTotals(const Terms& terms, const Blocks& blocks, uint32_t columns) {
     V s = minusZero(), t[kLanes];
-    for (uint32_t k = 0; k < kBlock; k += kLanes) {
+    for (uint32_t k = 0; k < std::min(uint32_t{kBlock}, columns); k += kLanes) {
         if (blocks.whole) {
             VKMOE_UNROLL
             for (size_t i = 0; i < kLanes; ++i) t[i] = terms.at(blocks.row[i], blocks.column[i] + k, kLanes);
