@@ -46,32 +46,27 @@ HWY_INLINE void transposeSquares(Tag d, Vector& a, Vector& b, Vector& c, Vector&
 }
 #endif
 
-// Loads and stores of some lanes touch no memory of the others.
-#undef VKMOE_LANES_ARE_MASKED
-#define VKMOE_LANES_ARE_MASKED (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
+// Whether loads and stores of some lanes touch no memory of the others.
+constexpr bool kLanesAreMasked = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2;
 
 // The first `count` values, and `rest` in the other lanes.
 HWY_INLINE V loadSome(const float* from, size_t count, float rest) {
     if (count >= kLanes) return hn::LoadU(D(), from);
-#if VKMOE_LANES_ARE_MASKED
-    const Mask some = hn::FirstN(D(), count);
-    return hn::IfThenElse(some, hn::MaskedLoad(some, D(), from), hn::Set(D(), rest));
-#else
+    if constexpr (kLanesAreMasked) {
+        const Mask some = hn::FirstN(D(), count);
+        return hn::IfThenElse(some, hn::MaskedLoad(some, D(), from), hn::Set(D(), rest));
+    }
     HWY_ALIGN float lanes[kLanes];
     std::fill(std::copy_n(from, count, lanes), lanes + kLanes, rest);
     return hn::Load(D(), lanes);
-#endif
 }
 
 HWY_INLINE void storeSome(V values, float* to, size_t count) {
     if (count >= kLanes) return hn::StoreU(values, D(), to);
-#if VKMOE_LANES_ARE_MASKED
-    hn::BlendedStore(values, hn::FirstN(D(), count), D(), to);
-#else
+    if constexpr (kLanesAreMasked) return hn::BlendedStore(values, hn::FirstN(D(), count), D(), to);
     HWY_ALIGN float lanes[kLanes];
     hn::Store(values, D(), lanes);
     std::copy_n(lanes, count, to);
-#endif
 }
 
 // Magnitudes are below 2^31: signed comparisons serve.
