@@ -79,7 +79,7 @@ void Device::giveBack(const Block& block, uint64_t bytes) {
 
 Result<Buffer> Device::allocate(uint64_t bytes, Memory memory, const std::string& what) {
     if (lost_) return lostError();
-    if (bytes < uint64_t{1} << 62) bytes = std::max<uint64_t>((bytes + 255) / 256 * 256, 256);
+    if (bytes < uint64_t{1} << 62) bytes = allocatedBytes(bytes);
     if (bytes > info_.limits.max_allocation)
         return Error{ErrorCode::out_of_memory,
                      fmt::format("{}: {} bytes asked, one allocation of {} holds at most {} bytes", what, bytes,

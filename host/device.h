@@ -67,6 +67,9 @@ struct DeviceCounters {
     uint64_t submits = 0, waits = 0, dispatches = 0, transfers = 0;
 };
 
+// What an allocation of so many bytes takes of the budget.
+constexpr uint64_t allocatedBytes(uint64_t bytes) { return bytes < 256 ? 256 : (bytes + 255) / 256 * 256; }
+
 class Device {
 public:
     virtual ~Device() = default;

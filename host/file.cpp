@@ -276,33 +276,23 @@ bool keepAs(int folder, const std::string& name, const std::string& previous) {
     return renamed;
 }
 
-// `old` is the status of the file to replace, or null if there is none. What it was is kept as `previous`, if that is
-// not empty. The temporary file is created with no more
-// permissions than it shall end with, so that nobody can open it early.
-Result<void> replaceFile(const std::string& path, const struct stat* old, const std::string& previous,
-                         const ByteFill& fill) {
-    std::error_code failure;
-    const std::filesystem::path target = old ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
-    if (failure) return systemError(path, "its links cannot be followed", failure.value());
-    if (target.filename().empty()) return inputError(path, "names a folder that does not exist");
-    const std::string folder_name = target.has_parent_path() ? target.parent_path().string() : ".";
-    Descriptor folder = open(folder_name.c_str(), O_RDONLY | O_DIRECTORY);
-    if (!folder.isOpen()) return systemError(path, "its folder cannot be opened");
+// A file that is on the disk, whole, to take the place of another.
+struct Replacement {
+    std::string path;
+    Descriptor folder;
+    TemporaryFile temporary;
+    std::string name, previous;  // in the folder; empty: nothing is kept
 
-    const mode_t mode = old ? old->st_mode & 0777 : 0666;
-    VKMOE_TRY(temporary, TemporaryFile::create(folder.number(), mode, path));
-    VKMOE_CHECK(fillFile(temporary.file().number(), fill, path));
-    if (old && ::fchmod(temporary.file().number(), mode) != 0)
-        return systemError(path, "its permissions cannot be kept");
-    if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0 || !temporary.name() ||
-        !temporary.file().close())
-        return systemError(path, "cannot be written");
-    if (old && !previous.empty() && !keepAs(folder.number(), target.filename().string(), previous))
-        return systemError(path, fmt::format("cannot be kept as {}", previous));
-    if (!temporary.renameTo(target.filename().string())) return systemError(path, "cannot be replaced");
-    if (!flush(folder.number())) return systemError(path, "was written, but its folder cannot be flushed");
-    return {};
-}
+    // The file gets its name only now: a process that is killed before leaves none.
+    Result<void> commit() {
+        if (!temporary.name() || !temporary.file().close()) return systemError(path, "cannot be written");
+        if (!previous.empty() && !keepAs(folder.number(), name, previous))
+            return systemError(path, fmt::format("cannot be kept as {}", previous));
+        if (!temporary.renameTo(name)) return systemError(path, "cannot be replaced");
+        if (!flush(folder.number())) return systemError(path, "was written, but its folder cannot be flushed");
+        return {};
+    }
+};
 
 }  // namespace
 
@@ -349,35 +339,56 @@ Result<std::vector<std::byte>> readFile(const std::string& path, uint64_t limit)
     return Error{ErrorCode::out_of_memory, fmt::format("{}: no memory to read the whole file", path)};
 }
 
-namespace {
-
-Result<void> replace(const std::string& path, const std::string& previous, const ByteFill& fill) {
+// The temporary file is created with no more permissions than it shall end with, so that nobody can open it early.
+Result<ReadyFile> ReadyFile::write(const std::string& path, const std::string& previous, const ByteFill& fill) {
+    assert(previous.find('/') == std::string::npos);
     VKMOE_CHECK(checkPath(path));
-    struct stat status = {};
-    const bool exists = ::stat(path.c_str(), &status) == 0;
+    struct stat old = {};
+    const bool exists = ::stat(path.c_str(), &old) == 0;
     if (!exists && errno != ENOENT) return systemError(path, "cannot be written");
-    if (exists && S_ISDIR(status.st_mode)) return inputError(path, "is a folder; it cannot be written");
+    if (exists && S_ISDIR(old.st_mode)) return inputError(path, "is a folder; it cannot be written");
     if (exists && ::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0)
         return systemError(path, "cannot be written");
-    if (exists && !S_ISREG(status.st_mode)) return writeInPlace(path, fill);
-    return replaceFile(path, exists ? &status : nullptr, previous, fill);
-}
+    if (exists && !S_ISREG(old.st_mode)) {
+        VKMOE_CHECK(writeInPlace(path, fill));
+        return ReadyFile([] { return Result<void>(); });
+    }
+    std::error_code failure;
+    const std::filesystem::path target =
+        exists ? std::filesystem::canonical(path, failure) : std::filesystem::path(path);
+    if (failure) return systemError(path, "its links cannot be followed", failure.value());
+    if (target.filename().empty()) return inputError(path, "names a folder that does not exist");
+    const std::string folder_name = target.has_parent_path() ? target.parent_path().string() : ".";
+    Descriptor folder = open(folder_name.c_str(), O_RDONLY | O_DIRECTORY);
+    if (!folder.isOpen()) return systemError(path, "its folder cannot be opened");
 
-}  // namespace
+    const mode_t mode = exists ? old.st_mode & 0777 : 0666;
+    VKMOE_TRY(temporary, TemporaryFile::create(folder.number(), mode, path));
+    VKMOE_CHECK(fillFile(temporary.file().number(), fill, path));
+    if (exists && ::fchmod(temporary.file().number(), mode) != 0)
+        return systemError(path, "its permissions cannot be kept");
+    if (uninterrupted([&] { return ::fsync(temporary.file().number()); }) != 0)
+        return systemError(path, "cannot be written");
+    auto replacement = std::make_shared<Replacement>(Replacement{
+        path, std::move(folder), std::move(temporary), target.filename().string(), exists ? previous : std::string()});
+    return ReadyFile([replacement] { return replacement->commit(); });
+}
 
 Result<void> writeFile(const std::string& path, std::span<const std::byte> bytes) {
     return writeFileInPieces(path, [&](const ByteSink& put) { return put(bytes); });
 }
 
-Result<void> writeFileInPieces(const std::string& path, const ByteFill& fill) { return replace(path, {}, fill); }
+Result<void> writeFileInPieces(const std::string& path, const ByteFill& fill) {
+    return writeFileKeeping(path, {}, fill);
+}
 
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, std::span<const std::byte> bytes) {
     return writeFileKeeping(path, previous, [&](const ByteSink& put) { return put(bytes); });
 }
 
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const ByteFill& fill) {
-    assert(!previous.empty() && previous.find('/') == std::string::npos);
-    return replace(path, previous, fill);
+    VKMOE_TRY(ready, ReadyFile::write(path, previous, fill));
+    return ready.commit();
 }
 
 }  // namespace vkmoe

@@ -66,4 +66,20 @@ using ByteFill = std::function<Result<void>(const ByteSink& put)>;
 Result<void> writeFileInPieces(const std::string& path, const ByteFill& fill);
 Result<void> writeFileKeeping(const std::string& path, const std::string& previous, const ByteFill& fill);
 
+// The same in two steps, for files that belong together: all can be on the disk, whole, before the first of them takes
+// its place. One that is not committed leaves nothing. (What is no regular file is written at once.)
+class ReadyFile {
+public:
+    // `previous` as in writeFileKeeping; empty: what was there is not kept.
+    static Result<ReadyFile> write(const std::string& path, const std::string& previous, const ByteFill& fill);
+    ReadyFile(ReadyFile&&) noexcept = default;
+    ReadyFile& operator=(ReadyFile&&) = delete;
+
+    Result<void> commit() { return commit_(); }  // once
+
+private:
+    explicit ReadyFile(std::function<Result<void>()> commit) : commit_(std::move(commit)) {}
+    std::function<Result<void>()> commit_;  // holds the file
+};
+
 }  // namespace vkmoe

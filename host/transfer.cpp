@@ -8,7 +8,7 @@ namespace vkmoe {
 inline namespace v1 {
 namespace {
 
-constexpr uint64_t kPiece = uint64_t{64} << 20, kLeastPiece = uint64_t{64} << 10;
+constexpr uint64_t kPiece = uint64_t{64} << 20;
 
 // Calls copy(offset, bytes) for one piece after the other.
 template <class Copy>
@@ -21,7 +21,7 @@ Result<void> inPieces(uint64_t bytes, uint64_t piece, const Copy& copy) {
 
 uint64_t stagingBytes(Device& device, uint64_t bytes) {
     const Ledger& ledger = device.ownMemory() ? device.hostLedger() : device.ledger();
-    return std::min({bytes, kPiece, std::max(kLeastPiece, ledger.left() / 2 / 256 * 256)});
+    return std::min({bytes, kPiece, std::max(kLeastStaging, ledger.left() / 2 / 256 * 256)});
 }
 
 Result<void> submitAndWait(Device& device, const Commands& commands) {

@@ -17,7 +17,10 @@
 namespace vkmoe {
 inline namespace v1 {
 
-// How much host-visible memory serves to pass so many bytes through, a piece at a time: less where little is left.
+constexpr uint64_t kLeastStaging = uint64_t{64} << 10;
+
+// How much host-visible memory serves to pass so many bytes through, a piece at a time: less where little is left, but
+// at least kLeastStaging.
 uint64_t stagingBytes(Device& device, uint64_t bytes);
 
 // Starts the work and waits until it is finished.

@@ -11,6 +11,13 @@ namespace vkmoe::formats {
 namespace {
 
 constexpr uint32_t kExponent63 = 127 + 63;  // of 2^63 as f32 and bf16 hold it
+constexpr uint64_t kCheckedFirst = uint64_t{1} << 30;
+
+uint64_t bytesOf(std::span<const TensorRange> tensors) {
+    uint64_t bytes = 0;
+    for (const TensorRange& tensor : tensors) bytes += tensor.bytes;
+    return bytes;
+}
 
 // Counts strange values as they come by.
 struct Strange {
@@ -107,5 +114,16 @@ Result<void> checkValues(const ByteSource& file, std::span<const TensorRange> te
 }
 
 Result<void> checkValues(const LayerSource& layer) { return checkValues(*layer.bytes, layer.tensors); }
+
+Result<void> checkBeforeLoading(std::span<const LayerSource> layers) {
+    uint64_t bytes = 0;
+    for (const LayerSource& layer : layers) bytes += bytesOf(layer.tensors);
+    for (size_t i = 0; bytes <= kCheckedFirst && i < layers.size(); ++i) VKMOE_CHECK(checkValues(layers[i]));
+    return {};
+}
+
+Result<void> checkBeforeLoading(const ByteSource& file, std::span<const TensorRange> tensors) {
+    return bytesOf(tensors) <= kCheckedFirst ? checkValues(file, tensors) : Result<void>();
+}
 
 }  // namespace vkmoe::formats

@@ -107,7 +107,7 @@ std::string expectedValue(const Field& field) {
         case Type::count:
             return "an integer of 0 to 4294967295";
         case Type::real:
-            return "a finite number";
+            return "0, or a number of 1.4e-45 to 3.4e38 in size";  // what f32 holds
         case Type::named:
             break;
     }

@@ -100,9 +100,9 @@ private:
 
 Result<ShardIndex> ShardIndex::read(const ByteSource& file) {
     if (file.size() == 0) return inputError(file.name(), "is empty; an index is a JSON object with a weight_map");
-    if (file.size() > kSafetensorsMaxHeader)
+    if (file.size() > kMaxIndexBytes)
         return inputError(file.name(), fmt::format("the length of the index is {}, at most {} are read", file.size(),
-                                                   kSafetensorsMaxHeader));
+                                                   kMaxIndexBytes));
     ShardIndex index;
     IndexVisitor visitor(index);
     VKMOE_CHECK(readJson(file, 0, file.size(), "the index", visitor));

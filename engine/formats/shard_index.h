@@ -11,6 +11,8 @@
 
 namespace vkmoe::formats {
 
+constexpr uint64_t kMaxIndexBytes = uint64_t{32} << 20;  // a hundred bytes for each of 300,000 tensors
+
 struct ShardIndex {
     NameTable tensors;
     std::vector<uint32_t> file_of;   // each tensor's file

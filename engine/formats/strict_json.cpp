@@ -175,7 +175,9 @@ public:
         return keep(Error{ErrorCode::bad_input, fmt::format("{} has a name of {} bytes, at most {} are read: {}", what_,
                                                             name.size(), limits_.name_bytes, shown(name))});
     }
-    bool parse_error(size_t position, const std::string&, const nlohmann::json::exception& error) {
+    bool parse_error(size_t position, const std::string& token, const nlohmann::json::exception& error) {
+        constexpr int kNumberOverflow = 406;  // of a double: the visitor knows whose number it is
+        if (error.id == kNumberOverflow && !scalar({.kind = JsonScalar::Kind::number, .text = token})) return false;
         const bool utf8 = std::strstr(error.what(), "UTF-8") != nullptr;
         error_ =
             Error{ErrorCode::bad_input, fmt::format("{} is {} at its byte {}", what_,

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/formats/bf16_layer.h"
+#include "engine/formats/check_values.h"
 #include "engine/models/lm_pass.h"
 #include "engine/models/sampler.h"
 #include "engine/moe/expert_turn.h"
@@ -120,6 +121,7 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
         return Error{ErrorCode::unsupported,
                      fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
                                  source.config.conv_kernel, kMostVocabulary, kMostTaps)};
+    VKMOE_CHECK(formats::checkBeforeLoading(*source.bytes, source.tensors));
     Turn turn(engine);
     VKMOE_TRY(trunk, Trunk::create(engine, source));
     auto state = std::make_unique<State>();

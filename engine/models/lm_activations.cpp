@@ -115,7 +115,7 @@ uint64_t LmActivations::bytesFor(const LmConfig& config, const Description& mixt
     LmActivations probe = shaped(config, capacity, chunk, keep, generating);
     const WorkspaceUse use{keep != LmKeep::nothing};
     const Sizes sizes = carve(probe, config, keep, generating);
-    uint64_t bytes = sizes.memory + probe.inputs_bytes + sizes.download;
+    uint64_t bytes = allocatedBytes(sizes.memory) + allocatedBytes(probe.inputs_bytes) + allocatedBytes(sizes.download);
     uint64_t full = Workspace::bytesFor(mixture, mixture.top_k, probe.chunk, use);
     if (keep != LmKeep::all) return bytes + workspaces(config, keep) * full;
     uint64_t last = Workspace::bytesFor(mixture, mixture.top_k, workspaceTokens(probe, probe.kept - 1), use);

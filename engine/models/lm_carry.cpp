@@ -13,13 +13,16 @@ uint64_t rowBytes(const LmCarry::Model& model, uint32_t tokens) {
     return uint64_t{tokens} * model.trunk.config.model_dim * 4;
 }
 
+uint64_t slotBytes(const LmCarry::Model& model) { return (uint64_t{model.trunk.config.experts} + 1) * 4; }
+
 }  // namespace
 
 uint64_t LmCarry::bytesFor(const Model& model, uint32_t tokens) {
-    uint64_t bytes = 2 * rowBytes(model, tokens) + 8 * model.trunk.embeddingWords();
+    uint64_t bytes = 2 * allocatedBytes(rowBytes(model, tokens)) + allocatedBytes(8 * model.trunk.embeddingWords()) +
+                     allocatedBytes(slotBytes(model)) + allocatedBytes(2 * sizeof(uint64_t));
     for (size_t slab = 0; slab < summedSlabs(model); ++slab)
         bytes += 2 * model.set.grads(model.first_slab + slab).size();
-    return bytes;
+    return model.layer ? bytes + 2 * allocatedBytes(model.layer->pageTableBytes()) : bytes;
 }
 
 Result<LmCarry> LmCarry::create(Engine& engine, const Model& model, uint32_t tokens) {
@@ -35,7 +38,7 @@ Result<LmCarry> LmCarry::create(Engine& engine, const Model& model, uint32_t tok
     VKMOE_CHECK(make(carry.grad_out, rowBytes(model, tokens), "gradients of a layer's output"));
     VKMOE_CHECK(make(carry.grad_in, rowBytes(model, tokens), "gradients of a mixture's input"));
     VKMOE_CHECK(make(carry.head, 2 * head_bytes, sums));
-    VKMOE_CHECK(make(carry.carried, (uint64_t{model.trunk.config.experts} + 1) * 4, "slots of earlier chunks"));
+    VKMOE_CHECK(make(carry.carried, slotBytes(model), "slots of earlier chunks"));
     const std::vector<uint64_t> ends{carry.head.address(), carry.head.address() + head_bytes};
     VKMOE_TRY(head, upload(device, ends, "tables of the head"));
     carry.head_table = std::move(head);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "engine/models/lm_trainer_state.h"
+#include "host/transfer.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -11,6 +12,9 @@ namespace {
 
 constexpr uint64_t kMostInChunks = 30000;                           // tokens: what sums over a micro-batch loop over
 constexpr uint64_t kMostCountedInChunks = (uint64_t{1} << 24) - 1;  // assignments that f32 counts
+
+// What activations may take: weights and moments must come back through something.
+uint64_t leftFor(const Ledger& ledger) { return ledger.left() - std::min(ledger.left(), kLeastStaging); }
 
 }  // namespace
 
@@ -49,7 +53,8 @@ uint64_t LmTrainer::State::bytesFor(uint32_t tokens) const {
     const uint32_t chunk = chunkOf(tokens);
     LmKeep keep = options.checkpoint_activations ? LmKeep::inputs : LmKeep::all;
     uint64_t bytes = LmActivations::bytesFor(trunk.config, d, tokens, chunk, keep, false) +
-                     BackwardWorkspace::bytesFor(d, chunk) + uint64_t{tokens} * trunk.config.model_dim * 8;
+                     BackwardWorkspace::bytesFor(d, chunk) +
+                     allocatedBytes(uint64_t{tokens} * trunk.config.model_dim * 8);
     if (chunk == tokens) return bytes;
     return bytes + LmCarry::bytesFor(carriedModel(), tokens);
 }
@@ -64,7 +69,7 @@ const char* LmTrainer::State::fewerBytes() const {
 
 std::string LmTrainer::State::needs(uint32_t tokens) const {
     Ledger& ledger = engine->device().ledger();
-    uint64_t left = ledger.left();
+    const uint64_t left = leftFor(ledger);
     uint32_t fit = 0;
     for (uint32_t step = 1u << 30; step != 0; step /= 2)
         if (fit + step < tokens && bytesFor(fit + step) <= left) fit += step;
@@ -81,8 +86,8 @@ Result<void> LmTrainer::State::ensureActivations(uint64_t tokens) {
     carry.reset();
     scratch.reset();
     VKMOE_CHECK(checkTokens(tokens));
-    Ledger& ledger = engine->device().ledger();
-    if (bytesFor(uint32_t(tokens)) > ledger.left()) return Error{ErrorCode::out_of_memory, needs(uint32_t(tokens))};
+    if (bytesFor(uint32_t(tokens)) > leftFor(engine->device().ledger()))
+        return Error{ErrorCode::out_of_memory, needs(uint32_t(tokens))};
     return allocate(uint32_t(tokens));
 }
 

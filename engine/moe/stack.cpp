@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/formats/check_values.h"
 #include "engine/formats/model_source.h"
 #include "engine/moe/paged_experts.h"
 #include "engine/moe/runner.h"
@@ -102,6 +103,7 @@ Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source, 
 }
 
 Result<void> Stack::State::open(const formats::ModelSource& source) {
+    VKMOE_CHECK(formats::checkBeforeLoading(source.layers));
     for (const auto& layer : source.layers) {
         VKMOE_TRY(weights, options ? Weights::loadUnpaged(*engine, layer) : Weights::load(*engine, layer));
         VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));

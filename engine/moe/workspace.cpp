@@ -92,7 +92,7 @@ Workspace Workspace::layout(const Description& d, uint32_t width, uint32_t capac
 uint64_t Workspace::bytesFor(const Description& d, uint32_t width, uint32_t capacity, WorkspaceUse use) {
     Workspace w;
     w.width = width;
-    return carve(w, d, capacity, use);
+    return allocatedBytes(carve(w, d, capacity, use));
 }
 
 Result<Workspace> Workspace::create(Device& device, const Description& d, uint32_t width, uint32_t capacity,

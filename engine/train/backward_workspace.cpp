@@ -32,7 +32,7 @@ uint64_t carve(BackwardWorkspace& w, const Description& d, uint64_t T) {
 
 uint64_t BackwardWorkspace::bytesFor(const Description& description, uint32_t capacity) {
     BackwardWorkspace probe;
-    return carve(probe, description, capacity);
+    return allocatedBytes(carve(probe, description, capacity));
 }
 
 Result<BackwardWorkspace> BackwardWorkspace::create(Device& device, const Description& description, uint32_t capacity) {

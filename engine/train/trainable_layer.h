@@ -49,6 +49,7 @@ public:
     Result<LayerGradients> gradients(Engine& engine, const ParameterSet& set, size_t first);
     // The same table for other memory with the set's layout.
     Result<Buffer> pageTable(Engine& engine, std::span<const Buffer> slabs) const;
+    uint64_t pageTableBytes() const { return (uint64_t{description().experts} + 2) * 8; }
     // The backward pass of a form, made at the first call.
     Result<const BackwardPass*> backward(Engine& engine, BackwardPass::Form form);
     // Their values on the host, and those of the weights.

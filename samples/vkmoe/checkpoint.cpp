@@ -35,9 +35,8 @@ Result<std::vector<std::byte>> readWeights(const std::string& path, const format
                              path, bytes.size(), hash, state.weights_bytes, state.weights_hash)};
 }
 
-Result<void> write(const std::string& path, bool keep, const ByteFill& fill) {
-    if (!keep) return writeFileInPieces(path, fill);
-    return writeFileKeeping(path, fs::path(path).filename().string() + kPrevious, fill);
+Result<ReadyFile> ready(const std::string& path, bool keep, const ByteFill& fill) {
+    return ReadyFile::write(path, keep ? fs::path(path).filename().string() + kPrevious : std::string(), fill);
 }
 
 struct FreeHash {
@@ -109,11 +108,13 @@ bool Checkpoints::any() const {
 
 Result<void> Checkpoints::save(const std::function<Result<void>(const ByteSink& put)>& weights,
                                formats::TrainingState& state) {
+    VKMOE_TRY(model, ready(path_, weights_are_current_, noting(weights, state)));
+    VKMOE_TRY(rest, ready(statePath(), state_is_current_,
+                          [&](const ByteSink& put) { return formats::writeTrainingState(state, put); }));
     std::error_code failure;
     const bool first = fs::status(path_, failure).type() == fs::file_type::not_found;
-    VKMOE_CHECK(write(path_, weights_are_current_, noting(weights, state)));
-    auto written = write(statePath(), state_is_current_,
-                         [&](const ByteSink& put) { return formats::writeTrainingState(state, put); });
+    VKMOE_CHECK(model.commit());
+    auto written = rest.commit();
     if (!written && first && fs::status(statePath(), failure).type() == fs::file_type::not_found)
         fs::remove(path_, failure);  // weights without a state are no checkpoint
     VKMOE_CHECK(written);

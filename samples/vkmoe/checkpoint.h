@@ -1,8 +1,9 @@
 // Checkpoints: a training run's pair of files, and the pair before it.
 //
-// M holds the weights, M.state the rest and the hash of the weights that it belongs to. Two files cannot change at one
-// moment, so the weights are written first, and the pair that was good before stays until the state is there too: as
-// M.previous and M.state.previous. Whenever the process ends, a state and the weights it names are on disk.
+// M holds the weights, M.state the rest and the hash of the weights that it belongs to. Both are on the disk before
+// either takes its place: where there is no room for both, nothing changes. Two files cannot change at one moment, so
+// the weights come first, and the pair that was good before stays until the state is there too: as M.previous and
+// M.state.previous. Whenever the process ends, a state and the weights it names are on disk.
 #pragma once
 
 #include <cstddef>
@@ -35,6 +36,9 @@ public:
 
     // Whether there is a state, good or not.
     bool any() const;
+
+    // Whether the pair that find() found is M and M.state; else one of them is a previous one, and save() mends that.
+    bool inPlace() const { return weights_are_current_ && state_is_current_; }
 
     // Writes a pair; fills in the state's hash. `weights` puts the bytes of M, front to back.
     Result<void> save(const std::function<Result<void>(const ByteSink& put)>& weights, formats::TrainingState& state);

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -240,6 +241,7 @@ int parseAndRun(int argc, char** argv) {
 
 int main(int argc, char** argv) {
     openStandardStreams();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error with a name
     try {
         return flushed(parseAndRun(argc, argv));
     } catch (const std::bad_alloc&) {

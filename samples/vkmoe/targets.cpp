@@ -55,6 +55,11 @@ Result<void> checkPlace(const std::string& path) {
     if (::access(folder.c_str(), W_OK) != 0)
         return Error{ErrorCode::io, fmt::format("{}: nothing can be written in {}: {}", path, folder.string(),
                                                 std::generic_category().message(errno))};
+    const long most = ::pathconf(folder.c_str(), _PC_NAME_MAX);
+    const size_t length = fs::path(path).filename().string().size();
+    if (most > 0 && length > size_t(most))
+        return Error{ErrorCode::io,
+                     fmt::format("{}: its name has {} bytes, at most {} can be written", path, length, most)};
     return {};
 }
 

@@ -159,13 +159,16 @@ public:
           sampler_(state_.sampler),
           json_(context.json),
           display_(context.json, state_.step, plan_.steps, options.minutes) {
-        if (prepared.beginning.resumed) saved_step_ = state_.step;
+        if (prepared.beginning.resumed) {
+            saved_step_ = state_.step;
+            in_place_ = checkpoints_.inPlace();
+        }
         for (float loss : state_.losses) smooth_.add(loss);
     }
 
     Result<void> run() {
         Interrupts interrupts;
-        if (!saved_step_) VKMOE_CHECK(save());  // killed at any moment it can go on, and a full disk shows now
+        if (!in_place_) VKMOE_CHECK(save());  // killed at any moment it can go on, and a full disk shows now
         bool last = plan_.steps && finished();
         while (!last && !interrupts.asked()) {
             VKMOE_CHECK(oneStep());
@@ -235,6 +238,7 @@ private:
         forgetMoments(state_);
         if (!saved) return notSaved(saved.error());
         saved_step_ = state_.step;
+        in_place_ = true;
         return {};
     }
 
@@ -270,6 +274,7 @@ private:
     bool json_;
     TrainDisplay display_;
     std::optional<uint64_t> saved_step_;
+    bool in_place_ = false;  // the checkpoint of that step is under its own names
 };
 
 Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Beginning& beginning) {

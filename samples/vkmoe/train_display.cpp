@@ -78,11 +78,11 @@ void TrainDisplay::step(uint64_t step, const LmStep& done, double smoothed, uint
     const double now = seconds();
     if (!terminal_ || now - last_shown_ < 0.1) return;
     last_shown_ = now, shown_ = true;
-    std::string line = fmt::format("step {}{}  loss {:.4f} ({:.4f}){}  {:.0f} tokens/s  balance {:.2f}  {} left", step,
+    std::string line = fmt::format("step {}{}  loss {:.4f} ({:.4f})  {:.0f} tokens/s  balance {:.2f}  {} left{}", step,
                                    steps_ ? fmt::format("/{}", *steps_) : "", loss_, smoothed_,
-                                   validation_ ? fmt::format("  validation {:.4f}", *validation_) : "",
-                                   double(tokens_) / std::max(now, 1e-9), worst, readableTime(secondsLeft(step)));
-    line.resize(std::min(line.size(), columns() - 1));  // a line that wraps is not cleared
+                                   double(tokens_) / std::max(now, 1e-9), worst, readableTime(secondsLeft(step)),
+                                   validation_ ? fmt::format("  validation {:.4f}", *validation_) : "");
+    line.resize(std::min(line.size(), columns() - 1));  // a line that wraps is not cleared; what is said last may miss
     fmt::print(stderr, "\r\x1b[K{}", line);
     std::fflush(stderr);
 }

@@ -152,9 +152,10 @@ std::vector<std::string> codecFiles(const std::string& codec) {
 
 std::vector<std::string> checkpointFiles(const TrainOptions& options) {
     const std::string model = followed(options.output);
-    std::vector<std::string> files{tokenizerPath(options.output), previousTokenizerPath(options.output)};
+    std::vector<std::string> files;
     for (const std::string& name : {model, model + ".state"})
         for (const char* kept : {"", ".previous", ".previous.new"}) files.push_back(name + kept);
+    files.insert(files.end(), {tokenizerPath(options.output), previousTokenizerPath(options.output)});
     return files;
 }
 

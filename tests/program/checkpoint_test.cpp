@@ -152,6 +152,23 @@ TEST_CASE("a run that is killed before its first step goes on, too", "[program]"
     CHECK((resumed("none/m.evermind") == first));
 }
 
+// A new run was killed when its weights were there and its state was not.
+TEST_CASE("a finished run whose weights have another name gets them back", "[program]") {
+    Folder folder;
+    writeText(folder / "text", poem());
+    const std::string model = folder / "m.evermind";
+    REQUIRE(program(trainCommand(folder, "m.evermind", "--steps 3")).code == 0);
+    REQUIRE(program(trainCommand(folder, "other.evermind", "--steps 1 --lr 0.1")).code == 0);
+    const std::string weights = slurp(model), state = slurp(model + ".state");
+    fs::rename(model, model + ".previous");
+    fs::rename(folder / "other.evermind", model);
+    const auto ended = program(trainCommand(folder, "m.evermind", "--steps 3 --resume"));
+    INFO(ended.err);
+    CHECK(ended.code == 0);
+    CHECK((slurp(model) == weights));
+    CHECK((slurp(model + ".state") == state));
+}
+
 // A run that cannot save its state leaves the pair of the run before, however often it is tried.
 TEST_CASE("a disk that is full for the second run keeps the first one's pair", "[program]") {
     Folder folder;
@@ -164,15 +181,21 @@ TEST_CASE("a disk that is full for the second run keeps the first one's pair", "
         return program(trainCommand(folder, "disk/m.evermind", more, kWide));
     };
     const auto old = trained("--steps 2");
+    const std::string weights = slurp(model), state = slurp(model + ".state");
     const std::string room = "size=" + std::to_string(4000000 - fs::space(disk).free + fs::file_size(model) + 30000);
     const bool small = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, room.c_str()) == 0;
     std::vector<Ended> failed;
-    for (int i = 0; i < 3; ++i) failed.push_back(trained("--steps 3 --lr 0.1"));
+    bool kept = true;
+    for (int i = 0; i < 3; ++i) {
+        failed.push_back(trained("--steps 3 --lr 0.1"));
+        kept = kept && slurp(model) == weights && slurp(model + ".state") == state;
+    }
     const bool large = ::mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=4000000") == 0;
     const auto went_on = trained("--steps 3 --resume");
     ::umount(disk.c_str());
     CHECK(old.code == 0);
     REQUIRE((small && large));
+    CHECK(kept);
     for (const Ended& ended : failed) {
         CHECK(ended.code == 3);
         checkSentence(ended, "No space left on device");

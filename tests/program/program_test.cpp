@@ -134,7 +134,7 @@ TEST_CASE("bad input ends with 3, one sentence, and no output file", "[program]"
         {R"({"top_k":1,"experts":[[0],[]],"gates":[[1],[1]]})", "token 1: experts has 0 numbers, must have top_k = 1"},
         {R"({"top_k":1,"experts":[[0],[1]],"gates":[[1],[]]})", "token 1: experts has 1 numbers, gates 0"},
         {R"({"top_k":2,"experts":[[0],[1]],"gates":[[1],[1]]})", "top_k is 2, the layer's is 1"},
-        {R"({"top_k":1,"experts":[[0],[1]],"gates":[[1],[1e400]]})", "is no valid JSON at its byte"},
+        {R"({"top_k":1,"experts":[[0],[1]],"gates":[[1],[1e400]]})", "token 1: gate 1e400 is not a number below 2^63"},
         {R"({"top_k":1,"experts":[[0],[{}]],"gates":[[1],[1]]})", "experts: token 1 has an object"},
         {R"({"top_k":1,"experts":[[0],[[1]]],"gates":[[1],[1]]})", "experts: token 1 has an array"},
         {R"({"top_k":1,"experts":[0,1],"gates":[[1],[1]]})", "experts is or has 0, must be a list of tokens"},

@@ -314,6 +314,30 @@ TEST_CASE("a run can start from a model", "[program]") {
     checkRefused(trainCommand(folder, "two.evermind", "--steps 5 --resume --bpe-merges 20"), "--start was ");
 }
 
+TEST_CASE("what a budget is said to be enough for is trained with it", "[program]") {
+    Folder folder;
+    std::string text;
+    for (int i = 0; i < 20; ++i) text += poem();
+    writeText(folder / "text", text);
+    const auto trained = [&](uint64_t tokens, const std::string& more) {
+        const std::string shape = " --model-dim 32 --layers 2 --batch 1 --context " + std::to_string(tokens);
+        return program(trainCommand(folder, "m.evermind", "--steps 1" + more, shape + " "),
+                       R"(VKMOE_CLAMP='{"memory_budget":4000000}')");
+    };
+    for (const char* more : {"", " --checkpoint-activations", " --max-chunk 16"}) {
+        const auto refused = trained(4000, more);
+        INFO(refused.err);
+        REQUIRE(refused.code == 3);
+        const auto at = refused.err.find("enough for ");
+        REQUIRE(at != std::string::npos);
+        const uint64_t enough = std::stoull(refused.err.substr(at + 11));
+        CHECK(trained(enough + 1, more).code == 3);
+        const auto fits = trained(enough, more);
+        INFO(enough << ": " << fits.err);
+        CHECK(fits.code == 0);
+    }
+}
+
 TEST_CASE("options that cannot be are refused", "[program]") {
     Folder folder;
     writeText(folder / "text", poem());
