@@ -185,3 +185,26 @@ TEST_CASE("files made to be slow or large are refused in little time and memory"
         CHECK(used.largest_kib * 1024 < bytes.size() + (uint64_t{64} << 20));
     }
 }
+
+// One column: its panels are sixteen times as large as the file.
+TEST_CASE("values that are no numbers are found before memory is taken for them", "[program][formats][hostile]") {
+    if (test::kSanitized) SKIP("the sanitizers need more of it");
+    Folder folder;
+    const Bytes bytes = safetensors({{"router.weight", "F16", {1024, 1}},
+                                     {"experts.up.weight", "F16", {1024, 8192, 1}},
+                                     {"experts.down.weight", "F16", {1024, 1, 8192}}},
+                                    R"({"top_k":1,"activation":"relu"})");
+    put(folder / "wide.safetensors", bytes);
+    writeFloats(folder / "x.f32", {1});
+    const std::string run = "run " + (folder / "wide.safetensors") + " --device cpu --input " + (folder / "x.f32") +
+                            " --output " + (folder / "y.f32");
+    for (const char* more : {"", " --vram-budget 1MiB --host-budget 1MiB"}) {
+        Measured used;
+        const auto ended = measuredProgram(run + more, used);
+        CHECK(ended.code == 3);
+        checkSentence(ended, "values that are not finite or not below 2^63 in size, the first at row");
+        CHECK(used.seconds < 1);
+        CHECK(used.largest_kib * 1024 < bytes.size() + (uint64_t{64} << 20));
+        CHECK(!std::filesystem::exists(folder / "y.f32"));
+    }
+}
