@@ -198,13 +198,13 @@ private:
     }
 
     Result<void> oneStep() {
-        VKMOE_TRY(done, trainer_.step(draw()));
+        auto done = trainer_.step(draw());
+        if (!done) return failed(std::move(done).error());
+        if (!std::isfinite(done->loss)) return failed({ErrorCode::bad_input, "the loss is not finite"});
         ++state_.step;
-        if (!std::isfinite(done.loss))
-            return Error{ErrorCode::bad_input, fmt::format("step {}: the loss is not finite", state_.step)};
-        state_.losses.push_back(float(done.loss));
-        state_.loads.add(state_.step, done.expert_tokens);
-        display_.step(state_.step, done, smooth_.add(float(done.loss)), plan_.config.experts, trainer_.paging());
+        state_.losses.push_back(float(done->loss));
+        state_.loads.add(state_.step, done->expert_tokens);
+        display_.step(state_.step, *done, smooth_.add(float(done->loss)), plan_.config.experts, trainer_.paging());
         return {};
     }
 
@@ -245,6 +245,14 @@ private:
     Result<void> writeReport() const {
         if (options_.report.empty()) return {};
         return writeText(options_.report, trainReportHtml({options_.output, device_, summary(), plan_.config, state_}));
+    }
+
+    // What stopped a step; of numbers that ran away the sentence says when, and what is left.
+    Error failed(Error error) const {
+        if (error.code != ErrorCode::bad_input || !saved_step_) return error;
+        error.detail =
+            fmt::format("step {}: {}; the checkpoint of step {} stays", state_.step + 1, error.detail, *saved_step_);
+        return error;
     }
 
     Error notSaved(Error error) const {

@@ -314,6 +314,16 @@ TEST_CASE("a run can start from a model", "[program]") {
     checkRefused(trainCommand(folder, "two.evermind", "--steps 5 --resume --bpe-merges 20"), "--start was ");
 }
 
+TEST_CASE("numbers that run away end a run with its step, and the checkpoint stays", "[program]") {
+    Folder folder;
+    writeText(folder / "text", poem());
+    const auto ended = program(trainCommand(folder, "m.evermind", "--steps 50 --lr 1e10"));
+    CHECK(ended.code == 3);
+    checkSentence(ended, "vkmoe: step ");
+    checkSentence(ended, "; the checkpoint of step 0 stays");
+    CHECK(program("generate " + (folder / "m.evermind") + " --prompt a --max-tokens 2 --device cpu").code == 0);
+}
+
 TEST_CASE("what a budget is said to be enough for is trained with it", "[program]") {
     Folder folder;
     std::string text;
