@@ -16,9 +16,9 @@ Error notFinite(const ByteSource& file, const TensorRange& tensor, uint64_t coun
 // The same of some tensors of a file.
 Result<void> checkValues(const ByteSource& file, std::span<const TensorRange> tensors);
 
-// The same before any memory is taken for them, if that takes well under a second: 1 GiB at most. What is larger is
-// checked as it is loaded.
-Result<void> checkBeforeLoading(std::span<const LayerSource> layers);
-Result<void> checkBeforeLoading(const ByteSource& file, std::span<const TensorRange> tensors);
+// The same before any memory is taken for them, if that takes well under a second: 512 MiB at most, and 64 MiB where
+// experts are paged, for reading all of them at once is what paging spares. What is larger is checked as it is loaded.
+Result<void> checkBeforeLoading(std::span<const LayerSource> layers, bool paged);
+Result<void> checkBeforeLoading(const ByteSource& file, std::span<const TensorRange> tensors, bool paged);
 
 }  // namespace vkmoe::formats

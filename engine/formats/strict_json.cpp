@@ -179,9 +179,11 @@ public:
         constexpr int kNumberOverflow = 406;  // of a double: the visitor knows whose number it is
         if (error.id == kNumberOverflow && !scalar({.kind = JsonScalar::Kind::number, .text = token})) return false;
         const bool utf8 = std::strstr(error.what(), "UTF-8") != nullptr;
+        const char* wrong = error.id == kNumberOverflow ? "has a number that no double holds"
+                            : utf8                      ? "is not UTF-8"
+                                                        : "is no valid JSON";
         error_ =
-            Error{ErrorCode::bad_input, fmt::format("{} is {} at its byte {}", what_,
-                                                    utf8 ? "not UTF-8" : "no valid JSON", feed_.placeOf(position))};
+            Error{ErrorCode::bad_input, fmt::format("{} {} at its byte {}", what_, wrong, feed_.placeOf(position))};
         return false;
     }
 

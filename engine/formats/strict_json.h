@@ -2,8 +2,8 @@
 // visitor keeps, so that memory does not grow with the text.
 //
 // Refused, with a sentence: what is no JSON or not UTF-8, zero bytes, anything after the value, more levels or longer
-// names than the limits (4 and 256 bytes where a format sets no others), strings of more than 4 MiB. Duplicate names
-// are the visitor's to refuse.
+// names than the limits (4 and 256 bytes where a format sets no others), strings of more than 4 MiB, numbers that no
+// double holds (the visitor sees them first: it knows whose they are). Duplicate names are the visitor's to refuse.
 #pragma once
 
 #include <cstdint>

@@ -121,7 +121,7 @@ Result<LanguageModel> LanguageModel::create(Engine& engine, const formats::LmSou
         return Error{ErrorCode::unsupported,
                      fmt::format("vocabSize is {} and convKernel {}: {} and {} are the most", source.config.vocab_size,
                                  source.config.conv_kernel, kMostVocabulary, kMostTaps)};
-    VKMOE_CHECK(formats::checkBeforeLoading(*source.bytes, source.tensors));
+    VKMOE_CHECK(formats::checkBeforeLoading(*source.bytes, source.tensors, paging != nullptr));
     Turn turn(engine);
     VKMOE_TRY(trunk, Trunk::create(engine, source));
     auto state = std::make_unique<State>();

@@ -75,7 +75,7 @@ std::string LmTrainer::State::needs(uint32_t tokens) const {
         if (fit + step < tokens && bytesFor(fit + step) <= left) fit += step;
     return fmt::format(
         "a micro-batch of {} tokens needs {} bytes for activations; {} of the budget of {} bytes are "
-        "left, enough for {} tokens{}",
+        "left for them, enough for {} tokens{}",
         tokens, bytesFor(tokens), left, ledger.budget(), fit, fewerBytes());
 }
 

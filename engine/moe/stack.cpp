@@ -103,7 +103,7 @@ Result<Stack> Stack::create(Engine& engine, const formats::ModelSource& source, 
 }
 
 Result<void> Stack::State::open(const formats::ModelSource& source) {
-    VKMOE_CHECK(formats::checkBeforeLoading(source.layers));
+    VKMOE_CHECK(formats::checkBeforeLoading(source.layers, options.has_value()));
     for (const auto& layer : source.layers) {
         VKMOE_TRY(weights, options ? Weights::loadUnpaged(*engine, layer) : Weights::load(*engine, layer));
         VKMOE_TRY(made, Layer::create(*engine, std::move(weights), layer));

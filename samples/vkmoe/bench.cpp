@@ -67,8 +67,9 @@ Result<Peaks> measurePeaks(Device& device, ArithmeticPeak& arithmetic) {
     return peaks;
 }
 
-// How often a layer is run: the fastest run counts, but for the first, which warms up. Where others use the machine,
-// too, it needs as long to find a quiet moment as the peaks beside it had.
+// How often a layer is run: the fastest run counts, but for the first, which warms up. A layer of one token takes a
+// tenth of a millisecond: of a machine that others use, too, ten runs would see less than one burst of the peak beside
+// it.
 class Runs {
 public:
     bool more() const { return count_ < 2 || (best_ < kSlow && (count_ <= kRepeats || spent_ < kLongEnough)); }
@@ -152,10 +153,8 @@ bool wanted(const BenchOptions& o, const std::string& row, const std::string& fo
     return (row + " " + form).find(o.filter) != std::string::npos;
 }
 
-// The tokens of a row: other ones each time, and so other experts where there are few; or the same again and again,
-// whose experts' weights may stay in a cache.
-constexpr uint32_t kOthers = 16;
-
+// The tokens of a row: others each time, so many that all experts' turns come; or the same again and again, whose
+// experts' weights may stay in a cache.
 struct LayerTokens {
     uint32_t count;
     bool again = false;
@@ -169,7 +168,7 @@ std::string layerForm(WeightFormat format, Precision precision, LayerTokens toke
 // A whole layer: its GEMMs counted as work, and everything around them paid for.
 Result<BenchRow> timeLayer(Layer& layer, const BenchOptions& o, WeightFormat format, Precision precision,
                            LayerTokens of) {
-    const uint32_t tokens = of.count, others = of.again ? 1 : kOthers;
+    const uint32_t tokens = of.count, others = of.again ? 1 : std::max(16u, o.experts);
     const auto x = randomTokens(tokens + others - 1, o.model_dim);
     Runs runs;
     while (runs.more()) {

@@ -39,6 +39,8 @@ public:
 
     // Whether the pair that find() found is M and M.state; else one of them is a previous one, and save() mends that.
     bool inPlace() const { return weights_are_current_ && state_is_current_; }
+    // Whether M is another run's, which was killed before its state was there.
+    bool weightsAreForeign() const { return state_is_current_ && !weights_are_current_; }
 
     // Writes a pair; fills in the state's hash. `weights` puts the bytes of M, front to back.
     Result<void> save(const std::function<Result<void>(const ByteSink& put)>& weights, formats::TrainingState& state);

@@ -23,7 +23,9 @@ int inspect(const Context& context, const std::string& file);
 
 struct ConvertOptions {
     std::string input, output;
-    std::string format;  // "moe0", "layer", or empty: as the output's name ends
+    std::string format;  // "moe0", "layer"; "evl0", "evermind", "evd0"; or empty: as the output's name ends
+    std::string base;    // the model that a delta is of; empty: none
+    bool fp16 = false;   // of EVL0
 };
 int convert(const Context& context, const ConvertOptions& options);
 

@@ -6,6 +6,7 @@
 #include "engine/formats/layer_file.h"
 #include "engine/formats/moe0_write.h"
 #include "samples/vkmoe/commands.h"
+#include "samples/vkmoe/convert_lm.h"
 #include "samples/vkmoe/targets.h"
 
 namespace vkmoe::program {
@@ -14,6 +15,7 @@ namespace {
 std::string formatOf(const ConvertOptions& options) {
     if (!options.format.empty()) return options.format;
     const std::string ending = std::filesystem::path(options.output).extension().string();
+    if (ending == ".evl0" || ending == ".evermind" || ending == ".evd0") return ending.substr(1);
     return ending == ".moe0" ? "moe0" : ending == ".safetensors" ? "layer" : "";
 }
 
@@ -51,11 +53,18 @@ Result<void> convertFile(const Context& context, const ConvertOptions& options, 
 int convert(const Context& context, const ConvertOptions& options) {
     const std::string format = formatOf(options);
     if (format.empty()) {
-        fmt::print(stderr, "vkmoe: {}: ends in neither .moe0 nor .safetensors, so --format must say what to write\n",
+        fmt::print(stderr,
+                   "vkmoe: {}: ends in none of .moe0, .safetensors, .evl0, .evermind and .evd0, so --format must say "
+                   "what to write\n",
                    options.output);
         return kUsage;
     }
-    const auto done = convertFile(context, options, format);
+    const bool layers = format == "moe0" || format == "layer";
+    if ((layers && !options.base.empty()) || (format != "evl0" && options.fp16)) {
+        fmt::print(stderr, "vkmoe: {}\n", options.fp16 ? "--fp16 is for EVL0" : "--base is for language models");
+        return kUsage;
+    }
+    const auto done = layers ? convertFile(context, options, format) : convertLm(context, options, format);
     return done ? int(kOk) : fail(done.error());
 }
 

@@ -128,9 +128,9 @@ Result<void> packLm(const std::string& name, const LmConfig& config, std::span<c
     formats::PackageInfo info;
     info.name = name;
     info.version = "1";
-    info.card.description = "A language model trained by vkmoe";
-    info.card.training_summary = summary;
-    info.card.tags = std::vector{codec_tag};
+    info.card.description = summary.empty() ? "A language model" : "A language model trained by vkmoe";
+    if (!summary.empty()) info.card.training_summary = summary;
+    if (!codec_tag.empty()) info.card.tags = std::vector{codec_tag};
     return formats::writePackage(info, std::move(checkpoint), put);
 }
 

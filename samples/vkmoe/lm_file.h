@@ -38,7 +38,8 @@ std::string previousTokenizerPath(const std::string& model);  // the one that a 
 // tokens than the model's vocabulary, or one beside it that is not the model's own, is an error.
 Result<std::unique_ptr<TextCodec>> codecFor(const std::string& path, const LmFile& model, const std::string& chosen);
 
-// Puts the bytes of a package, front to back. `parameters` are in canonical order.
+// Puts the bytes of a package, front to back. `parameters` are in canonical order; `summary` is of the training here,
+// empty if there was none.
 Result<void> packLm(const std::string& name, const LmConfig& config, std::span<const float> parameters,
                     const std::string& codec_tag, const std::string& summary, const ByteSink& put);
 

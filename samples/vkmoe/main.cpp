@@ -109,7 +109,7 @@ int parseAndRun(int argc, char** argv) {
         app.add_subcommand("verify", "every kernel, and FILE's layer, on every device against the CPU: bits");
     auto* inspect_command =
         app.add_subcommand("inspect", "what FILE is, its description, tensors and sizes; validates it fully");
-    auto* convert_command = app.add_subcommand("convert", "write FILE's layer or layers in another format");
+    auto* convert_command = app.add_subcommand("convert", "write FILE's layers or language model in another format");
     auto* init_command = app.add_subcommand("init", "write a new layer with seeded random weights");
     auto* routes_command = app.add_subcommand("routes", "write routes as uneven as real ones, for run --routes-in");
     auto* replay_command =
@@ -137,12 +137,17 @@ int parseAndRun(int argc, char** argv) {
 
     ConvertOptions convert_options;
     convert_command
-        ->add_option("file", convert_options.input, "a MoE0 or layer file, an index of several, or their folder")
+        ->add_option("file", convert_options.input,
+                     "a MoE0 or layer file, an index of several, or their folder; an EVL0, .evermind or EVD0 file")
         ->required();
     convert_command->add_option("-o,--output", convert_options.output, "the file to write")->required();
     convert_command
-        ->add_option("--format", convert_options.format, "moe0 or layer; default: as OUTPUT ends (.moe0, .safetensors)")
-        ->check(CLI::IsMember({"moe0", "layer"}));
+        ->add_option("--format", convert_options.format,
+                     "moe0 or layer (.safetensors); evl0, evermind or evd0; default: as OUTPUT ends")
+        ->check(CLI::IsMember({"moe0", "layer", "evl0", "evermind", "evd0"}));
+    convert_command->add_option("--base", convert_options.base, "the language model that an EVD0 delta is of")
+        ->check(kPath);
+    convert_command->add_flag("--fp16", convert_options.fp16, "write EVL0 as float16");
     convert_command->callback([&] { exit_code = convert(context, convert_options); });
 
     InitOptions init_options;

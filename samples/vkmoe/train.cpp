@@ -159,17 +159,16 @@ public:
           sampler_(state_.sampler),
           json_(context.json),
           display_(context.json, state_.step, plan_.steps, options.minutes) {
-        if (prepared.beginning.resumed) {
-            saved_step_ = state_.step;
-            in_place_ = checkpoints_.inPlace();
-        }
+        if (prepared.beginning.resumed) saved_step_ = state_.step;
         for (float loss : state_.losses) smooth_.add(loss);
     }
 
     Result<void> run() {
         Interrupts interrupts;
-        if (!in_place_) VKMOE_CHECK(save());  // killed at any moment it can go on, and a full disk shows now
         bool last = plan_.steps && finished();
+        const bool mended = checkpoints_.weightsAreForeign() || (last && !checkpoints_.inPlace());
+        if (!saved_step_ || mended)
+            VKMOE_CHECK(save());  // killed at any moment it can go on, and a full disk shows now
         while (!last && !interrupts.asked()) {
             VKMOE_CHECK(oneStep());
             last = finished();
@@ -199,9 +198,9 @@ private:
 
     Result<void> oneStep() {
         auto done = trainer_.step(draw());
+        ++state_.step;
         if (!done) return failed(std::move(done).error());
         if (!std::isfinite(done->loss)) return failed({ErrorCode::bad_input, "the loss is not finite"});
-        ++state_.step;
         state_.losses.push_back(float(done->loss));
         state_.loads.add(state_.step, done->expert_tokens);
         display_.step(state_.step, *done, smooth_.add(float(done->loss)), plan_.config.experts, trainer_.paging());
@@ -210,9 +209,10 @@ private:
 
     Result<void> validate() {
         if (plan_.corpus.validation().empty()) return {};
-        VKMOE_TRY(loss, trainer_.evaluate(plan_.corpus.validation()));
-        state_.validations.push_back({state_.step, loss});
-        display_.validation(state_.step, loss);
+        auto loss = trainer_.evaluate(plan_.corpus.validation());
+        if (!loss) return failed(std::move(loss).error());
+        state_.validations.push_back({state_.step, *loss});
+        display_.validation(state_.step, *loss);
         return {};
     }
 
@@ -225,7 +225,7 @@ private:
     }
 
     Result<void> save() {
-        if (!saved_step_) VKMOE_CHECK(writeTokenizer(plan_, options_.output));
+        if (!saved_step_ || !checkpoints_.inPlace()) VKMOE_CHECK(writeTokenizer(plan_, options_.output));
         VKMOE_TRY(now, trainer_.state());
         state_.optimizer_step = now.step;
         state_.loss_scale = now.loss_scale;
@@ -238,7 +238,6 @@ private:
         forgetMoments(state_);
         if (!saved) return notSaved(saved.error());
         saved_step_ = state_.step;
-        in_place_ = true;
         return {};
     }
 
@@ -247,11 +246,11 @@ private:
         return writeText(options_.report, trainReportHtml({options_.output, device_, summary(), plan_.config, state_}));
     }
 
-    // What stopped a step; of numbers that ran away the sentence says when, and what is left.
+    // Of numbers that ran away, at a step or at its validation: when, and what is left.
     Error failed(Error error) const {
-        if (error.code != ErrorCode::bad_input || !saved_step_) return error;
-        error.detail =
-            fmt::format("step {}: {}; the checkpoint of step {} stays", state_.step + 1, error.detail, *saved_step_);
+        if (error.code == ErrorCode::bad_input)
+            error.detail = fmt::format("step {}: {}; the checkpoint of step {} stays", state_.step, error.detail,
+                                       saved_step_.value_or(0));
         return error;
     }
 
@@ -282,7 +281,6 @@ private:
     bool json_;
     TrainDisplay display_;
     std::optional<uint64_t> saved_step_;
-    bool in_place_ = false;  // the checkpoint of that step is under its own names
 };
 
 Result<LmTrainer> makeTrainer(Engine& engine, const TrainPlan& plan, const Beginning& beginning) {

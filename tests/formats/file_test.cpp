@@ -264,6 +264,40 @@ TEST_CASE("a file may be kept under another name when it is replaced", "[file]")
     CHECK(folder.entries() == 2);
 }
 
+TEST_CASE("files that are ready change nothing until they are committed", "[file]") {
+    const Folder folder;
+    put(folder / "a", "old a");
+    put(folder / "b", "old b");
+    const auto filledWith = [](const std::string& text) {
+        return [text](const ByteSink& put) { return put(toBytes(text)); };
+    };
+    {
+        auto a = ReadyFile::write(folder / "a", "before", filledWith("new a"));
+        auto b = ReadyFile::write(folder / "b", "", filledWith("new b"));
+        auto fresh = ReadyFile::write(folder / "c", "none", filledWith("c"));
+        REQUIRE((a && b && fresh));
+        CHECK(get(folder / "a") == "old a");
+        CHECK(get(folder / "b") == "old b");
+        CHECK(!fs::exists(folder / "c"));
+        REQUIRE(a->commit());
+        REQUIRE(fresh->commit());
+        CHECK(get(folder / "b") == "old b");
+    }
+    CHECK(get(folder / "a") == "new a");
+    CHECK(get(folder / "before") == "old a");
+    CHECK(get(folder / "b") == "old b");  // never committed
+    CHECK(get(folder / "c") == "c");
+    CHECK(folder.entries() == 4);
+    {
+        const FileSizeLimit limit(4);
+        CHECK(!ReadyFile::write(folder / "b", "", filledWith("longer")));
+    }
+    CHECK(folder.entries() == 4);
+    auto device = ReadyFile::write("/dev/null", "", filledWith("written at once"));
+    REQUIRE(device);
+    CHECK(device->commit());
+}
+
 TEST_CASE("a replaced file keeps its permissions, and a link to it stays a link", "[file]") {
     const Folder folder;
     put(folder / "private", "old");

@@ -180,7 +180,7 @@ TEST_CASE("malformed packages are refused with a reason", "[formats][package][ho
         {edited([](Json& m) { m["checkpointBytes"] = 1.5; }), "x.evermind: checkpointBytes is 1.5, must be"},
         {edited([](Json& m) { m["checkpointBytes"] = "1"; }), "x.evermind: checkpointBytes is \"1\", must be"},
         {edited([](Json& m) { m["checkpointBytes"] = 1e300; }), "x.evermind: checkpointBytes is 1e+300, but"},
-        {told("{\"checkpointBytes\":1e999}"), "x.evermind: the manifest is no valid JSON"},
+        {told("{\"checkpointBytes\":1e999}"), "x.evermind: the manifest has a number that no double holds"},
         {told("{\"checkpointBytes\":18446744073709551615}"),
          "x.evermind: checkpointBytes is 18446744073709551615, but"},
     };

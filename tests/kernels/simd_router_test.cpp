@@ -2,8 +2,8 @@
 // logits, and the same count of what may not be stored.
 #include <fmt/format.h>
 
-#include <catch2/catch_test_macros.hpp>
 #include <catch2/catch_get_random_seed.hpp>
+#include <catch2/catch_test_macros.hpp>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -217,27 +217,28 @@ TEST_CASE("what the router's kernels do with odd logits is the same in SIMD form
     Random random(Catch::getSeed());
     const Form cpu = &KernelCode::cpu, simd = &KernelCode::simd;
     for (auto [experts, top_k] : {std::pair{1u, 1u}, {5u, 2u}, {16u, 16u}, {33u, 7u}, {300u, 3u}})
-        for (Spread spread : {Spread::usual, Spread::wide, Spread::lowest_quotients, Spread::zeros, Spread::special})
+        for (Spread spread : {Spread::usual, Spread::wide, Spread::lowest_quotients, Spread::zeros, Spread::special}) {
+            const RouterRows given(experts, top_k, spread, random);
+            const auto same = [&](const auto& ran) {
+                const Words expected = ran(cpu);
+                for (int64_t target : test::SimdTarget::all()) {
+                    test::SimdTarget chosen(target);
+                    INFO(fmt::format("{} experts, spread {}, {}", experts, int(spread), vkmoe::simd::targetName()));
+                    CHECK(ran(simd) == expected);
+                }
+            };
             for (uint32_t score : {kSoftmax, kSoftmaxSelected, kSigmoid}) {
-                const RouterRows given(experts, top_k, spread, random);
+                CAPTURE(score);
                 const Constants plain{.score = score, .renormalize = 1, .probabilities = 1, .lanes = 8};
                 const Constants biased{.score = score, .selection_bias = 1, .scaled = 1, .lanes = 64};
                 const Constants kept{.score = score, .lanes = 8, .capacity = 1};
-                const Words expected[] = {routed(cpu, given, plain),         routed(cpu, given, biased),
-                                          routed(cpu, given, kept),          differentiated(cpu, given, plain),
-                                          balanced(cpu, given, plain, 1, 0), balanced(cpu, given, plain, 3e20f, 3e20f),
-                                          erred(cpu, given, plain)};
-                for (int64_t target : test::SimdTarget::all()) {
-                    test::SimdTarget chosen(target);
-                    INFO(fmt::format("{} experts, spread {}, score {}, {}", experts, int(spread), score,
-                                     vkmoe::simd::targetName()));
-                    CHECK(routed(simd, given, plain) == expected[0]);
-                    CHECK(routed(simd, given, biased) == expected[1]);
-                    CHECK(routed(simd, given, kept) == expected[2]);
-                    CHECK(differentiated(simd, given, plain) == expected[3]);
-                    CHECK(balanced(simd, given, plain, 1, 0) == expected[4]);
-                    CHECK(balanced(simd, given, plain, 3e20f, 3e20f) == expected[5]);
-                    CHECK(erred(simd, given, plain) == expected[6]);
-                }
+                for (const Constants& c : {plain, biased, kept})
+                    same([&](Form form) { return routed(form, given, c); });
+                same([&](Form form) { return differentiated(form, given, plain); });
             }
+            for (float scale : {1.0f, 3e20f})
+                for (float z : {0.0f, scale})
+                    same([&](Form form) { return balanced(form, given, {.lanes = 8}, scale, z); });
+            same([&](Form form) { return erred(form, given, {}); });
+        }
 }

@@ -7,6 +7,7 @@
 #include "tests/build.h"
 #include "tests/formats/layer_builder.h"
 #include "tests/program/program.h"
+#include "tests/program/training_run.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -97,7 +98,7 @@ TEST_CASE("convert refuses with 3 and one sentence, and writes nothing", "[progr
 
     const auto nameless = program("convert " + (folder / "silu.safetensors") + " -o " + (folder / "out"));
     CHECK(nameless.code == 2);
-    checkSentence(nameless, "out: ends in neither .moe0 nor .safetensors");
+    checkSentence(nameless, "out: ends in none of .moe0, .safetensors");
     CHECK(program("convert " + (folder / "silu.safetensors") + " --format gguf -o " + (folder / "out")).code == 2);
     CHECK(program("convert " + (folder / "silu.safetensors")).code == 2);
     CHECK(!fs::exists(folder / "out"));
@@ -173,6 +174,7 @@ TEST_CASE("files made to be slow or large are refused in little time and memory"
         {"spaces.safetensors", safetensors(described + "}" + std::string(99'000'000, ' '))},
         {"a.safetensors", safetensors("{\"a\":{\"shape\":[" + repeated("1,", 49'000'000))},
         {"index.json", text(index + "}}")},
+        {"large.index.json", text(R"({"metadata":[)" + repeated("4.9e-324,", 4'000'000))},
     };
     for (const auto& [name, bytes] : files) {
         put(folder / name, bytes);
@@ -207,4 +209,59 @@ TEST_CASE("values that are no numbers are found before memory is taken for them"
         CHECK(used.largest_kib * 1024 < bytes.size() + (uint64_t{64} << 20));
         CHECK(!std::filesystem::exists(folder / "y.f32"));
     }
+}
+
+TEST_CASE("convert takes a language model from a package to EVL0 and back, and to what differs", "[program][formats]") {
+    Folder folder;
+    writeText(folder / "text", poem());
+    REQUIRE(program(trainCommand(folder, "one.evermind", "--steps 1")).code == 0);
+    REQUIRE(program(trainCommand(folder, "two.evermind", "--steps 2")).code == 0);
+    const auto converted = [&](const std::string& from, const std::string& to, const std::string& more = "") {
+        const auto ended = program("convert " + (folder / from) + " -o " + (folder / to) + more);
+        INFO(ended.err);
+        CHECK(ended.code == 0);
+        return slurp(folder / to);
+    };
+    const std::string one = converted("one.evermind", "one.evl0"), two = converted("two.evermind", "two.evl0");
+    CHECK((one != two));
+    CHECK(converted("one.evl0", "back.evermind").size() < slurp(folder / "one.evermind").size());  // the card
+    CHECK((converted("back.evermind", "back.evl0") == one));
+    CHECK(converted("one.evl0", "half.evl0", " --fp16").size() < one.size() * 2 / 3);
+    const std::string delta = converted("two.evermind", "d.evd0", " --base " + (folder / "one.evl0"));
+    CHECK(delta.size() < two.size() * 5 / 4);  // AdamW moves every row
+    CHECK((converted("d.evd0", "new.evl0", " --base " + (folder / "one.evermind")) == two));
+    const auto written = [&](const std::string& model) {
+        return program("generate " + (folder / model) + " --device cpu --prompt a --max-tokens 5").out;
+    };
+    CHECK(written("back.evermind") == written("one.evermind"));
+}
+
+TEST_CASE("what cannot be converted is refused, and nothing is written", "[program][formats][hostile]") {
+    Folder folder;
+    writeText(folder / "text", poem());
+    REQUIRE(program(trainCommand(folder, "m.evermind", "--steps 1")).code == 0);
+    REQUIRE(program("convert " + (folder / "m.evermind") + " -o " + (folder / "m.evl0")).code == 0);
+    REQUIRE(program("convert " + (folder / "m.evl0") + " -o " + (folder / "same.evd0") + " --base " +
+                    (folder / "m.evermind"))
+                .code == 0);
+    const std::string wide = " --model-dim 32 --layers 1 --hidden-dim 8 --experts 2 --top-k 1 --context 8 --batch 1 ";
+    REQUIRE(program(trainCommand(folder, "wide.evermind", "--steps 1", wide)).code == 0);
+    REQUIRE(program("init --model-dim 4 --hidden-dim 6 -o " + (folder / "a.moe0")).code == 0);
+    const auto refused = [&](const std::string& arguments, const std::string& sentence) {
+        checkRefused("convert " + arguments + " -o " + (folder / "out.evl0") + " --format evl0", sentence);
+        CHECK(!fs::exists(folder / "out.evl0"));
+    };
+    refused(folder / "same.evd0", "--base must name");
+    refused((folder / "same.evd0") + " --base " + (folder / "wide.evermind"), "and the model of --base of 1");
+    refused(folder / "a.moe0", "is neither a package (.evermind) nor an EVL0 file");
+    refused(folder / "none", "none: cannot be opened");
+    checkRefused("convert " + (folder / "m.evl0") + " -o " + (folder / "d.evd0"), "--base must name");
+    checkRefused(
+        "convert " + (folder / "m.evl0") + " -o " + (folder / "d.evd0") + " --base " + (folder / "wide.evermind"),
+        "has another shape than");
+    checkRefused("convert " + (folder / "m.evermind") + " -o " + (folder / "n.evermind"), "is a package already");
+    checkRefused("convert " + (folder / "m.evl0") + " -o " + (folder / "m.evl0"), "cannot be the same file");
+    CHECK(program("convert " + (folder / "m.evl0") + " -o " + (folder / "n.evermind") + " --fp16").code == 2);
+    CHECK(program("convert " + (folder / "a.moe0") + " -o " + (folder / "n.safetensors") + " --base x").code == 2);
+    for (const char* name : {"d.evd0", "n.evermind", "n.safetensors"}) CHECK(!fs::exists(folder / name));
 }
