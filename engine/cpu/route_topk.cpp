@@ -5,10 +5,10 @@ inline namespace v1 {
 namespace cpu {
 
 void route_topk(const RouteTopk& p, const Constants& c, Groups groups) {
-    const uint64_t group_tokens = kWorkgroup / c.lanes;
+    const TokenRange range = tokensOf(groups, c, p.tokens);
     Router router(p, c);
     std::vector<float> probabilities(p.experts), sigmoids(p.experts);
-    for (uint64_t t = groups.begin * group_tokens; t < std::min<uint64_t>(groups.end * group_tokens, p.tokens); ++t) {
+    for (uint64_t t = range.begin; t < range.end; ++t) {
         const float* logits = p.logits.at + t * p.experts;
         if (wantsProbabilities(c)) softmaxOf(logits, p.experts, probabilities.data());
         if (wantsSigmoids(c)) std::transform(logits, logits + p.experts, sigmoids.begin(), exact_sigmoid);

@@ -5,10 +5,10 @@ inline namespace v1 {
 namespace cpu {
 
 void route_topk_backward(const RouteTopkBackward& p, const Constants& c, Groups groups) {
-    const uint64_t group_tokens = kWorkgroup / c.lanes;
+    const TokenRange range = tokensOf(groups, c, p.tokens);
     RouterBackward router(p, c);
     std::vector<float> probabilities(p.experts);
-    for (uint64_t t = groups.begin * group_tokens; t < std::min<uint64_t>(groups.end * group_tokens, p.tokens); ++t) {
+    for (uint64_t t = range.begin; t < range.end; ++t) {
         if (c.score == kSoftmax) softmaxOf(p.logits.at + t * p.experts, p.experts, probabilities.data());
         router.differentiate(static_cast<uint32_t>(t), probabilities.data());
     }

@@ -25,10 +25,10 @@ void addGradients(const RouterLossBackward& p, uint32_t token, const std::vector
 }  // namespace
 
 void router_loss_backward(const RouterLossBackward& p, const Constants& c, Groups groups) {
-    const uint64_t group_tokens = kWorkgroup / c.lanes;
+    const TokenRange range = tokensOf(groups, c, p.tokens);
     const std::vector<float> fractions = fractionsOf(p);
     std::vector<float> probability(p.experts);
-    for (uint64_t t = groups.begin * group_tokens; t < std::min<uint64_t>(groups.end * group_tokens, p.tokens); ++t)
+    for (uint64_t t = range.begin; t < range.end; ++t)
         addGradients(p, static_cast<uint32_t>(t), fractions, probability.data());
 }
 

@@ -18,6 +18,16 @@ void eachThread(Groups groups, uint64_t count, const Body& body) {
     for (uint64_t i = groups.begin * kWorkgroup; i < end; ++i) body(static_cast<uint32_t>(i));
 }
 
+struct TokenRange {
+    uint64_t begin, end;
+};
+
+// The tokens, below `tokens`, of groups in which c.lanes threads share one.
+inline TokenRange tokensOf(Groups groups, const Constants& c, uint32_t tokens) {
+    const uint64_t group_tokens = kWorkgroup / c.lanes;
+    return {groups.begin * group_tokens, std::min<uint64_t>(groups.end * group_tokens, tokens)};
+}
+
 // Counts a value that may not be stored, and keeps the smallest index (as its complement).
 inline void flag(U32 status, uint32_t index) {
     std::atomic_ref(status.at[0]).fetch_add(1, std::memory_order_relaxed);

@@ -135,12 +135,16 @@ Result<std::vector<float>> applyRowDelta(std::span<const float> base, const RowD
     return all;
 }
 
+uint32_t lmRowSize(const LmConfig& config) {
+    return parameterCount(config) % config.model_dim == 0 ? config.model_dim : 1;
+}
+
 Result<RowDelta> computeLmDelta(const LmConfig& config, std::span<const float> base, std::span<const float> current) {
     VKMOE_CHECK(validate(config));
     const uint64_t all = parameterCount(config);
     if (base.size() != all)
         return plainError(fmt::format("the base has {} parameters, and the model {}", base.size(), all));
-    return computeRowDelta(base, current, all % config.model_dim == 0 ? config.model_dim : 1, {.by_bits = true});
+    return computeRowDelta(base, current, lmRowSize(config), {.by_bits = true});
 }
 
 Result<RowDelta> computeFileDelta(const ByteSource& base, const ByteSource& current) {

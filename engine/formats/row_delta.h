@@ -37,7 +37,10 @@ Result<RowDelta> computeRowDelta(std::span<const float> base, std::span<const fl
 // A copy of `base` with the delta's rows. A row that it does not have is an error.
 Result<std::vector<float>> applyRowDelta(std::span<const float> base, const RowDelta& delta);
 
-// The delta of a language model's parameters: rows of dModel numbers if those make up all parameters, else of one.
+// Of a language model's delta: dModel numbers if rows of so many make up all parameters, else one.
+uint32_t lmRowSize(const LmConfig& config);
+
+// The delta of a language model's parameters, in rows of lmRowSize.
 // Differences are bits, so that applying it restores `current` exactly; without changes to or from NaN or between 0 and
 // -0 it is the reference engine's.
 Result<RowDelta> computeLmDelta(const LmConfig& config, std::span<const float> base, std::span<const float> current);

@@ -29,7 +29,7 @@ Result<LoadedLm> load(const std::string& path, bool compat) {
 
 Result<LoadedLm> changed(LoadedLm base, const ByteSource& file, bool compat) {
     VKMOE_TRY(delta, formats::readRowDelta(file, compat));
-    const uint32_t row = parameterCount(base.config) % base.config.model_dim == 0 ? base.config.model_dim : 1;
+    const uint32_t row = formats::lmRowSize(base.config);
     if (delta.row_size != row)
         return formats::inputError(
             file.name(), fmt::format("has rows of {} numbers, and the model of --base of {}", delta.row_size, row));

@@ -12,17 +12,14 @@ struct BackwardProbabilities;  // whose memory
 }  // namespace
 
 void route_topk_backward(const RouteTopkBackward& p, const Constants& c, Groups groups) {
-    const uint64_t group_tokens = kWorkgroup / c.lanes;
     RouterBackward router(p, c);
     float* probabilities = threadMemory<BackwardProbabilities>(size_t{kSoftmaxRows} * p.experts);
-    eachFewTokens(groups.begin * group_tokens, std::min<uint64_t>(groups.end * group_tokens, p.tokens),
-                  [&](uint32_t first, uint32_t count) {
-                      const float* logits = p.logits.at + uint64_t{first} * p.experts;
-                      Softmax found[kSoftmaxRows];
-                      if (c.score == kSoftmax) softmaxRows(logits, count, p.experts, probabilities, found);
-                      for (uint32_t i = 0; i < count; ++i)
-                          router.differentiate(first + i, probabilities + size_t{i} * p.experts);
-                  });
+    eachFewTokens(tokensOf(groups, c, p.tokens), [&](uint32_t first, uint32_t count) {
+        const float* logits = p.logits.at + uint64_t{first} * p.experts;
+        Softmax found[kSoftmaxRows];
+        if (c.score == kSoftmax) softmaxRows(logits, count, p.experts, probabilities, found);
+        for (uint32_t i = 0; i < count; ++i) router.differentiate(first + i, probabilities + size_t{i} * p.experts);
+    });
 }
 
 }  // namespace simd

@@ -78,13 +78,11 @@ struct LossProbabilities;  // whose memory
 HWY_EXPORT(addRouterLoss);
 
 void router_loss_backward(const RouterLossBackward& p, const Constants& c, Groups groups) {
-    const uint64_t group_tokens = kWorkgroup / c.lanes;
     const std::vector<float> fractions = fractionsOf(p);
     float* probabilities = threadMemory<LossProbabilities>(size_t{kSoftmaxRows} * p.experts);
-    eachFewTokens(groups.begin * group_tokens, std::min<uint64_t>(groups.end * group_tokens, p.tokens),
-                  [&](uint32_t first, uint32_t count) {
-                      HWY_DYNAMIC_DISPATCH(addRouterLoss)(p, first, count, fractions.data(), probabilities);
-                  });
+    eachFewTokens(tokensOf(groups, c, p.tokens), [&](uint32_t first, uint32_t count) {
+        HWY_DYNAMIC_DISPATCH(addRouterLoss)(p, first, count, fractions.data(), probabilities);
+    });
 }
 
 }  // namespace simd

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/cpu/softmax.h"
+#include "engine/cpu/twin.h"
 
 namespace vkmoe {
 inline namespace v1 {
@@ -14,11 +15,11 @@ void softmaxRows(const float* logits, uint32_t rows, uint32_t count, float* prob
 
 void sigmoids(const float* logits, size_t count, float* values);
 
-// body(first token, how many) for tokens [begin, end), at most kSoftmaxRows at a time.
+// body(first token, how many) for the range's tokens, at most kSoftmaxRows at a time.
 template <class Body>
-void eachFewTokens(uint64_t begin, uint64_t end, const Body& body) {
-    for (uint64_t t = begin; t < end; t += kSoftmaxRows)
-        body(static_cast<uint32_t>(t), static_cast<uint32_t>(std::min<uint64_t>(kSoftmaxRows, end - t)));
+void eachFewTokens(TokenRange range, const Body& body) {
+    for (uint64_t t = range.begin; t < range.end; t += kSoftmaxRows)
+        body(static_cast<uint32_t>(t), static_cast<uint32_t>(std::min<uint64_t>(kSoftmaxRows, range.end - t)));
 }
 
 }  // namespace simd
